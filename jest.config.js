@@ -1,0 +1,25 @@
+// One jest project per tier. Where a tier has to run (the lab, a control plane) is decided by scripts/test.ts.
+const base = {
+  testEnvironment: 'node',
+  extensionsToTreatAsEsm: ['.ts'],
+  transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
+  injectGlobals: false,
+};
+const ignore = ['/node_modules/', '/dist/'];
+
+export default {
+  projects: [
+    {
+      ...base,
+      displayName: 'unit',
+      testMatch: ['<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts', '<rootDir>/test/{lab,bench,fixtures}/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
+    {
+      ...base,
+      displayName: 'kernel',
+      testMatch: ['<rootDir>/test/kernel/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
+  ],
+};
