@@ -1,0 +1,38 @@
+import type { EventEmitter } from 'node:events';
+import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
+import type { OvpnError } from '../errors.ts';
+
+/** Why an object cannot be used as it stands in the source. */
+export interface Rejection {
+  readonly ref: ObjectRef | undefined;
+  /** Where it was read: a file (and document number), or the API server's path. */
+  readonly origin: string;
+  readonly errors: readonly OvpnError[];
+}
+
+export interface SourceEvents {
+  /** Objects that were added, changed or removed, coalesced. The reader looks up their present state. */
+  change: [refs: readonly ObjectRef[]];
+  /** The list of rejections changed. */
+  rejections: [rejections: readonly Rejection[]];
+}
+
+/**
+ * Where resources come from: a folder of manifests, or the API server. Both hold checked objects only:
+ * what does not parse is a rejection, and the last good version of the object stays in force.
+ */
+export interface ResourceSource extends EventEmitter<SourceEvents> {
+  /** Resolves when everything was read once; rejects only on a misconfiguration that no retry mends. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /**
+   * True when the objects in hand are all there are: every list was complete, and no object is rejected
+   * without a last good version in force. While false, nothing may be removed from the kernel.
+   */
+  readonly complete: boolean;
+  readonly rejections: readonly Rejection[];
+  get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;
+  list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>>;
+  /** Writes what the status of an object is now. Coalesced; failures are logged and retried by the source. */
+  publishStatus(resource: Resource, status: unknown): void;
+}
