@@ -1,0 +1,181 @@
+import Type, { type Static, type TSchema } from 'typebox';
+import { parseAddress, parseCidr } from './ip.ts';
+
+/**
+ * A rule that types and ranges cannot express. The CEL text goes into the CRD for the API server; the
+ * function is the same rule for manifests from a folder. `rule-cases.ts` holds both to the same answers.
+ */
+export interface Rule<T> {
+  /** The rule for the API server; absent where its cost budget forbids it, so only our parser enforces it. */
+  readonly cel?: string;
+  /** What is wrong and what to write instead: shown by the API server and by our parser. */
+  readonly message: string;
+  /** CEL for a message that names the value. */
+  readonly messageExpression?: string;
+  /** The same message, made from the offending value. */
+  readonly explain?: (offender: unknown) => string;
+  /** A rule about a change of the object: it is asked only with the old value in hand. */
+  readonly transition?: true;
+  /** Paths of the offending places relative to the value (`''` is the value itself, `.timeoutSeconds`, `[0]`). */
+  readonly offenders: (self: T, old: T) => readonly string[];
+}
+
+export const rulesKey = 'x-kubernetes-validations';
+
+/** How a string is written in normalised form, and how a list of such strings is sorted. */
+export const textKey = 'x-ovpn-text';
+export type TextForm = 'address' | 'cidr';
+
+/** Keywords of ours that steer the parser and never reach a CRD. */
+export const privateKeys: ReadonlySet<string> = new Set([textKey]);
+
+/** Attaches rules to a schema that was made for it (the schema is changed in place, so that its type stays). */
+export function withRules<S extends TSchema>(schema: S, rules: readonly Rule<Static<S>>[]): S {
+  return Object.assign(schema, { [rulesKey]: rules });
+}
+
+/** A closed object: fields that it does not list are errors. */
+export function closed<P extends Record<string, TSchema>>(
+  properties: P,
+  options: { description: string; default?: object },
+) {
+  return Type.Object(properties, { ...options, additionalProperties: false });
+}
+
+/** A string of a fixed set of values. */
+export function oneOf<const V extends string[]>(
+  values: readonly [...V],
+  options: { description: string; default?: V[number] },
+) {
+  return Type.Enum<V>(values, { type: 'string', ...options });
+}
+
+/** A list in which the order says nothing and nothing stands twice. */
+export function setOf<S extends TSchema>(
+  items: S,
+  options: { description: string; default?: readonly unknown[]; minItems?: number; maxItems: number },
+) {
+  return Type.Array(items, { ...options, 'x-kubernetes-list-type': 'set' });
+}
+
+/** A list of objects that are told apart by one of their fields. */
+export function mapOf<S extends TSchema>(
+  items: S,
+  key: string,
+  options: { description: string; default?: readonly unknown[]; minItems?: number; maxItems: number },
+) {
+  return Type.Array(items, { ...options, 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': [key] });
+}
+
+const maxAddressLength = 39;
+const maxCidrLength = 43;
+
+/** An IP address, with further rules about it. */
+export function address(description: string, ...rules: Rule<string>[]) {
+  return withRules(
+    Type.String({ description, minLength: 2, maxLength: maxAddressLength, [textKey]: 'address' satisfies TextForm }),
+    [
+      {
+        cel: 'isIP(self)',
+        message: 'must be an IPv4 or IPv6 address, without a zone and not an IPv4 address written as IPv6',
+        offenders: (self) => (parseAddress(self) === undefined ? [''] : []),
+      },
+      ...rules,
+    ],
+  );
+}
+
+/** An address range in CIDR notation whose host bits are zero. */
+export function cidr(description: string) {
+  return withRules(
+    Type.String({ description, minLength: 4, maxLength: maxCidrLength, [textKey]: 'cidr' satisfies TextForm }),
+    [
+      {
+        cel: 'isCIDR(self)',
+        message: 'must be an address range in CIDR notation such as 10.8.0.0/24 or fd00:8::/64',
+        offenders: (self) => (parseCidr(self) === undefined ? [''] : []),
+      },
+      {
+        cel: '!isCIDR(self) || cidr(self) == cidr(self).masked()',
+        message: 'has bits set behind the prefix; write the first address of the range',
+        messageExpression: "'has bits set behind the prefix; write ' + string(cidr(self).masked())",
+        explain: (self) => `has bits set behind the prefix; write ${parseCidr(String(self))?.text ?? ''}`,
+        offenders: (self) => (parseCidr(self)?.hasHostBits === true ? [''] : []),
+      },
+    ],
+  );
+}
+
+/** At most one IPv4 and one IPv6 entry in a list of addresses. */
+export const oneAddressPerFamily: Rule<string[]> = {
+  cel: perFamily('isIP(a)', 'ip(a)'),
+  message: 'must hold at most one IPv4 and one IPv6 address; remove the others',
+  offenders: (self) => repeatedFamilies(self.map((text) => parseAddress(text)?.family)),
+};
+
+/** At most one IPv4 and one IPv6 entry in a list of ranges. */
+export const oneCidrPerFamily: Rule<string[]> = {
+  cel: perFamily('isCIDR(a)', 'cidr(a).ip()'),
+  message: 'must hold at most one IPv4 and one IPv6 range; remove the others',
+  offenders: (self) => repeatedFamilies(self.map((text) => parseCidr(text)?.family)),
+};
+
+function perFamily(valid: string, ip: string): string {
+  return [4, 6].map((family) => `self.filter(a, ${valid} && ${ip}.family() == ${family}).size() <= 1`).join(' && ');
+}
+
+function repeatedFamilies(families: readonly (number | undefined)[]): string[] {
+  return families.flatMap((family, index) =>
+    family !== undefined && families.indexOf(family) < index ? [`[${index}]`] : [],
+  );
+}
+
+/** DNS-1123 label: lower case letters, digits and hyphens. */
+export const labelPattern = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$';
+/** DNS-1123 subdomain: labels with dots between them. */
+export const subdomainPattern = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$';
+const secretKeyPattern = '^[-._a-zA-Z0-9]+$';
+const labelValuePattern = '^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$';
+const labelKeyPattern =
+  /^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
+
+/** A name of at most 63 characters, as of a listener or a namespace. */
+export function label(description: string) {
+  return Type.String({ description, minLength: 1, maxLength: 63, pattern: labelPattern });
+}
+
+/** The name of an object of Kubernetes. */
+export function objectName(description: string) {
+  return Type.String({ description, minLength: 1, maxLength: 253, pattern: subdomainPattern });
+}
+
+/** A key inside a Secret. */
+export function secretKey(description: string, fallback: string) {
+  return Type.String({ description, minLength: 1, maxLength: 253, pattern: secretKeyPattern, default: fallback });
+}
+
+/** Labels that a node must carry. */
+export function nodeSelector(description: string) {
+  return withRules(
+    Type.Record(Type.String(), Type.String({ maxLength: 63, pattern: labelValuePattern }), {
+      description,
+      maxProperties: 32,
+      default: {},
+    }),
+    [
+      {
+        // Without CEL: the API server knows no bound for the length of a map's keys, so any rule about them is too dear.
+        message: 'must have label names as keys, such as "kubernetes.io/hostname" or "zone"',
+        offenders: (self) =>
+          Object.keys(self)
+            .filter((key) => key.length > 317 || !labelKeyPattern.test(key))
+            .map((key) => `[${JSON.stringify(key)}]`),
+      },
+    ],
+  );
+}
+
+/** An integer with inclusive bounds. */
+export function integer(description: string, minimum: number, maximum: number, fallback?: number) {
+  return Type.Integer({ description, minimum, maximum, ...(fallback === undefined ? {} : { default: fallback }) });
+}

@@ -1,0 +1,103 @@
+import type { Static } from 'typebox';
+import type { vpnKeySpec, vpnKeyStatus } from './vpn-key.ts';
+import type { vpnNetworkSpec, vpnNetworkStatus } from './vpn-network.ts';
+import type { vpnPeerSpec, vpnPeerStatus } from './vpn-peer.ts';
+
+export type { Condition } from './condition.ts';
+
+export const group = 'ovpn-operator.io';
+export const version = 'v1alpha1';
+export const apiVersion = `${group}/${version}`;
+
+/** The kinds that a source of resources holds. */
+export type ResourceKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'Secret';
+
+/** Which object; `namespace` is absent for cluster-scoped kinds. */
+export interface ObjectRef {
+  readonly kind: ResourceKind;
+  readonly namespace?: string;
+  readonly name: string;
+}
+
+/** What is read of an object's metadata. */
+export interface ObjectMeta {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly uid?: string;
+  readonly generation?: number;
+  readonly resourceVersion?: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly creationTimestamp?: string;
+  readonly deletionTimestamp?: string;
+}
+
+/** Metadata of an object that lives in a namespace. */
+export interface NamespacedMeta extends ObjectMeta {
+  readonly namespace: string;
+}
+
+/** Specs with every default applied and every value normalised, as the parser hands them out. */
+export type VpnNetworkSpec = Static<typeof vpnNetworkSpec>;
+export type VpnPeerSpec = Static<typeof vpnPeerSpec>;
+export type VpnKeySpec = Static<typeof vpnKeySpec>;
+
+export type VpnNetworkStatus = Static<typeof vpnNetworkStatus>;
+export type VpnPeerStatus = Static<typeof vpnPeerStatus>;
+export type VpnKeyStatus = Static<typeof vpnKeyStatus>;
+
+export type NetworkNode = VpnNetworkSpec['nodes'][number];
+export type NetworkListener = VpnNetworkSpec['listeners'][number];
+export type NetworkNodeStatus = NonNullable<VpnNetworkStatus['nodes']>[number];
+export type StaticKeySpec = VpnKeySpec['static'];
+export type KeyInstallation = NonNullable<VpnKeyStatus['installations']>[number];
+
+/** One isolated VPN. */
+export interface VpnNetwork {
+  readonly apiVersion: typeof apiVersion;
+  readonly kind: 'VpnNetwork';
+  readonly metadata: ObjectMeta;
+  readonly spec: VpnNetworkSpec;
+  readonly status?: VpnNetworkStatus;
+}
+
+/** One remote of a VPN. */
+export interface VpnPeer {
+  readonly apiVersion: typeof apiVersion;
+  readonly kind: 'VpnPeer';
+  readonly metadata: NamespacedMeta;
+  readonly spec: VpnPeerSpec;
+  readonly status?: VpnPeerStatus;
+}
+
+/** Key material by reference. */
+export interface VpnKey {
+  readonly apiVersion: typeof apiVersion;
+  readonly kind: 'VpnKey';
+  readonly metadata: NamespacedMeta;
+  readonly spec: VpnKeySpec;
+  readonly status?: VpnKeyStatus;
+}
+
+/** A Secret of the core API with its values decoded. Never log one. */
+export interface Secret {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Secret';
+  readonly metadata: NamespacedMeta;
+  readonly type: string;
+  readonly data: Readonly<Record<string, Uint8Array>>;
+}
+
+export type Resource = VpnNetwork | VpnPeer | VpnKey | Secret;
+export type ResourceOf<K extends ResourceKind> = Extract<Resource, { readonly kind: K }>;
+
+/** The reference that points at an object. */
+export function refOf(resource: Resource): ObjectRef {
+  const { name, namespace } = resource.metadata;
+  return { kind: resource.kind, ...(namespace === undefined ? {} : { namespace }), name };
+}
+
+/** `VpnPeer team-a/office`: how an object is named in every message. */
+export function formatRef(ref: ObjectRef): string {
+  return `${ref.kind} ${ref.namespace === undefined ? '' : `${ref.namespace}/`}${ref.name}`;
+}

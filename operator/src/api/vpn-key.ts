@@ -1,0 +1,101 @@
+import Type from 'typebox';
+import { conditionsSchema, observedGeneration, timestamp } from './condition.ts';
+import { closed, mapOf, objectName, oneOf, secretKey, withRules } from './schema-kit.ts';
+
+/** Generations are counted in 32 bits, which no rotation will use up. */
+const maxGeneration = 2147483647;
+
+const staticKey = withRules(
+  closed(
+    {
+      secretRef: closed(
+        {
+          name: objectName('The name of the Secret.'),
+          key: secretKey('The key inside the Secret.', 'static.key'),
+        },
+        { description: 'The Secret in the same namespace that holds the output of `openvpn --genkey secret FILE`.' },
+      ),
+      cipher: oneOf(['AES-128-GCM', 'AES-192-GCM', 'AES-256-GCM', 'CHACHA20-POLY1305'], {
+        description: 'The cipher of the data channel; the same on both ends.',
+        default: 'AES-256-GCM',
+      }),
+      direction: oneOf(['Normal', 'Inverse'], {
+        description: 'Which half of the key sends. The two ends take opposite ones.',
+      }),
+      generation: Type.Integer({
+        description:
+          'Counts the data keys made from the Secret. Raise it by one on both ends to rotate; a generation is never used twice.',
+        minimum: 1,
+        maximum: maxGeneration,
+        default: 1,
+      }),
+      derivation: oneOf(['HKDF-SHA256', 'None'], {
+        description:
+          'HKDF-SHA256 makes a fresh data key of every generation from the same Secret. None uses the raw bytes, ' +
+          'for peers that derive nothing; then every generation needs new bytes in the Secret.',
+        default: 'HKDF-SHA256',
+      }),
+    },
+    { description: 'A key that both ends hold, for peers without a control channel.' },
+  ),
+  [
+    {
+      cel: 'self.generation >= oldSelf.generation',
+      message: 'generation must not decrease, because keys of earlier generations are spent; raise it instead',
+      transition: true,
+      offenders: (self, old) => (self.generation >= old.generation ? [] : ['.generation']),
+    },
+    {
+      cel: 'self.generation > oldSelf.generation || (self.secretRef == oldSelf.secretRef && self.cipher == oldSelf.cipher && self.direction == oldSelf.direction && self.derivation == oldSelf.derivation)',
+      message: 'generation must be raised when secretRef, cipher, direction or derivation changes',
+      transition: true,
+      offenders: (self, old) =>
+        self.generation > old.generation ||
+        (self.secretRef.name === old.secretRef.name &&
+          self.secretRef.key === old.secretRef.key &&
+          self.cipher === old.cipher &&
+          self.direction === old.direction &&
+          self.derivation === old.derivation)
+          ? []
+          : ['.generation'],
+    },
+  ],
+);
+
+/** The spec of a VpnKey: a union of which this version knows one member, so that one is required. */
+export const vpnKeySpec = closed({ static: staticKey }, { description: 'The key material, by reference.' });
+
+const installation = Type.Object(
+  {
+    node: Type.String({ description: 'The name of the Node.', maxLength: 253 }),
+    generation: Type.Integer({
+      description: 'The highest generation installed there.',
+      minimum: 0,
+      maximum: maxGeneration,
+    }),
+    since: timestamp('When it was installed.'),
+    spent: Type.Boolean({ description: 'Whether that generation may not be installed again.' }),
+  },
+  { description: 'What one node installed of this key.' },
+);
+
+/** The status of a VpnKey. */
+export const vpnKeyStatus = Type.Object(
+  {
+    observedGeneration: observedGeneration(),
+    conditions: conditionsSchema(),
+    fingerprint: Type.Optional(
+      Type.String({
+        description: 'A digest by which the two ends can compare the key; it reveals nothing of it.',
+        maxLength: 128,
+      }),
+    ),
+    generation: Type.Optional(
+      Type.Integer({ description: 'The generation in use.', minimum: 0, maximum: maxGeneration }),
+    ),
+    installations: Type.Optional(
+      mapOf(installation, 'node', { description: 'What each node installed of this key.', maxItems: 5000 }),
+    ),
+  },
+  { description: 'The key as it is.' },
+);

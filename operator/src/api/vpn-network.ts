@@ -1,0 +1,339 @@
+import Type from 'typebox';
+import { conditionsSchema, observedGeneration } from './condition.ts';
+import {
+  compareRanges,
+  contains,
+  isMulticast,
+  isUnspecified,
+  overlaps,
+  parseAddress,
+  parseCidr,
+  reservedIn,
+  type Cidr,
+} from './ip.ts';
+import {
+  address,
+  cidr,
+  closed,
+  integer,
+  label,
+  mapOf,
+  nodeSelector,
+  objectName,
+  oneAddressPerFamily,
+  oneCidrPerFamily,
+  oneOf,
+  setOf,
+  withRules,
+  type Rule,
+} from './schema-kit.ts';
+
+const pools = withRules(
+  closed(
+    {
+      peers: withRules(
+        setOf(cidr('A range of VPN addresses.'), {
+          description: 'Where VPN addresses of peers and nodes come from: at most one range per IP family.',
+          minItems: 1,
+          maxItems: 2,
+        }),
+        [oneCidrPerFamily],
+      ),
+      pods: withRules(
+        setOf(cidr('A range of pod addresses.'), {
+          description: "Where the nodes' blocks of pod addresses are cut from: at most one range per IP family.",
+          default: [],
+          maxItems: 2,
+        }),
+        [oneCidrPerFamily],
+      ),
+    },
+    { description: 'The address ranges of this VPN. Two networks may use the same ranges.' },
+  ),
+  [
+    {
+      cel: 'self.peers.all(a, self.pods.all(b, !isCIDR(a) || !isCIDR(b) || !(cidr(a).containsCIDR(b) || cidr(b).containsCIDR(a))))',
+      message: 'must not share addresses between peers and pods; choose ranges that do not overlap',
+      offenders: (self) =>
+        cidrs(self.pods).flatMap(([pod, index]) =>
+          cidrs(self.peers).some(([peer]) => overlaps(pod, peer)) ? [`.pods[${index}]`] : [],
+        ),
+    },
+  ],
+);
+
+const node = closed(
+  {
+    name: objectName('The name of the Node.'),
+    addresses: withRules(
+      setOf(address('A VPN address.'), {
+        description: "The node's own VPN addresses, inside spec.pools.peers: at most one per IP family.",
+        minItems: 1,
+        maxItems: 2,
+      }),
+      [oneAddressPerFamily],
+    ),
+    podBlocks: withRules(
+      setOf(cidr('A range of pod addresses.'), {
+        description:
+          'The ranges that pods on this node get addresses of, inside spec.pools.pods: at most one per IP family.',
+        default: [],
+        maxItems: 2,
+      }),
+      [oneCidrPerFamily],
+    ),
+  },
+  { description: 'The addresses of one node.' },
+);
+
+const listener = closed(
+  {
+    name: label('The name that spec.endpoint.listener of a VpnPeer refers to.'),
+    protocol: oneOf(['UDP'], { description: 'The transport protocol.', default: 'UDP' }),
+    port: integer('The local port.', 1, 65535),
+    address: Type.Optional(
+      address('The local address to bind; without it all addresses of the node.', {
+        cel: '!isIP(self) || !(ip(self).isUnspecified() || ip(self).isMulticast())',
+        message: 'must be an address of a host; leave the field out to listen on all addresses',
+        offenders: (self) => (isUnspecified(self) || isMulticast(self) ? [''] : []),
+      }),
+    ),
+  },
+  { description: 'A local socket of the VPN on every node.' },
+);
+
+const listeners = withRules(
+  mapOf(listener, 'name', {
+    description: 'The local sockets of the VPN. A VpnPeer that names none uses the first.',
+    minItems: 1,
+    maxItems: 8,
+  }),
+  [
+    {
+      cel: 'self.all(a, self.all(b, a.name == b.name || a.port != b.port || (has(a.address) && has(b.address) && isIP(a.address) && isIP(b.address) && ip(a.address) != ip(b.address))))',
+      message: 'must not listen twice on the same address and port; give one of the listeners another port',
+      offenders: (self) =>
+        self.flatMap((one, index) =>
+          self.slice(0, index).some((other) => sameSocket(one, other)) ? [`[${index}].port`] : [],
+        ),
+    },
+  ],
+);
+
+/** The rule that keepalive times keep; a VpnPeer's override has it too. */
+export const timeoutAfterInterval: Rule<{ intervalSeconds: number; timeoutSeconds: number }> = {
+  cel: 'self.timeoutSeconds > self.intervalSeconds',
+  message: 'timeoutSeconds must be greater than intervalSeconds, or every peer is given up before its first ping',
+  offenders: (self) => (self.timeoutSeconds > self.intervalSeconds ? [] : ['.timeoutSeconds']),
+};
+
+const keepalive = withRules(
+  closed(
+    {
+      intervalSeconds: integer('Seconds without traffic after which a ping is sent.', 1, 86400, 10),
+      timeoutSeconds: integer('Seconds without a packet after which a peer counts as lost.', 1, 86400, 60),
+    },
+    { description: 'How a lost peer is noticed.', default: {} },
+  ),
+  [timeoutAfterInterval],
+);
+
+const namespaces = (whose: string, names: string[]) =>
+  closed(
+    {
+      from: oneOf(['All', 'Names'], { description: 'All namespaces, or those listed in names.', default: 'Names' }),
+      names: setOf(label('The name of a namespace.'), {
+        description: 'The namespaces when from is Names.',
+        default: names,
+        maxItems: 256,
+      }),
+    },
+    { description: whose, default: {} },
+  );
+
+const networkFields = closed(
+  {
+    nodeSelector: nodeSelector('The nodes that take part in this VPN; empty selects all.'),
+    pools,
+    nodes: mapOf(node, 'name', {
+      description: 'Fixed addresses of nodes.',
+      default: [],
+      maxItems: 512,
+    }),
+    listeners,
+    keepalive,
+    keyTransition: closed(
+      {
+        seconds: integer(
+          'Seconds for which the old and the new key of a rotation are both accepted, before and again after the switch.',
+          1,
+          3600,
+          60,
+        ),
+      },
+      { description: 'How keys are replaced without losing packets.', default: {} },
+    ),
+    mtu: Type.Optional(
+      integer(
+        'The MTU inside the VPN; without it that of the underlay less 84 bytes. At least 1280 with IPv6.',
+        576,
+        65451,
+      ),
+    ),
+    allowedPeers: closed(
+      {
+        namespaces: namespaces('The namespaces whose VpnPeers may join.', ['ovpn-system']),
+        routes: setOf(cidr('A range that may be routed.'), {
+          description: 'The ranges inside which a VpnPeer may claim routes; none by default.',
+          default: [],
+          maxItems: 256,
+        }),
+      },
+      { description: 'Who may add VpnPeers to this network, and what they may route.', default: {} },
+    ),
+    attach: closed(
+      { namespaces: namespaces('The namespaces whose pods may join; none by default.', []) },
+      { description: 'Which pods may join this network.', default: {} },
+    ),
+  },
+  { description: 'The VPN that is wanted.' },
+);
+
+/** The spec of a VpnNetwork. */
+export const vpnNetworkSpec = withRules(networkFields, [
+  {
+    cel: 'self.nodes.all(n, n.addresses.all(a, !isIP(a) || self.pools.peers.exists(p, isCIDR(p) && cidr(p).containsIP(a))))',
+    message: 'nodes must have their addresses inside pools.peers; choose addresses of the pool or extend it',
+    offenders: (self) => {
+      const peers = cidrs(self.pools.peers);
+      return self.nodes.flatMap((entry, n) =>
+        entry.addresses.flatMap((text, a) => {
+          const parsed = parseAddress(text);
+          return parsed === undefined || peers.some(([pool]) => contains(pool, parsed))
+            ? []
+            : [`.nodes[${n}].addresses[${a}]`];
+        }),
+      );
+    },
+  },
+  {
+    cel: 'self.nodes.all(n, n.podBlocks.all(b, !isCIDR(b) || self.pools.pods.exists(p, isCIDR(p) && cidr(p).containsCIDR(b))))',
+    message: 'nodes must have their podBlocks inside pools.pods; choose a range of the pool or extend it',
+    offenders: (self) => {
+      const pods = cidrs(self.pools.pods);
+      return self.nodes.flatMap((entry, n) =>
+        cidrs(entry.podBlocks).flatMap(([block, b]) =>
+          pods.some(([pool]) => contains(pool, block)) ? [] : [`.nodes[${n}].podBlocks[${b}]`],
+        ),
+      );
+    },
+  },
+  {
+    cel: '!has(self.mtu) || self.mtu >= 1280 || !(self.pools.peers + self.pools.pods).exists(p, isCIDR(p) && cidr(p).ip().family() == 6)',
+    message: 'mtu must be at least 1280 because a pool is IPv6; raise it or leave it out',
+    offenders: (self) =>
+      self.mtu === undefined ||
+      self.mtu >= 1280 ||
+      !cidrs([...self.pools.peers, ...self.pools.pods]).some(([pool]) => pool.family === 6)
+        ? []
+        : ['.mtu'],
+  },
+  {
+    // Without CEL: comparing 512 nodes with each other is beyond the cost budget of a rule.
+    message: 'must not give the same address to two nodes; change one of them',
+    offenders: (self) => {
+      const seen = new Set<string>();
+      return self.nodes.flatMap((entry, n) =>
+        entry.addresses.flatMap((text, a) => {
+          const canonical = parseAddress(text)?.text ?? text;
+          const taken = seen.has(canonical);
+          seen.add(canonical);
+          return taken ? [`.nodes[${n}].addresses[${a}]`] : [];
+        }),
+      );
+    },
+  },
+  {
+    // Without CEL, for the same reason.
+    message: 'must not share pod addresses with the podBlocks of another node; cut disjoint blocks',
+    offenders: (self) => overlappingBlocks(self.nodes),
+  },
+  {
+    message: 'must not be the network or broadcast address of the pool; choose another address for the node',
+    offenders: (self) => {
+      const peers = cidrs(self.pools.peers);
+      return self.nodes.flatMap((entry, n) =>
+        entry.addresses.flatMap((text, a) => {
+          const parsed = parseAddress(text);
+          const reserved = parsed !== undefined && peers.some(([pool]) => reservedIn(pool, parsed) !== undefined);
+          return reserved ? [`.nodes[${n}].addresses[${a}]`] : [];
+        }),
+      );
+    },
+  },
+]);
+
+const listenerStatus = Type.Object(
+  {
+    name: Type.String({ description: 'The name of the listener.', maxLength: 63 }),
+    address: Type.String({ description: 'The local address that is bound.', maxLength: 64 }),
+    port: Type.Integer({ description: 'The local port.', minimum: 0, maximum: 65535 }),
+  },
+  { description: 'A socket that is open.' },
+);
+
+const nodeStatus = Type.Object(
+  {
+    name: Type.String({ description: 'The name of the Node.', maxLength: 253 }),
+    ready: Type.Boolean({ description: 'Whether the node carries the VPN as specified.' }),
+    namespace: Type.Optional(
+      Type.String({ description: 'The network namespace of the VPN on the node.', maxLength: 253 }),
+    ),
+    device: Type.Optional(Type.String({ description: 'The ovpn device in that namespace.', maxLength: 15 })),
+    mtu: Type.Optional(Type.Integer({ description: 'The MTU of the device.', minimum: 0 })),
+    listeners: Type.Optional(mapOf(listenerStatus, 'name', { description: 'The sockets that are open.', maxItems: 8 })),
+    peers: Type.Integer({ description: 'How many peers are in the kernel.', minimum: 0 }),
+    attachments: Type.Integer({ description: 'How many pods are attached.', minimum: 0 }),
+    message: Type.Optional(Type.String({ description: 'Why the node is not ready.', maxLength: 4096 })),
+  },
+  { description: 'The VPN on one node.' },
+);
+
+/** The status of a VpnNetwork. */
+export const vpnNetworkStatus = Type.Object(
+  {
+    observedGeneration: observedGeneration(),
+    conditions: conditionsSchema(),
+    nodes: Type.Optional(mapOf(nodeStatus, 'name', { description: 'The VPN on each node.', maxItems: 5000 })),
+  },
+  { description: 'The VPN as it is.' },
+);
+
+/** The readable ranges of a list, each with its place in it: what does not parse has an error of its own. */
+function cidrs(texts: readonly string[]): [Cidr, number][] {
+  return texts.flatMap((text, index) => {
+    const parsed = parseCidr(text);
+    return parsed === undefined ? [] : [[parsed, index] as [Cidr, number]];
+  });
+}
+
+/** Disjoint ranges stay disjoint when sorted, so each block need only be compared with the widest one before it. */
+function overlappingBlocks(nodes: readonly { podBlocks: readonly string[] }[]): string[] {
+  const blocks = nodes.flatMap((entry, n) =>
+    cidrs(entry.podBlocks).map(([block, b]) => ({ block, path: `.nodes[${n}].podBlocks[${b}]` })),
+  );
+  blocks.sort((one, other) => compareRanges(one.block, other.block));
+  let widest: Cidr | undefined;
+  return blocks.flatMap(({ block, path }) => {
+    if (widest !== undefined && contains(widest, block)) return [path];
+    widest = block;
+    return [];
+  });
+}
+
+function sameSocket(one: { port: number; address?: string }, other: { port: number; address?: string }): boolean {
+  if (one.port !== other.port) return false;
+  if (one.address === undefined || other.address === undefined) return true;
+  const [a, b] = [parseAddress(one.address), parseAddress(other.address)];
+  return a === undefined || b === undefined || a.text === b.text;
+}

@@ -1,0 +1,152 @@
+import Type from 'typebox';
+import { conditionsSchema, counter, observedGeneration, timestamp } from './condition.ts';
+import { isLinkLocalIPv6, isMulticast, isUnspecified } from './ip.ts';
+import {
+  address,
+  cidr,
+  closed,
+  integer,
+  label,
+  nodeSelector,
+  objectName,
+  oneAddressPerFamily,
+  setOf,
+  withRules,
+} from './schema-kit.ts';
+import { timeoutAfterInterval } from './vpn-network.ts';
+
+/** The highest peer id: the protocol has 24 bits for it, and all of them set mean "none". */
+export const maxPeerId = 0xfffffe;
+
+const networkRef = withRules(
+  closed(
+    { name: label('The name of the VpnNetwork.') },
+    { description: 'The VpnNetwork that the peer belongs to. Immutable.' },
+  ),
+  [
+    {
+      cel: 'self == oldSelf',
+      message: 'is immutable; delete the VpnPeer and create it in the other network',
+      transition: true,
+      offenders: (self, old) => (self.name === old.name ? [] : ['.name']),
+    },
+  ],
+);
+
+const endpoint = closed(
+  {
+    address: address('The IPv4 or IPv6 address of the remote.', {
+      cel: "!isIP(self) || !(ip(self).isUnspecified() || ip(self).isMulticast() || self == '255.255.255.255' || (ip(self).family() == 6 && ip(self).isLinkLocalUnicast()))",
+      message:
+        'must be the address of one host that can be routed to, so not unspecified, multicast, broadcast or fe80::/10',
+      offenders: (self) =>
+        isUnspecified(self) || isMulticast(self) || self === '255.255.255.255' || isLinkLocalIPv6(self) ? [''] : [],
+    }),
+    port: integer('The port of the remote.', 1, 65535),
+    listener: Type.Optional(label('The listener of the VpnNetwork to send from; without it the first.')),
+  },
+  { description: 'Where the remote is.' },
+);
+
+/** The spec of a VpnPeer. */
+export const vpnPeerSpec = closed(
+  {
+    networkRef,
+    endpoint,
+    keyRef: closed(
+      { name: objectName('The name of the VpnKey.') },
+      { description: 'The VpnKey in the same namespace that the peer uses.' },
+    ),
+    static: closed(
+      {
+        peerID: integer('The id by which the remote addresses this end. Unique in the network.', 0, maxPeerId),
+        remotePeerID: Type.Optional(
+          integer(
+            'The id by which this end addresses the remote, when it differs from peerID; that needs Linux 7.1.',
+            0,
+            maxPeerId,
+          ),
+        ),
+      },
+      {
+        description:
+          'What both ends must agree on, because a peer with a static key has no control channel to settle it.',
+      },
+    ),
+    addresses: withRules(
+      setOf(address('A VPN address.'), {
+        description:
+          "The VPN addresses of the remote, inside the network's spec.pools.peers: at most one per IP family.",
+        minItems: 1,
+        maxItems: 2,
+      }),
+      [oneAddressPerFamily],
+    ),
+    routes: setOf(cidr('A range behind the remote.'), {
+      description: "The ranges behind the remote. Each must lie in the network's spec.allowedPeers.routes.",
+      default: [],
+      maxItems: 256,
+    }),
+    keepalive: Type.Optional(
+      withRules(
+        closed(
+          {
+            intervalSeconds: integer('Seconds without traffic after which a ping is sent.', 1, 86400),
+            timeoutSeconds: integer('Seconds without a packet after which the peer counts as lost.', 1, 86400),
+          },
+          { description: "Replaces the network's keepalive for this peer." },
+        ),
+        [timeoutAfterInterval],
+      ),
+    ),
+    placement: closed(
+      {
+        nodeSelector: nodeSelector(
+          "Further labels that the peer's node must carry; empty allows all nodes of the network.",
+        ),
+      },
+      { description: 'Which nodes may hold the peer.', default: {} },
+    ),
+    suspend: Type.Boolean({ description: 'Take the peer out of the kernel and keep the object.', default: false }),
+  },
+  { description: 'The remote that is wanted.' },
+);
+
+/** The status of a VpnPeer. */
+export const vpnPeerStatus = Type.Object(
+  {
+    observedGeneration: observedGeneration(),
+    conditions: conditionsSchema(),
+    peerID: Type.Optional(
+      Type.Integer({ description: 'The id of the peer in the kernel.', minimum: 0, maximum: maxPeerId }),
+    ),
+    addresses: Type.Optional(
+      Type.Array(Type.String({ description: 'A VPN address.', maxLength: 43 }), {
+        description: 'The VPN addresses of the remote in the kernel.',
+        maxItems: 2,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    ),
+    node: Type.Optional(Type.String({ description: 'The Node that holds the peer.', maxLength: 253 })),
+    endpoint: Type.Optional(
+      Type.String({ description: 'Address and port that packets are sent to now.', maxLength: 64 }),
+    ),
+    cipher: Type.Optional(Type.String({ description: 'The cipher of the data channel.', maxLength: 64 })),
+    keyGeneration: Type.Optional(Type.Integer({ description: 'The generation of the key in use.', minimum: 0 })),
+    keyID: Type.Optional(Type.Integer({ description: 'The id of the key in use, 0 to 7.', minimum: 0, maximum: 7 })),
+    traffic: Type.Optional(
+      Type.Object(
+        {
+          rxBytes: counter('Bytes received inside the VPN.'),
+          txBytes: counter('Bytes sent inside the VPN.'),
+          rxPackets: counter('Packets received inside the VPN.'),
+          txPackets: counter('Packets sent inside the VPN.'),
+        },
+        { description: 'What the kernel counted since the peer was programmed.' },
+      ),
+    ),
+    lastError: Type.Optional(Type.String({ description: 'The last thing that went wrong.', maxLength: 4096 })),
+    since: Type.Optional(timestamp('When the peer was programmed.')),
+  },
+  { description: 'The remote as it is.' },
+);
