@@ -1,0 +1,163 @@
+import { resolve } from 'node:path';
+import { UsageError } from './errors.ts';
+
+/** Which kernel a job runs on; `auto` and `fast` choose. */
+export type KernelChoice = 'auto' | 'fast' | 'host' | 'uml' | 'qemu';
+/** The kernels there are. */
+export type KernelKind = 'host' | 'uml' | 'qemu';
+
+/** A parsed `lab` command line. */
+export interface LabOptions {
+  kernel: KernelChoice;
+  /** Never compile: without a cached user-mode Linux, `auto` takes QEMU. */
+  noBuild: boolean;
+  results: string | undefined;
+  cpus: number | undefined;
+  /** In MiB. */
+  memory: number | undefined;
+  /** In seconds; undefined means no limit. */
+  timeout: number | undefined;
+  env: Record<string, string>;
+  argv: string[];
+}
+
+/** What `lab --help` prints. */
+export const labHelp = `Usage: lab [OPTION]… [--] COMMAND [ARGUMENT]…
+
+Runs COMMAND as root on a kernel that has the ovpn driver: in the same folder, with the same files and the
+same programs as here, but all it changes is thrown away, except what it writes to $LAB_RESULTS. Its output,
+arguments and exit code are passed on as they are.
+
+  --kernel KIND    auto  the host's own kernel if it has ovpn, else user-mode Linux (built at the first
+                         use; the default)
+                   fast  like auto, but takes QEMU rather than compile
+                   host  the host's own kernel, in network and mount namespaces of its own
+                   uml   user-mode Linux
+                   qemu  Debian's stock kernel in QEMU
+  --no-build       never compile a kernel: auto becomes fast, and uml fails if it is not built
+  --results DIR    where $LAB_RESULTS ends up (default: a new temporary folder, named if anything is in it)
+  --cpus N         CPUs of the guest (default 2)
+  --memory SIZE    memory of the guest, such as 512M or 3G (default 3G)
+  --timeout SECS   kill the guest after that time; the exit code is then 124
+  --env NAME=VALUE set a variable for COMMAND (may be given again)
+  --help           this text
+
+Exit codes: COMMAND's own; 124 after a timeout; 125 when the lab itself failed.
+In the guest, LAB_KERNEL says which kernel it is: host, uml or qemu.
+`;
+
+const kernels: readonly string[] = ['auto', 'fast', 'host', 'uml', 'qemu'] satisfies KernelChoice[];
+
+function isKernelChoice(text: string): text is KernelChoice {
+  return kernels.includes(text);
+}
+
+function fail(message: string): never {
+  throw new UsageError(message, 'npm run lab --');
+}
+
+/** Reads a size such as `512M` or `3G` as MiB. */
+export function parseMemory(text: string): number {
+  const match = /^(\d+)([MG])$/i.exec(text);
+  if (match?.[1] === undefined || match[2] === undefined) fail(`--memory '${text}' is not a size such as 512M or 3G`);
+  const size = Number(match[1]) * (match[2].toUpperCase() === 'G' ? 1024 : 1);
+  if (size < 256) fail(`--memory '${text}' is too little to boot: at least 256M`);
+  return size;
+}
+
+function parseCount(option: string, text: string, most: number): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= 1 && value <= most)) fail(`${option} '${text}' is not a whole number from 1 to ${most}`);
+  return value;
+}
+
+/** Parses the command line of `lab`. Options end at the first word that is not one, or at `--`. */
+export function parseLabArgs(words: readonly string[], cwd: string): LabOptions | 'help' {
+  const options: LabOptions = {
+    kernel: 'auto',
+    noBuild: false,
+    results: undefined,
+    cpus: undefined,
+    memory: undefined,
+    timeout: undefined,
+    env: {},
+    argv: [],
+  };
+  const rest = [...words];
+  while (rest[0]?.startsWith('-') === true) {
+    const word = rest.shift() ?? '';
+    if (word === '--') break;
+    if (word === '--help' || word === '-h') return 'help';
+    if (word === '--no-build') {
+      options.noBuild = true;
+      continue;
+    }
+    const equals = word.indexOf('=');
+    const name = equals < 0 ? word : word.slice(0, equals);
+    const setter = setters[name];
+    if (setter === undefined) fail(`there is no option ${name}`);
+    const value = equals < 0 ? rest.shift() : word.slice(equals + 1);
+    if (value === undefined) fail(`${name} needs a value`);
+    setter(options, value, cwd);
+  }
+  options.argv = rest;
+  if (rest.length === 0) fail('no command given');
+  return options;
+}
+
+const setters: Readonly<Record<string, (options: LabOptions, value: string, cwd: string) => void>> = {
+  '--kernel': (options, value) => {
+    if (!isKernelChoice(value)) fail(`--kernel '${value}' is not one of ${kernels.join(', ')}`);
+    options.kernel = value;
+  },
+  '--results': (options, value, cwd) => {
+    options.results = resolve(cwd, value);
+  },
+  '--cpus': (options, value) => {
+    options.cpus = parseCount('--cpus', value, 4);
+  },
+  '--memory': (options, value) => {
+    options.memory = parseMemory(value);
+  },
+  '--timeout': (options, value) => {
+    options.timeout = parseCount('--timeout', value, 86_400);
+  },
+  '--env': (options, value) => {
+    const match = /^([A-Za-z_]\w*)=(.*)$/s.exec(value);
+    if (match?.[1] === undefined || match[2] === undefined) fail(`--env '${value}' is not of the form NAME=VALUE`);
+    options.env[match[1]] = match[2];
+  },
+};
+
+/** A parsed `setup` command line: what to prepare. */
+export type SetupChoice = 'uml' | 'qemu' | 'all';
+
+/** What `setup --help` prints. */
+export const setupHelp = `Usage: setup [--kernel uml|qemu|all]
+
+Prepares what the lab needs and does not have yet: guest tools, and a kernel with the ovpn driver.
+
+  --kernel uml     user-mode Linux, compiled here from Debian's kernel source (the default)
+  --kernel qemu    Debian's stock kernel, to run in QEMU; compiles nothing
+  --kernel all     both
+  --help           this text
+
+Everything goes to \${OVPN_LAB_CACHE:-\${XDG_CACHE_HOME:-~/.cache}/ovpn-operator/lab}; deleting that folder
+is safe. Missing programs are installed by apt-get when run as root, else named.
+`;
+
+/** Parses the command line of `setup`. */
+export function parseSetupArgs(words: readonly string[]): SetupChoice | 'help' {
+  let choice: SetupChoice = 'uml';
+  const rest = words.flatMap((word) => (word.startsWith('--kernel=') ? ['--kernel', word.slice(9)] : [word]));
+  while (rest.length > 0) {
+    const word = rest.shift() ?? '';
+    if (word === '--help' || word === '-h') return 'help';
+    const value = word === '--kernel' ? rest.shift() : undefined;
+    if (word !== '--kernel') throw new UsageError(`there is no option or argument '${word}'`, 'npm run lab:setup --');
+    if (value !== 'uml' && value !== 'qemu' && value !== 'all')
+      throw new UsageError(`--kernel '${value ?? ''}' is not one of uml, qemu, all`, 'npm run lab:setup --');
+    choice = value;
+  }
+  return choice;
+}

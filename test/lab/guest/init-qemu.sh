@@ -1,0 +1,35 @@
+#!/bin/sh
+# First process of a QEMU lab. The root is the host's own `/`, read-only over virtiofs.
+# Does what init-uml.sh does, and loads the stock kernel's modules.
+set -u
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+fail() {
+  echo "lab-init: $*"
+  echo o >/proc/sysrq-trigger
+  sleep 10
+}
+
+# share TAG MOUNT_POINT OPTION
+share() {
+  mkdir -p "$2"
+  mount -t virtiofs -o "$3" "$1" "$2" || fail "cannot mount the host folder shared as '$1' at $2"
+}
+
+mount -t proc proc /proc || fail "cannot mount /proc"
+mount -t tmpfs -o mode=755,size=100% lab /run || fail "cannot mount a tmpfs at /run"
+mkdir -p /run/upper /run/work /run/root
+share ctl /run/ctl rw
+share tools /run/tools ro
+share modules /run/modules ro
+share results /run/results rw
+
+release=$(uname -r)
+load() { modprobe -d /run/modules -a "$@" || fail "the stock kernel $release could not load: $*"; }
+load overlay
+mount -t overlay -o lowerdir=/run/modules:/run/tools:/,upperdir=/run/upper,workdir=/run/work lab /run/root ||
+  fail "cannot stack the lab's root (overlayfs)"
+load ovpn tun veth
+
+. /run/ctl/enter.sh
+enter /run/root /run/ctl /run/results

@@ -1,0 +1,67 @@
+import { readFile, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PrivateApt } from './apt.ts';
+import { cacheKey, exists, publish } from './cache.ts';
+import { LabError } from './errors.ts';
+import { needPrograms } from './host-programs.ts';
+import { qemuPrograms, stockKernel, unpackPrograms } from './packages.ts';
+import type { Progress } from './progress.ts';
+import { hasProgram, must } from './run.ts';
+import { unpackDeb } from './tools.ts';
+
+/** Where programs that are not for everyday use are. */
+const virtiofsdPlaces = ['/usr/libexec/virtiofsd', '/usr/lib/qemu/virtiofsd'];
+
+/** The folder of the cached stock kernel: `vmlinuz` and a root with its modules. */
+export function qemuFolder(cache: string): string {
+  return join(cache, `qemu-${cacheKey({ pattern: stockKernel.pattern.source, arch: process.arch })}`);
+}
+
+/** The program that shares host folders with the guest, if the machine has it. */
+export async function findVirtiofsd(): Promise<string | undefined> {
+  for (const place of virtiofsdPlaces) if (await exists(place)) return place;
+  return undefined;
+}
+
+/** Whether the QEMU kind can run at once. */
+export async function hasQemu(cache: string): Promise<boolean> {
+  return (
+    (await exists(qemuFolder(cache))) && (await hasProgram('qemu-system-x86_64')) && (await findVirtiofsd()) !== undefined
+  );
+}
+
+/** Fetches the stock kernel and QEMU if they are not there. */
+export async function setUpQemu(cache: string, progress: Progress): Promise<void> {
+  if (process.arch !== 'x64')
+    throw new LabError(`the QEMU lab is for x86-64 only, and this is ${process.arch}`, 'Use --kernel host on a kernel with ovpn.');
+  await needPrograms([...unpackPrograms, ...qemuPrograms], 'the QEMU lab', progress);
+  if ((await findVirtiofsd()) === undefined)
+    await needPrograms([{ program: 'virtiofsd', package: 'virtiofsd' }], 'the QEMU lab', progress);
+  if (await exists(qemuFolder(cache))) return;
+  const apt = new PrivateApt(cache, progress);
+  const found = await apt.search(stockKernel.pattern);
+  const names = found.flatMap((name) => stockKernel.pattern.exec(name)?.[1] ?? []);
+  const release = names.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1);
+  if (release === undefined) {
+    throw new LabError(
+      `the Debian mirror has no package ${stockKernel.pattern.source} (a stock kernel with the ovpn driver)`,
+      'Is the mirror complete? Another one: set OVPN_LAB_MIRROR and remove the cache folder.',
+    );
+  }
+  progress.step(`fetching Debian's stock kernel ${release} (about 38 MB)`);
+  await publish(qemuFolder(cache), async (folder) => {
+    const wanted = stockKernel.packages(release).map((name) => `${name}/${stockKernel.suite}`);
+    for (const deb of await apt.download(wanted, folder)) {
+      await unpackDeb(deb, folder);
+      await rm(deb);
+    }
+    const modules = join(folder, 'usr/lib/modules');
+    const [version = ''] = await readdir(modules);
+    await must('depmod', ['-b', folder, version], { env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } });
+    await rename(join(modules, version, 'vmlinuz'), join(folder, 'vmlinuz'));
+    await rm(join(folder, 'usr/share'), { recursive: true, force: true });
+    // modprobe finds nothing without the dependency list; better to notice now.
+    if (!(await readFile(join(modules, version, 'modules.dep'), 'utf8')).includes('ovpn'))
+      throw new LabError(`the stock kernel ${release} has no ovpn module`, 'Report this: the package list of test/lab is out of date.');
+  });
+}
