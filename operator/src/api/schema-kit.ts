@@ -139,6 +139,17 @@ const labelValuePattern = '^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$';
 const labelKeyPattern =
   /^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 
+/** What a pattern of ours asks for, in plain words. */
+export function formWords(pattern: string | undefined): string {
+  const words: Record<string, string> = {
+    [labelPattern]: 'lower case letters, digits and hyphens, beginning and ending with a letter or digit',
+    [subdomainPattern]: 'lower case letters, digits, hyphens and dots, beginning and ending with a letter or digit',
+    [secretKeyPattern]: 'letters, digits, hyphens, dots and underscores',
+    [labelValuePattern]: 'letters, digits, hyphens, dots and underscores, beginning and ending with a letter or digit',
+  };
+  return words[pattern ?? ''] ?? `what matches ${pattern ?? 'nothing'}`;
+}
+
 /** A name of at most 63 characters, as of a listener or a namespace. */
 export function label(description: string) {
   return Type.String({ description, minLength: 1, maxLength: 63, pattern: labelPattern });

@@ -1,0 +1,136 @@
+import type { TSchema } from 'typebox';
+import type { Rule } from './schema-kit.ts';
+import { labelPattern } from './schema-kit.ts';
+import { vpnKeySpec, vpnKeyStatus } from './vpn-key.ts';
+import { vpnNetworkSpec, vpnNetworkStatus } from './vpn-network.ts';
+import { vpnPeerSpec, vpnPeerStatus } from './vpn-peer.ts';
+
+/** A column of `kubectl get`; a priority above 0 shows it with `-o wide` only. */
+export interface PrinterColumn {
+  readonly name: string;
+  readonly type: 'string' | 'integer' | 'date' | 'boolean';
+  readonly jsonPath: string;
+  readonly description: string;
+  readonly priority?: number;
+}
+
+/** A kind of ours: what the CRD and the parser are both made from. */
+export interface Definition {
+  readonly kind: 'VpnNetwork' | 'VpnPeer' | 'VpnKey';
+  readonly plural: string;
+  readonly singular: string;
+  readonly shortName: string;
+  readonly scope: 'Cluster' | 'Namespaced';
+  readonly description: string;
+  readonly spec: TSchema;
+  readonly status: TSchema;
+  readonly nameRules: readonly Rule<{ metadata: { name: string } }>[];
+  readonly columns: readonly PrinterColumn[];
+}
+
+/** A network's name becomes part of namespace and device names, so it is a short label. */
+const maxNetworkName = 40;
+
+const ready: PrinterColumn = {
+  name: 'Ready',
+  type: 'string',
+  jsonPath: '.status.conditions[?(@.type=="Ready")].status',
+  description: 'Whether the object works as specified.',
+};
+const reason: PrinterColumn = {
+  name: 'Reason',
+  type: 'string',
+  jsonPath: '.status.conditions[?(@.type=="Ready")].reason',
+  description: 'Why it does or does not.',
+  priority: 1,
+};
+const age: PrinterColumn = {
+  name: 'Age',
+  type: 'date',
+  jsonPath: '.metadata.creationTimestamp',
+  description: 'When the object was created.',
+};
+
+const column = (
+  name: string,
+  type: PrinterColumn['type'],
+  jsonPath: string,
+  description: string,
+  priority?: number,
+): PrinterColumn => ({ name, type, jsonPath, description, ...(priority === undefined ? {} : { priority }) });
+
+export const definitions: readonly Definition[] = [
+  {
+    kind: 'VpnNetwork',
+    plural: 'vpnnetworks',
+    singular: 'vpnnetwork',
+    shortName: 'vpnnet',
+    scope: 'Cluster',
+    description: 'One isolated VPN: its nodes, address ranges and sockets, and who may use it.',
+    spec: vpnNetworkSpec,
+    status: vpnNetworkStatus,
+    nameRules: [
+      {
+        cel: `self.metadata.name.size() <= ${maxNetworkName} && self.metadata.name.matches('${labelPattern}')`,
+        message: `metadata.name must be at most ${maxNetworkName} characters: lower case letters, digits and hyphens, beginning and ending with a letter or digit`,
+        offenders: ({ metadata: { name } }) =>
+          name.length <= maxNetworkName && new RegExp(labelPattern).test(name) ? [] : ['.metadata.name'],
+      },
+    ],
+    columns: [
+      column('Pools', 'string', '.spec.pools.peers', 'The ranges of VPN addresses.'),
+      ready,
+      reason,
+      column('Nodes', 'string', '.status.nodes[*].name', 'The nodes that take part.', 1),
+      age,
+    ],
+  },
+  {
+    kind: 'VpnPeer',
+    plural: 'vpnpeers',
+    singular: 'vpnpeer',
+    shortName: 'vpnp',
+    scope: 'Namespaced',
+    description: 'One remote of a VpnNetwork.',
+    spec: vpnPeerSpec,
+    status: vpnPeerStatus,
+    nameRules: [],
+    columns: [
+      column('Network', 'string', '.spec.networkRef.name', 'The VpnNetwork.'),
+      column('Address', 'string', '.spec.addresses[0]', 'The first VPN address of the remote.'),
+      column('Endpoint', 'string', '.status.endpoint', 'Where packets are sent to now.'),
+      ready,
+      reason,
+      column('Key', 'integer', '.status.keyGeneration', 'The generation of the key in use.', 1),
+      column('Rx', 'integer', '.status.traffic.rxBytes', 'Bytes received.'),
+      column('Tx', 'integer', '.status.traffic.txBytes', 'Bytes sent.'),
+      column('Node', 'string', '.status.node', 'The Node that holds the peer.', 1),
+      age,
+    ],
+  },
+  {
+    kind: 'VpnKey',
+    plural: 'vpnkeys',
+    singular: 'vpnkey',
+    shortName: 'vpnk',
+    scope: 'Namespaced',
+    description: 'Key material by reference, never inline.',
+    spec: vpnKeySpec,
+    status: vpnKeyStatus,
+    nameRules: [],
+    columns: [
+      column('Cipher', 'string', '.spec.static.cipher', 'The cipher of the data channel.'),
+      column('Wanted', 'integer', '.spec.static.generation', 'The generation that is specified.'),
+      column('Generation', 'integer', '.status.generation', 'The generation in use.'),
+      ready,
+      reason,
+      column('Fingerprint', 'string', '.status.fingerprint', 'A digest to compare with the other end.', 1),
+      age,
+    ],
+  },
+];
+
+/** The definition of a kind of ours. */
+export function definitionOf(kind: string): Definition | undefined {
+  return definitions.find((definition) => definition.kind === kind);
+}

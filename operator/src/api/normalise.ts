@@ -1,0 +1,41 @@
+import { compareRanges, parseAddress, parseCidr, type Address, type Cidr } from './ip.ts';
+import { childSchema, isRecord, type SchemaView } from './schema-view.ts';
+
+/**
+ * The value in the one form in which equal resources are equal: canonical addresses, sets sorted and
+ * without repetition, fields of closed objects in the order of the schema, keys of maps sorted. Lists of
+ * objects keep their order, because the first listener is special. The value must have passed the checks.
+ */
+export function normalise(schema: SchemaView | undefined, value: unknown): unknown {
+  if (schema === undefined) return value;
+  if (typeof value === 'string') return normaliseText(schema, value);
+  if (Array.isArray(value)) {
+    const entries = value.map((entry) => normalise(schema.items, entry));
+    return schema['x-kubernetes-list-type'] === 'set' ? sortedSet(entries) : entries;
+  }
+  if (!isRecord(value)) return value;
+  const names = Object.keys(schema.properties ?? {}).filter((name) => Object.hasOwn(value, name));
+  const keys = schema.properties === undefined ? Object.keys(value).sort() : names;
+  return Object.fromEntries(keys.map((key) => [key, normalise(childSchema(schema, key), value[key])]));
+}
+
+function normaliseText(schema: SchemaView, text: string): string {
+  if (schema['x-ovpn-text'] === 'address') return parseAddress(text)?.text ?? text;
+  if (schema['x-ovpn-text'] === 'cidr') return parseCidr(text)?.text ?? text;
+  return text;
+}
+
+function sortedSet(entries: readonly unknown[]): unknown[] {
+  const texts = entries.filter((entry) => typeof entry === 'string');
+  return [...new Set(texts)].sort(compareTexts);
+}
+
+function compareTexts(one: string, other: string): number {
+  const [a, b] = [rangeOf(one), rangeOf(other)];
+  if (a !== undefined && b !== undefined) return compareRanges(a, b);
+  return one < other ? -1 : one > other ? 1 : 0;
+}
+
+function rangeOf(text: string): Address | Cidr | undefined {
+  return parseAddress(text) ?? parseCidr(text);
+}

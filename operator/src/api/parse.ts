@@ -1,0 +1,269 @@
+import { LineCounter, parseAllDocuments, type Document } from 'yaml';
+import { describe, OvpnError } from '../errors.ts';
+import { check, checkChange, show, unknownField } from './check.ts';
+import { applyDefaults } from './defaults.ts';
+import { definitionOf, definitions, type Definition } from './definitions.ts';
+import { identityOf, readMetadata } from './metadata.ts';
+import { normalise } from './normalise.ts';
+import { isRecord } from './schema-view.ts';
+import { readSecretData } from './secret.ts';
+import { didYouMean } from './suggest.ts';
+import {
+  apiVersion,
+  formatRef,
+  group,
+  refOf,
+  type ObjectMeta,
+  type ObjectRef,
+  type Resource,
+  type ResourceKind,
+} from './types.ts';
+
+/** What became of one object: it is usable and in normal form, or all that is wrong with it is told. */
+export type ParseResult =
+  | { readonly ok: true; readonly resource: Resource }
+  | { readonly ok: false; readonly ref?: ObjectRef; readonly errors: readonly OvpnError[] };
+
+/** An object or text of a file that cannot be used. Has the shape of the sources' `Rejection`. */
+export interface ManifestRejection {
+  readonly ref: ObjectRef | undefined;
+  readonly origin: string;
+  readonly errors: readonly OvpnError[];
+}
+
+/** What a file holds: its good objects, each with its place, and what is wrong with the others. */
+export interface ManifestResult {
+  readonly resources: readonly { readonly resource: Resource; readonly origin: string }[];
+  readonly rejections: readonly ManifestRejection[];
+}
+
+/**
+ * Checks one object from anywhere, fills in its defaults and brings it into normal form. Never throws:
+ * whatever is passed, the answer is a resource or a list of errors.
+ */
+export function parseResource(value: unknown, origin: string): ParseResult {
+  try {
+    return parseObject(value, origin);
+  } catch (cause) {
+    // Nothing here should throw; but a value with traps of its own must not take a source down.
+    const problem = `cannot be read: ${describe(cause)}`;
+    return { ok: false, errors: [new OvpnError('ManifestUnreadable', problem, { object: origin }, { cause })] };
+  }
+}
+
+function parseObject(value: unknown, origin: string): ParseResult {
+  const reject = (name: 'ManifestUnreadable' | 'UnknownKind', problem: string, field?: string): ParseResult => ({
+    ok: false,
+    errors: [new OvpnError(name, problem, { object: origin, ...(field === undefined ? {} : { field }) })],
+  });
+  if (!isRecord(value))
+    return reject('ManifestUnreadable', `must be an object with apiVersion and kind, but is ${show(value)}`);
+  const kind = kindOf(value['kind']);
+  if (kind === undefined) return reject('UnknownKind', unknownKind(value['kind']), 'kind');
+  const wanted = kind === 'Secret' ? 'v1' : apiVersion;
+  if (value['apiVersion'] !== wanted) {
+    return reject('UnknownKind', `must be ${wanted} for a ${kind}, but is ${show(value['apiVersion'])}`, 'apiVersion');
+  }
+  const identity = identityOf(kind, value['metadata']);
+  const ref = identity === undefined ? undefined : { kind, ...identity };
+  const object = ref === undefined ? `${origin}: ${kind}${nameOf(value['metadata'])}` : formatRef(ref);
+  const errors: OvpnError[] = [];
+  const metadata = readMetadata(kind, value['metadata'], object, errors);
+  const definition = definitionOf(kind);
+  const resource =
+    definition === undefined
+      ? readSecret(value, metadata, object, errors)
+      : readCustom(definition, value, metadata, object, errors);
+  return resource === undefined || errors.length > 0
+    ? { ok: false, ...(ref === undefined ? {} : { ref }), errors }
+    : { ok: true, resource };
+}
+
+/** The name of an object whose identity is not in order, as far as there is one to show. */
+function nameOf(metadata: unknown): string {
+  const name = isRecord(metadata) ? metadata['name'] : undefined;
+  return typeof name === 'string' && name.length <= 253 ? ` ${name}` : '';
+}
+
+const kinds: readonly ResourceKind[] = [...definitions.map(({ kind }) => kind), 'Secret'];
+
+function kindOf(kind: unknown): ResourceKind | undefined {
+  return kinds.find((known) => known === kind);
+}
+
+function unknownKind(kind: unknown): string {
+  if (typeof kind !== 'string') return kind === undefined ? 'is missing' : `must be text, but is ${show(kind)}`;
+  return `${show(kind)} is not a kind that is read here${didYouMean(kind, kinds)}`;
+}
+
+function checkTopLevel(
+  manifest: Readonly<Record<string, unknown>>,
+  known: readonly string[],
+  object: string,
+  errors: OvpnError[],
+): void {
+  for (const field of Object.keys(manifest)) {
+    if (!known.includes(field))
+      errors.push(new OvpnError('UnknownField', unknownField(field, known), { object, field }));
+  }
+}
+
+function readCustom(
+  definition: Definition,
+  manifest: Readonly<Record<string, unknown>>,
+  metadata: ObjectMeta | undefined,
+  object: string,
+  errors: OvpnError[],
+): Resource | undefined {
+  checkTopLevel(manifest, ['apiVersion', 'kind', 'metadata', 'spec', 'status'], object, errors);
+  if (metadata !== undefined) {
+    for (const rule of definition.nameRules) {
+      for (const path of rule.offenders({ metadata }, { metadata })) {
+        errors.push(new OvpnError('InvalidField', rule.message, { object, field: path.slice(1) }));
+      }
+    }
+  }
+  const spec = applyDefaults(definition.spec, manifest['spec']);
+  if (spec === undefined) {
+    errors.push(new OvpnError('InvalidField', 'is missing: what is wanted', { object, field: 'spec' }));
+  } else errors.push(...check(definition.spec, spec, { object, field: 'spec' }));
+  const status = manifest['status'] ?? undefined;
+  if (status !== undefined) errors.push(...check(definition.status, status, { object, field: 'status' }));
+  if (metadata === undefined || errors.length > 0) return undefined;
+  // The checks above are what makes this a resource; the compiler cannot follow a schema through them.
+  return {
+    apiVersion,
+    kind: definition.kind,
+    metadata,
+    spec: normalise(definition.spec, spec),
+    ...(status === undefined ? {} : { status: normalise(definition.status, status) }),
+  } as Resource;
+}
+
+function readSecret(
+  manifest: Readonly<Record<string, unknown>>,
+  metadata: ObjectMeta | undefined,
+  object: string,
+  errors: OvpnError[],
+): Resource | undefined {
+  checkTopLevel(
+    manifest,
+    ['apiVersion', 'kind', 'metadata', 'type', 'data', 'stringData', 'immutable'],
+    object,
+    errors,
+  );
+  const data = readSecretData(manifest, object, errors);
+  const type = manifest['type'] ?? 'Opaque';
+  if (typeof type !== 'string') {
+    errors.push(new OvpnError('InvalidField', 'must be text', { object, field: 'type' }));
+    return undefined;
+  }
+  if (metadata?.namespace === undefined) return undefined;
+  return { apiVersion: 'v1', kind: 'Secret', metadata: { ...metadata, namespace: metadata.namespace }, type, data };
+}
+
+/**
+ * The problems of replacing one object by another: what the API server refuses on an update by its CEL
+ * rules (immutable fields, a generation that goes back). An object that was deleted and created anew
+ * (another uid) is no change.
+ */
+export function checkTransition(old: Resource, next: Resource): OvpnError[] {
+  const definition = definitionOf(next.kind);
+  const [before, after] = [old.metadata.uid, next.metadata.uid];
+  if (definition === undefined || formatRef(refOf(old)) !== formatRef(refOf(next))) return [];
+  if (before !== undefined && after !== undefined && before !== after) return [];
+  if (!('spec' in old) || !('spec' in next)) return [];
+  return checkChange(definition.spec, next.spec, old.spec, { object: formatRef(refOf(next)), field: 'spec' });
+}
+
+/**
+ * Reads a file of YAML documents (JSON is YAML), each an object or a List of objects. What is wrong in one
+ * document or item does not keep the others from coming out. Of two objects with one name the first stays.
+ */
+export function parseManifests(text: string, origin: string): ManifestResult {
+  const resources: { resource: Resource; origin: string }[] = [];
+  const rejections: ManifestRejection[] = [];
+  const places = new Map<string, string>();
+  for (const found of readDocuments(text, origin)) {
+    if (found.error !== undefined) {
+      rejections.push({ ref: undefined, origin: found.origin, errors: [found.error] });
+      continue;
+    }
+    const result = parseResource(found.value, found.origin);
+    const ref = result.ok ? refOf(result.resource) : result.ref;
+    const name = ref === undefined ? undefined : formatRef(ref);
+    const first = name === undefined ? undefined : places.get(name);
+    if (name !== undefined && first === undefined) places.set(name, found.origin);
+    if (first !== undefined && name !== undefined) {
+      const error = new OvpnError(
+        'DuplicateObject',
+        `is already defined in ${first}; this one in ${found.origin} is ignored`,
+        {
+          object: name,
+        },
+      );
+      rejections.push({ ref, origin: found.origin, errors: [error] });
+    } else if (result.ok) resources.push({ resource: result.resource, origin: found.origin });
+    else rejections.push({ ref, origin: found.origin, errors: result.errors });
+  }
+  return { resources, rejections };
+}
+
+interface Found {
+  readonly origin: string;
+  readonly value?: unknown;
+  readonly error?: OvpnError;
+}
+
+function readDocuments(text: string, origin: string): Found[] {
+  const lines = new LineCounter();
+  let documents: readonly Document.Parsed[];
+  try {
+    const parsed = parseAllDocuments(text, { lineCounter: lines });
+    documents = Array.isArray(parsed) ? parsed : [];
+  } catch (cause) {
+    return [{ origin, error: unreadable(origin, describe(cause), cause) }];
+  }
+  return documents.flatMap((document, index): Found[] => {
+    const place = documents.length === 1 ? origin : `${origin} (document ${index + 1})`;
+    const [error] = document.errors;
+    if (error !== undefined) {
+      // The library's text goes on with a drawing of the place, and files hold secrets: only its first line is told,
+      // and the error itself is not passed on as a cause.
+      const [summary = ''] = error.message.split('\n');
+      const { line, col } = lines.linePos(error.pos[0]);
+      const what = summary.replace(/ at line \d+, column \d+:?$/, '');
+      return [{ origin: place, error: unreadable(place, `${what} (line ${line}, column ${col})`) }];
+    }
+    try {
+      return itemsOf(document.toJS(), place);
+    } catch (cause) {
+      return [{ origin: place, error: unreadable(place, describe(cause), cause) }];
+    }
+  });
+}
+
+function unreadable(origin: string, problem: string, cause?: unknown): OvpnError {
+  return new OvpnError('ManifestUnreadable', problem, { object: origin }, { cause });
+}
+
+/** The objects of a document: none when it is empty, those of a List, else itself. */
+function itemsOf(value: unknown, place: string): Found[] {
+  if (value === null || value === undefined) return [];
+  if (!isRecord(value) || !isListKind(value)) return [{ origin: place, value }];
+  const items = value['items'] ?? [];
+  if (!Array.isArray(items)) {
+    const where = { object: place, field: 'items' };
+    return [{ origin: place, error: new OvpnError('InvalidField', `must be a list, but is ${show(items)}`, where) }];
+  }
+  return items.map((item: unknown, index) => ({ origin: `${place} (item ${index + 1})`, value: item }));
+}
+
+function isListKind({ kind, apiVersion: listVersion }: Readonly<Record<string, unknown>>): boolean {
+  if (kind === 'List' || kind === 'SecretList') return listVersion === 'v1';
+  return (
+    typeof listVersion === 'string' &&
+    listVersion.startsWith(`${group}/`) &&
+    definitions.some((d) => `${d.kind}List` === kind)
+  );
+}

@@ -1,0 +1,573 @@
+import { isRecord } from './schema-view.ts';
+import { apiVersion } from './types.ts';
+
+/**
+ * For every rule about one object a manifest that keeps it and one that breaks it, as data: the unit
+ * tests hold our parser to it, and the tests with a control plane hold the API server to the same answers.
+ */
+export interface RuleCase {
+  readonly rule: string;
+  readonly accepted: Manifest;
+  readonly rejected: Manifest;
+  /** For rules about a change: the object before it. */
+  readonly before?: Manifest;
+  /** The field that the rejection names. */
+  readonly field: string;
+  /** Text that the rejection holds, both ours and the API server's. */
+  readonly says?: string;
+  /**
+   * What the API server does with the rejected manifest: refuse it; drop the unknown field (refuse it only
+   * under strict field validation); or accept it, because the rule is beyond its cost budget.
+   */
+  readonly apiServer: 'refuses' | 'prunes' | 'accepts';
+}
+
+export type Manifest = Readonly<Record<string, unknown>>;
+
+const network: Manifest = {
+  apiVersion,
+  kind: 'VpnNetwork',
+  metadata: { name: 'offices' },
+  spec: {
+    pools: { peers: ['10.8.0.0/24', 'fd00:8::/64'], pods: ['10.9.0.0/16'] },
+    nodes: [
+      { name: 'worker-1', addresses: ['10.8.0.1', 'fd00:8::1'], podBlocks: ['10.9.1.0/24'] },
+      { name: 'worker-2', addresses: ['10.8.0.2'] },
+    ],
+    listeners: [{ name: 'udp', port: 1194 }],
+  },
+};
+
+const peer: Manifest = {
+  apiVersion,
+  kind: 'VpnPeer',
+  metadata: { namespace: 'ovpn-system', name: 'office' },
+  spec: {
+    networkRef: { name: 'offices' },
+    endpoint: { address: '198.51.100.7', port: 1194 },
+    keyRef: { name: 'office' },
+    static: { peerID: 7 },
+    addresses: ['10.8.0.7', 'fd00:8::7'],
+    routes: ['10.20.0.0/16'],
+  },
+};
+
+const key: Manifest = {
+  apiVersion,
+  kind: 'VpnKey',
+  metadata: { namespace: 'ovpn-system', name: 'office' },
+  spec: { static: { secretRef: { name: 'office-key' }, direction: 'Normal', generation: 3 } },
+};
+
+/** A smallest good manifest of each kind. */
+export const baseManifests = { VpnNetwork: network, VpnPeer: peer, VpnKey: key };
+
+/** A JSON merge patch (RFC 7386): null removes a field, lists are replaced. */
+function patch(base: Manifest, change: Manifest): Manifest {
+  const result = new Map(Object.entries(base));
+  for (const [name, value] of Object.entries(change)) {
+    const old = result.get(name);
+    if (value === null) result.delete(name);
+    else result.set(name, isRecord(value) ? patch(isRecord(old) ? old : {}, value) : value);
+  }
+  return Object.fromEntries(result);
+}
+
+type Options = Partial<Pick<RuleCase, 'says' | 'apiServer'>>;
+
+/** One case: the base with a spec patch that is right, and with one that is wrong at `field`. */
+const of =
+  (base: Manifest) =>
+  (rule: string, field: string, accepted: Manifest, rejected: Manifest, options: Options = {}): RuleCase => ({
+    rule,
+    field,
+    accepted: patch(base, { spec: accepted }),
+    rejected: patch(base, { spec: rejected }),
+    apiServer: 'refuses',
+    ...options,
+  });
+
+const ofChange =
+  (base: Manifest) =>
+  (rule: string, field: string, accepted: Manifest, rejected: Manifest, options: Options = {}): RuleCase => ({
+    ...of(base)(rule, field, accepted, rejected, options),
+    before: base,
+  });
+
+const ofNetwork = of(network);
+const ofPeer = of(peer);
+const ofKey = of(key);
+const changeOfPeer = ofChange(peer);
+const changeOfKey = ofChange(key);
+
+const networkNamed = (name: string) => patch(network, { metadata: { name } });
+const nodes = (...entries: Manifest[]): Manifest => ({ nodes: entries });
+const listeners = (...entries: Manifest[]): Manifest => ({ listeners: entries });
+const many = <T>(count: number, make: (index: number) => T): T[] =>
+  Array.from({ length: count }, (_, index) => make(index));
+const prunes: Options = { apiServer: 'prunes' };
+const accepts: Options = { apiServer: 'accepts' };
+
+export const ruleCases: readonly RuleCase[] = [
+  // VpnNetwork
+  {
+    rule: 'a network has a short name',
+    field: 'metadata.name',
+    accepted: networkNamed('n'.repeat(40)),
+    rejected: networkNamed('n'.repeat(41)),
+    says: 'at most 40 characters',
+    apiServer: 'refuses',
+  },
+  {
+    rule: "a network's name has no dots",
+    field: 'metadata.name',
+    accepted: networkNamed('a-1'),
+    rejected: networkNamed('a.b'),
+    apiServer: 'refuses',
+  },
+  ofNetwork(
+    'label names in a node selector',
+    'spec.nodeSelector["no good"]',
+    { nodeSelector: { 'a.b/c': 'd' } },
+    { nodeSelector: { 'no good': 'd' } },
+    accepts,
+  ),
+  ofNetwork(
+    'label values in a node selector',
+    'spec.nodeSelector.zone',
+    { nodeSelector: { zone: '' } },
+    { nodeSelector: { zone: '-' } },
+  ),
+  ofNetwork(
+    'few labels in a node selector',
+    'spec.nodeSelector',
+    { nodeSelector: Object.fromEntries(many(32, (n) => [`l${n}`, 'x'])) },
+    { nodeSelector: Object.fromEntries(many(33, (n) => [`l${n}`, 'x'])) },
+  ),
+  ofNetwork('pools are needed', 'spec.pools', {}, { pools: null }),
+  ofNetwork('a peer pool is needed', 'spec.pools.peers', {}, { pools: { peers: [] } }),
+  ofNetwork(
+    'at most two peer pools',
+    'spec.pools.peers',
+    {},
+    { pools: { peers: ['10.8.0.0/24', 'fd00:8::/64', 'fd00:9::/64'] } },
+  ),
+  ofNetwork(
+    'a pool is a range',
+    'spec.pools.pods[0]',
+    { pools: { pods: [] }, nodes: [] },
+    { pools: { pods: ['10.9.0.0'] }, nodes: [] },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'a range is a valid one',
+    'spec.pools.pods[0]',
+    {},
+    { pools: { pods: ['10.9.0.0/33'] }, nodes: [] },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'no IPv4 inside IPv6 in a range',
+    'spec.pools.pods[0]',
+    {},
+    { pools: { pods: ['::ffff:10.9.0.0/112'] }, nodes: [] },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'a range begins at its first address',
+    'spec.pools.pods[0]',
+    { pools: { pods: ['10.9.0.0/15'] }, nodes: [] },
+    { pools: { pods: ['10.9.1.0/16'] }, nodes: [] },
+    { says: 'has bits set behind the prefix; write 10.9.0.0/16' },
+  ),
+  ofNetwork(
+    'an IPv6 range begins at its first address',
+    'spec.pools.pods[0]',
+    { pools: { pods: ['fd00:9:0::/48'] }, nodes: [] },
+    { pools: { pods: ['fd00:9::1/48'] }, nodes: [] },
+    { says: 'has bits set behind the prefix; write fd00:9::/48' },
+  ),
+  ofNetwork(
+    'one peer pool per family',
+    'spec.pools.peers[1]',
+    {},
+    { pools: { peers: ['10.8.0.0/24', '10.7.0.0/24'] }, nodes: [] },
+    { says: 'at most one IPv4 and one IPv6 range' },
+  ),
+  ofNetwork(
+    'one pod pool per family',
+    'spec.pools.pods[1]',
+    { pools: { pods: ['10.9.0.0/16', 'fd00:9::/64'] } },
+    { pools: { pods: ['fd00:a::/64', 'fd00:9::/64'] }, nodes: [] },
+    { says: 'at most one IPv4 and one IPv6 range' },
+  ),
+  ofNetwork(
+    'peer and pod pools are disjoint',
+    'spec.pools.pods[0]',
+    { pools: { pods: ['10.8.1.0/24'] }, nodes: [] },
+    { pools: { pods: ['10.8.0.0/16'] }, nodes: [] },
+    { says: 'must not share addresses between peers and pods' },
+  ),
+  ofNetwork('no pool stands twice', 'spec.pools.peers[1]', {}, { pools: { peers: ['10.8.0.0/24', '10.8.0.0/24'] } }),
+  ofNetwork('a node has a name', 'spec.nodes[0].name', {}, nodes({ addresses: ['10.8.0.1'] })),
+  ofNetwork('a node has an address', 'spec.nodes[0].addresses', {}, nodes({ name: 'a', addresses: [] })),
+  ofNetwork(
+    'a node stands once',
+    'spec.nodes[1]',
+    nodes({ name: 'a', addresses: ['10.8.0.1'] }, { name: 'b', addresses: ['10.8.0.2'] }),
+    nodes({ name: 'a', addresses: ['10.8.0.1'] }, { name: 'a', addresses: ['10.8.0.2'] }),
+  ),
+  ofNetwork(
+    'not too many nodes',
+    'spec.nodes',
+    {
+      pools: { peers: ['10.8.0.0/16'], pods: [] },
+      nodes: many(512, (n) => ({ name: `n${n}`, addresses: [`10.8.${1 + (n >> 8)}.${n & 255}`] })),
+    },
+    {
+      pools: { peers: ['10.8.0.0/16'], pods: [] },
+      nodes: many(513, (n) => ({ name: `n${n}`, addresses: [`10.8.${1 + (n >> 8)}.${n & 255}`] })),
+    },
+  ),
+  ofNetwork(
+    'an address of a node is one',
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.300'] }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'no leading zeros in an address',
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.010'] }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'no IPv4 inside IPv6',
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['::ffff:10.8.0.1'] }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'no zone in an address',
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['fd00:8::1%eth0'] }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'one address of a node per family',
+    'spec.nodes[0].addresses[1]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.1', '10.8.0.3'] }),
+    { says: 'at most one IPv4 and one IPv6 address' },
+  ),
+  ofNetwork(
+    "a node's address is in the pool",
+    'spec.nodes[0].addresses[0]',
+    nodes({ name: 'a', addresses: ['10.8.0.254'] }),
+    nodes({ name: 'a', addresses: ['10.8.1.1'] }),
+    { says: 'inside pools.peers' },
+  ),
+  ofNetwork(
+    "a node's address is not the network address",
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.0'] }),
+    accepts,
+  ),
+  ofNetwork(
+    "a node's address is not the broadcast address",
+    'spec.nodes[0].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.255'] }),
+    accepts,
+  ),
+  ofNetwork(
+    'two nodes have different addresses',
+    'spec.nodes[1].addresses[0]',
+    {},
+    nodes({ name: 'a', addresses: ['fd00:8::1'] }, { name: 'b', addresses: ['fd00:8:0::1'] }),
+    accepts,
+  ),
+  ofNetwork(
+    "a node's pod block is in the pool",
+    'spec.nodes[0].podBlocks[0]',
+    nodes({ name: 'a', addresses: ['10.8.0.1'], podBlocks: ['10.9.0.0/16'] }),
+    nodes({ name: 'a', addresses: ['10.8.0.1'], podBlocks: ['10.0.0.0/8'] }),
+    { says: 'inside pools.pods' },
+  ),
+  ofNetwork(
+    'one pod block per family',
+    'spec.nodes[0].podBlocks[1]',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.1'], podBlocks: ['10.9.1.0/24', '10.9.2.0/24'] }),
+    { says: 'at most one IPv4 and one IPv6 range' },
+  ),
+  ofNetwork(
+    'pod blocks of nodes are disjoint',
+    'spec.nodes[0].podBlocks[0]',
+    nodes(
+      { name: 'a', addresses: ['10.8.0.1'], podBlocks: ['10.9.2.0/24'] },
+      { name: 'b', addresses: ['10.8.0.2'], podBlocks: ['10.9.3.0/24'] },
+    ),
+    nodes(
+      { name: 'a', addresses: ['10.8.0.1'], podBlocks: ['10.9.3.0/24'] },
+      { name: 'b', addresses: ['10.8.0.2'], podBlocks: ['10.9.2.0/23'] },
+    ),
+    accepts,
+  ),
+  ofNetwork('a listener is needed', 'spec.listeners', {}, { listeners: null }),
+  ofNetwork('at least one listener', 'spec.listeners', {}, listeners()),
+  ofNetwork(
+    'at most eight listeners',
+    'spec.listeners',
+    listeners(...many(8, (n) => ({ name: `l${n}`, port: 1 + n }))),
+    listeners(...many(9, (n) => ({ name: `l${n}`, port: 1 + n }))),
+  ),
+  ofNetwork(
+    'listeners have different names',
+    'spec.listeners[1]',
+    {},
+    listeners({ name: 'a', port: 1 }, { name: 'a', port: 2 }),
+  ),
+  ofNetwork("a listener's name is a label", 'spec.listeners[0].name', {}, listeners({ name: 'Udp', port: 1194 })),
+  ofNetwork(
+    'a listener uses a known protocol',
+    'spec.listeners[0].protocol',
+    listeners({ name: 'a', protocol: 'UDP', port: 1194 }),
+    listeners({ name: 'a', protocol: 'udp', port: 1194 }),
+  ),
+  ofNetwork(
+    'a listener has a port',
+    'spec.listeners[0].port',
+    listeners({ name: 'a', port: 65535 }),
+    listeners({ name: 'a', port: 65536 }),
+  ),
+  ofNetwork('a port is a number', 'spec.listeners[0].port', {}, listeners({ name: 'a', port: '1194' })),
+  ofNetwork(
+    'a listener binds an address',
+    'spec.listeners[0].address',
+    listeners({ name: 'a', port: 1194, address: '192.0.2.1' }),
+    listeners({ name: 'a', port: 1194, address: 'eth0' }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    "a listener's address is one of a host",
+    'spec.listeners[0].address',
+    {},
+    listeners({ name: 'a', port: 1194, address: '0.0.0.0' }),
+    { says: 'leave the field out' },
+  ),
+  ofNetwork(
+    'listeners do not collide',
+    'spec.listeners[1].port',
+    listeners({ name: 'a', port: 1, address: '192.0.2.1' }, { name: 'b', port: 1, address: '192.0.2.2' }),
+    listeners({ name: 'a', port: 1, address: '192.0.2.1' }, { name: 'b', port: 1 }),
+    { says: 'must not listen twice' },
+  ),
+  ofNetwork(
+    'listeners do not collide in other words',
+    'spec.listeners[1].port',
+    {},
+    listeners({ name: 'a', port: 1, address: 'fd00::1' }, { name: 'b', port: 1, address: 'fd00:0::1' }),
+    { says: 'must not listen twice' },
+  ),
+  ofNetwork(
+    'keepalive gives a peer time to answer',
+    'spec.keepalive.timeoutSeconds',
+    { keepalive: { intervalSeconds: 59 } },
+    { keepalive: { intervalSeconds: 60 } },
+    { says: 'must be greater than intervalSeconds' },
+  ),
+  ofNetwork(
+    'keepalive has bounds',
+    'spec.keepalive.timeoutSeconds',
+    { keepalive: { timeoutSeconds: 86400 } },
+    { keepalive: { timeoutSeconds: 86401 } },
+  ),
+  ofNetwork(
+    'a transition has bounds',
+    'spec.keyTransition.seconds',
+    { keyTransition: { seconds: 3600 } },
+    { keyTransition: { seconds: 0 } },
+  ),
+  ofNetwork(
+    'the MTU has a lower bound',
+    'spec.mtu',
+    { pools: { peers: ['10.8.0.0/24'] }, nodes: [], mtu: 576 },
+    { pools: { peers: ['10.8.0.0/24'] }, nodes: [], mtu: 575 },
+  ),
+  ofNetwork('the MTU has an upper bound', 'spec.mtu', { mtu: 65451 }, { mtu: 65452 }),
+  ofNetwork('the MTU is enough for IPv6', 'spec.mtu', { mtu: 1280 }, { mtu: 1279 }, { says: 'must be at least 1280' }),
+  ofNetwork(
+    'allowed namespaces by a known choice',
+    'spec.allowedPeers.namespaces.from',
+    { allowedPeers: { namespaces: { from: 'All' } } },
+    { allowedPeers: { namespaces: { from: 'Selector' } } },
+  ),
+  ofNetwork(
+    'allowed namespaces have names',
+    'spec.allowedPeers.namespaces.names[0]',
+    {},
+    { allowedPeers: { namespaces: { names: ['*'] } } },
+  ),
+  ofNetwork(
+    'allowed routes are ranges',
+    'spec.allowedPeers.routes[0]',
+    { allowedPeers: { routes: ['0.0.0.0/0'] } },
+    { allowedPeers: { routes: ['default'] } },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'attaching namespaces have names',
+    'spec.attach.namespaces.names[0]',
+    {},
+    { attach: { namespaces: { names: ['Shop'] } } },
+  ),
+  ofNetwork('no unknown field', 'spec.keepAlive', {}, { keepAlive: { intervalSeconds: 1 } }, prunes),
+  ofNetwork(
+    'no unknown field in a list',
+    'spec.nodes[0].podBlock',
+    {},
+    nodes({ name: 'a', addresses: ['10.8.0.1'], podBlock: [] }),
+    prunes,
+  ),
+
+  // VpnPeer
+  ofPeer('a network is needed', 'spec.networkRef', {}, { networkRef: null }),
+  changeOfPeer(
+    'the network is immutable',
+    'spec.networkRef.name',
+    { suspend: true },
+    { networkRef: { name: 'other' } },
+    { says: 'is immutable' },
+  ),
+  ofPeer('an endpoint is needed', 'spec.endpoint', {}, { endpoint: null }),
+  ofPeer(
+    'an endpoint is an address',
+    'spec.endpoint.address',
+    { endpoint: { address: '2001:db8::1' } },
+    { endpoint: { address: 'vpn.example.com' } },
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ...['0.0.0.0', '::', '224.0.0.1', 'ff02::1', '255.255.255.255', 'fe80::1'].map((address) =>
+    ofPeer(
+      `an endpoint is not ${address}`,
+      'spec.endpoint.address',
+      { endpoint: { address: '169.254.1.1' } },
+      { endpoint: { address } },
+      { says: 'one host that can be routed to' },
+    ),
+  ),
+  ofPeer('an endpoint has a port', 'spec.endpoint.port', {}, { endpoint: { port: 0 } }),
+  ofPeer('a key is needed', 'spec.keyRef.name', {}, { keyRef: { name: null } }),
+  ofPeer(
+    'a peer id fits 24 bits',
+    'spec.static.peerID',
+    { static: { peerID: 16777214 } },
+    { static: { peerID: 16777215 } },
+  ),
+  ofPeer(
+    'a remote peer id fits 24 bits',
+    'spec.static.remotePeerID',
+    { static: { remotePeerID: 0 } },
+    { static: { remotePeerID: -1 } },
+  ),
+  ofPeer('an address is needed', 'spec.addresses', {}, { addresses: [] }),
+  ofPeer(
+    'one address per family',
+    'spec.addresses[1]',
+    {},
+    { addresses: ['fd00:8::7', 'fd00:8::8'] },
+    { says: 'at most one IPv4 and one IPv6 address' },
+  ),
+  ofPeer(
+    'a route is a range',
+    'spec.routes[1]',
+    { routes: ['0.0.0.0/0', '::/0'] },
+    { routes: ['10.20.0.0/16', 'office'] },
+    { says: 'CIDR' },
+  ),
+  ofPeer(
+    'a route begins at its first address',
+    'spec.routes[0]',
+    {},
+    { routes: ['10.20.30.1/24'] },
+    { says: 'write 10.20.30.0/24' },
+  ),
+  ofPeer(
+    'not too many routes',
+    'spec.routes',
+    { routes: many(256, (n) => `10.20.${n}.0/24`) },
+    { routes: many(257, (n) => `10.${20 + (n >> 8)}.${n & 255}.0/24`) },
+  ),
+  ofPeer(
+    'a keepalive override is whole',
+    'spec.keepalive.timeoutSeconds',
+    { keepalive: { intervalSeconds: 5, timeoutSeconds: 6 } },
+    { keepalive: { intervalSeconds: 5 } },
+  ),
+  ofPeer(
+    'a keepalive override gives time to answer',
+    'spec.keepalive.timeoutSeconds',
+    { keepalive: null },
+    { keepalive: { intervalSeconds: 5, timeoutSeconds: 5 } },
+    { says: 'must be greater than intervalSeconds' },
+  ),
+  ofPeer('suspend is true or false', 'spec.suspend', { suspend: true }, { suspend: 'yes' }),
+  ofPeer('no unknown field', 'spec.endpoint.prot', {}, { endpoint: { prot: 1194 } }, prunes),
+
+  // VpnKey
+  ofKey('key material is needed', 'spec.static', {}, { static: null }),
+  ofKey('a Secret is needed', 'spec.static.secretRef.name', {}, { static: { secretRef: { name: null } } }),
+  ofKey(
+    "a Secret's key has plain letters",
+    'spec.static.secretRef.key',
+    { static: { secretRef: { key: 'a_B-c.1' } } },
+    { static: { secretRef: { key: 'a/b' } } },
+  ),
+  ofKey('a direction is needed', 'spec.static.direction', {}, { static: { direction: null } }),
+  ofKey(
+    'a known cipher',
+    'spec.static.cipher',
+    { static: { cipher: 'CHACHA20-POLY1305' } },
+    { static: { cipher: 'AES-256-CBC' } },
+  ),
+  ofKey(
+    'a known derivation',
+    'spec.static.derivation',
+    { static: { derivation: 'None' } },
+    { static: { derivation: 'none' } },
+  ),
+  ofKey(
+    'a generation counts from one',
+    'spec.static.generation',
+    { static: { generation: 1 } },
+    { static: { generation: 0 } },
+  ),
+  changeOfKey(
+    'a generation does not go back',
+    'spec.static.generation',
+    { static: { generation: 4 } },
+    { static: { generation: 2 } },
+    { says: 'must not decrease' },
+  ),
+  ...Object.entries({
+    cipher: 'AES-128-GCM',
+    direction: 'Inverse',
+    derivation: 'None',
+    secretRef: { key: 'new.key' },
+  }).map(([field, value]) =>
+    changeOfKey(
+      `another ${field} needs another generation`,
+      'spec.static.generation',
+      { static: { [field]: value, generation: 4 } },
+      { static: { [field]: value } },
+      { says: 'must be raised' },
+    ),
+  ),
+  ofKey('no key material inline', 'spec.static.key', {}, { static: { key: 'c2VjcmV0' } }, prunes),
+];
