@@ -1,0 +1,158 @@
+/**
+ * The plugin contract without a process around it, as containernetworking/cni's pkg/skel is: parameters and
+ * configuration in, one JSON object (or nothing) and an exit code out. Whatever comes in, what goes to
+ * stdout is what the specification allows there.
+ */
+import type { AgentRequest } from '@ovpn-operator/operator/attach-protocol';
+import { protocolVersion } from '@ovpn-operator/operator/attach-protocol';
+import { OvpnError } from '@ovpn-operator/operator/errors';
+import { parseAttachment } from './attachment.ts';
+import { cniCode, configFailure, CniFailure, toCniFailure, toErrorObject } from './cni-error.ts';
+import type { PluginConfig } from './config.ts';
+import { decodeConfig, parseCniVersion, parseConfig } from './config.ts';
+import type { AttachmentParameters, Env } from './environment.ts';
+import { parseAttachmentParameters, parseOperation } from './environment.ts';
+import { get } from './json-reader.ts';
+import { appendAttachment, formatResult, parsePrevResult, refuseTakenInterface } from './result.ts';
+import type { CniVersion, Operation } from './versions.ts';
+import { hasOperation, newestVersion, supportedVersions } from './versions.ts';
+
+export interface PluginIo {
+  readonly env: Env;
+  /** All of stdin; rejects with a CniFailure when it is too long or does not end. */
+  readonly stdin: () => Promise<Uint8Array>;
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Asks the agent at that socket (agent-client.ts). */
+  readonly callAgent: (socketPath: string, request: AgentRequest) => Promise<unknown>;
+}
+
+/** Runs one call of the plugin; resolves with the exit code and never rejects. */
+export async function runPlugin(io: PluginIo): Promise<0 | 1> {
+  // The version an error object carries: the configuration's as soon as it is known.
+  const call: Call = { io, cniVersion: newestVersion };
+  try {
+    const output = await dispatch(call);
+    if (output !== undefined) {
+      io.stdout(`${JSON.stringify(output, undefined, 2)}\n`);
+    }
+    return 0;
+  } catch (error) {
+    const failure = toCniFailure(error);
+    io.stdout(`${JSON.stringify(toErrorObject(failure, call.cniVersion), undefined, 2)}\n`);
+    io.stderr(`ovpn-cni: ${failure.message}\n`);
+    return 1;
+  }
+}
+
+interface Call {
+  readonly io: PluginIo;
+  cniVersion: CniVersion;
+}
+
+async function dispatch(call: Call): Promise<object | undefined> {
+  const operation = parseOperation(call.io.env);
+  switch (operation) {
+    case 'VERSION':
+      return versionResult(await call.io.stdin());
+    case 'ADD': {
+      const parameters = parseAttachmentParameters(call.io.env, operation);
+      return await add(call.io, parameters, await readConfig(call, operation));
+    }
+    case 'DEL': {
+      const parameters = parseAttachmentParameters(call.io.env, operation);
+      await del(call.io, parameters, await readConfig(call, operation));
+      return undefined;
+    }
+    case 'STATUS':
+      await status(call.io, await readConfig(call, operation));
+      return undefined;
+    case 'CHECK':
+      parseAttachmentParameters(call.io.env, operation);
+      await readConfig(call, operation);
+      return notInThisVersion(operation, 'disableCheck');
+    case 'GC':
+      await readConfig(call, operation);
+      return notInThisVersion(operation, 'disableGC');
+  }
+}
+
+async function readConfig(call: Call, operation: Operation): Promise<PluginConfig> {
+  const config = decodeConfig(await call.io.stdin());
+  call.cniVersion = parseCniVersion(config);
+  if (!hasOperation(call.cniVersion, operation)) {
+    throw configFailure(
+      cniCode.incompatibleVersion,
+      `version ${call.cniVersion} does not have ${operation}`,
+      'cniVersion',
+    );
+  }
+  return parseConfig(config, call.cniVersion);
+}
+
+async function add(io: PluginIo, parameters: AttachmentParameters, config: PluginConfig): Promise<object> {
+  const { containerId, pod } = parameters;
+  const netns = parameters.netns ?? '';
+  const ifname = config.interface ?? parameters.ifname;
+  const previous = parsePrevResult(config.prevResult);
+  refuseTakenInterface(previous, ifname, netns);
+  const result = await io.callAgent(config.agentSocket, {
+    version: protocolVersion,
+    op: 'add',
+    network: config.network,
+    containerId,
+    ifname,
+    netns,
+    ...(pod === undefined ? {} : { pod }),
+  });
+  const attachment = parseAttachment(result, { containerId, ifname });
+  return formatResult(appendAttachment(previous, attachment, netns), config.cniVersion);
+}
+
+/** No output on success. prevResult is not read: DEL must work when it is missing or damaged. */
+async function del(io: PluginIo, parameters: AttachmentParameters, config: PluginConfig): Promise<void> {
+  const { containerId, netns } = parameters;
+  await io.callAgent(config.agentSocket, {
+    version: protocolVersion,
+    op: 'del',
+    network: config.network,
+    containerId,
+    ifname: config.interface ?? parameters.ifname,
+    ...(netns === undefined ? {} : { netns }),
+  });
+}
+
+/** Ready when the agent says so. Traffic of existing pods needs no agent, so code 51 is never used. */
+async function status(io: PluginIo, config: PluginConfig): Promise<void> {
+  try {
+    await io.callAgent(config.agentSocket, { version: protocolVersion, op: 'status' });
+  } catch (error) {
+    throw new CniFailure(cniCode.notAvailable, toCniFailure(error).message, { cause: error });
+  }
+}
+
+/**
+ * The operations that a later version of the plugin brings fail rather than succeed without doing anything.
+ * The configuration format has a switch against each (section 1), so the message can name a way out.
+ */
+function notInThisVersion(operation: 'CHECK' | 'GC', switchOff: string): never {
+  throw new OvpnError(
+    'CniEnvironmentInvalid',
+    `${operation} is not in this version of ovpn-cni`,
+    { field: 'CNI_COMMAND' },
+    { remedy: `set "${switchOff}": true in the network configuration list` },
+  );
+}
+
+/**
+ * Section 5, "VERSION Success": the version of the input comes back. A person who tries the binary gives
+ * no input; the newest version stands in then.
+ */
+function versionResult(stdin: Uint8Array): object {
+  const asked = stdin.length === 0 ? undefined : get(decodeConfig(stdin), 'cniVersion');
+  if (asked !== undefined && typeof asked !== 'string') {
+    throw configFailure(cniCode.decodingFailure, 'must be a string', 'cniVersion');
+  }
+  const cniVersion = asked !== undefined && /^\d+\.\d+\.\d+$/.test(asked) ? asked : newestVersion;
+  return { cniVersion, supportedVersions };
+}
