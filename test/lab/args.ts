@@ -36,7 +36,7 @@ arguments and exit code are passed on as they are.
                    qemu  Debian's stock kernel in QEMU
   --no-build       never compile a kernel: auto becomes fast, and uml fails if it is not built
   --results DIR    where $LAB_RESULTS ends up (default: a new temporary folder, named if anything is in it)
-  --cpus N         CPUs of the guest (default 2)
+  --cpus N         CPUs of the guest (default 2; 1 in QEMU without KVM)
   --memory SIZE    memory of the guest, such as 512M or 3G (default 3G)
   --timeout SECS   kill the guest after that time; the exit code is then 124
   --env NAME=VALUE set a variable for COMMAND (may be given again)

@@ -1,9 +1,13 @@
 import { spawn } from 'node:child_process';
-import type { Readable } from 'node:stream';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { LabError } from './errors.ts';
 import { guestExitCode } from './job.ts';
 import type { Job } from './job.ts';
+import { hasProgram, lastLines } from './run.ts';
 
 /** How much of the guest's console is kept for an error report. */
 const consoleBytes = 256 * 1024;
@@ -22,7 +26,9 @@ export async function runGuest(
   env: Readonly<Record<string, string>>,
   job: Job,
 ): Promise<number> {
-  const child = spawn(program, args, {
+  // Should this process be killed outright, the guest goes with it.
+  const tied = (await hasProgram('setpriv')) ? ['setpriv', '--pdeathsig', 'KILL', '--', program] : [program];
+  const child = spawn(tied[0] ?? program, [...tied.slice(1), ...args], {
     // A process group of its own: killed as a whole, and not by the terminal's Ctrl-C behind our back.
     detached: true,
     env: { ...process.env, ...env },
@@ -60,8 +66,11 @@ export async function runGuest(
   if (ending !== undefined) return ending;
   const code = await guestExitCode(job.control);
   if (code !== undefined) return code;
+  const text = console.toString('utf8').replaceAll('\r', '');
+  const log = join(tmpdir(), `ovpn-lab-console-${process.pid}.log`);
+  await writeFile(log, text);
   throw new LabError(
-    `the guest kernel ended before the command did. Its console:\n${console.toString('utf8').trimEnd()}`,
-    'If this comes again: is there enough memory (--memory), and does --cpus 1 help?',
+    `the guest kernel ended before the command did. The end of its console:\n${lastLines(text, 40)}`,
+    `The whole console: ${log}\nIf this comes again: is there enough memory (--memory), and does --cpus 1 help?`,
   );
 }

@@ -1,4 +1,4 @@
-import { copyFile, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import type { KernelKind, LabOptions } from './args.ts';
@@ -54,29 +54,29 @@ export function jobScript(env: Readonly<Record<string, string>>, cwd: string, ar
 }
 
 /** Folders below /run and /tmp that the job needs to see although those are fresh in the lab. */
-export function keptFolders(cwd: string): string[] {
-  const wanted = [projectFolder, dirname(process.execPath), cwd];
+export function keptFolders(...more: string[]): string[] {
+  const wanted = [projectFolder, dirname(process.execPath), ...more];
   const hidden = wanted.filter((folder) => /^\/(tmp|run)\//.test(folder));
   // A folder inside another kept one comes with it.
   return [...new Set(hidden)].filter((folder) => !hidden.some((other) => folder.startsWith(`${other}/`)));
 }
 
-/** Makes the control and results folders of a job, and removes what is not needed afterwards. */
-export async function withJob<T>(
-  kind: KernelKind,
-  options: LabOptions,
-  resultsInGuest: string | undefined,
-  work: (job: Job) => Promise<T>,
-): Promise<T> {
+/**
+ * Makes the control and results folders of a job, and removes what is not needed afterwards. A guest kernel
+ * sees the results at /run/lab/results; on the host's own they stay where they are.
+ */
+export async function withJob<T>(kind: KernelKind, options: LabOptions, work: (job: Job) => Promise<T>): Promise<T> {
   const control = await mkdtemp(join(tmpdir(), 'ovpn-lab-'));
   const ownResults = options.results === undefined;
+  if (options.results !== undefined) await mkdir(options.results, { recursive: true });
   const results = options.results ?? (await mkdtemp(join(tmpdir(), 'ovpn-lab-results-')));
   try {
     const cwd = process.cwd();
     for (const name of await readdir(guestScripts)) await copyFile(join(guestScripts, name), join(control, name));
-    const env = jobEnvironment(kind, options, resultsInGuest ?? results);
+    const env = jobEnvironment(kind, options, kind === 'host' ? results : '/run/lab/results');
+    const kept = kind === 'host' ? keptFolders(cwd, control, results) : keptFolders(cwd);
     await writeFile(join(control, 'job.sh'), jobScript(env, cwd, options.argv));
-    await writeFile(join(control, 'keep'), keptFolders(cwd).map((folder) => `${folder}\n`).join(''));
+    await writeFile(join(control, 'keep'), kept.map((folder) => `${folder}\n`).join(''));
     return await work({ options, cwd, control, results });
   } finally {
     await rm(control, { recursive: true, force: true });

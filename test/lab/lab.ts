@@ -2,7 +2,7 @@ import { labHelp, parseLabArgs } from './args.ts';
 import type { KernelKind, LabOptions } from './args.ts';
 import { cacheFolder } from './cache.ts';
 import { LabError, report } from './errors.ts';
-import { hostHasOvpn, runOnHost } from './host.ts';
+import { runOnHost, whyNotHost } from './host.ts';
 import { screenProgress } from './progress.ts';
 import { runInQemu } from './qemu.ts';
 import { isSetUp, setUp } from './setup.ts';
@@ -13,7 +13,7 @@ import { umlBuildTime } from './uml-build.ts';
 async function chooseKernel(options: LabOptions, cache: string): Promise<KernelKind> {
   const { kernel } = options;
   const automatic = kernel === 'auto' || kernel === 'fast';
-  if (kernel === 'host' || (automatic && (await hostHasOvpn()))) return 'host';
+  if (kernel === 'host' || (automatic && (await whyNotHost()) === undefined)) return 'host';
   const progress = screenProgress('lab');
   if (kernel === 'uml' || automatic) {
     if (await isSetUp('uml', cache)) return 'uml';

@@ -1,4 +1,4 @@
-import { readFile, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PrivateApt } from './apt.ts';
 import { cacheKey, exists, publish } from './cache.ts';
@@ -9,12 +9,14 @@ import type { Progress } from './progress.ts';
 import { hasProgram, must } from './run.ts';
 import { unpackDeb } from './tools.ts';
 
+/** Changes when the way the kernel is unpacked changes. */
+const layout = '2';
 /** Where programs that are not for everyday use are. */
 const virtiofsdPlaces = ['/usr/libexec/virtiofsd', '/usr/lib/qemu/virtiofsd'];
 
-/** The folder of the cached stock kernel: `vmlinuz` and a root with its modules. */
+/** The folder of the cached stock kernel: `vmlinuz`, and `root` with its modules. */
 export function qemuFolder(cache: string): string {
-  return join(cache, `qemu-${cacheKey({ pattern: stockKernel.pattern.source, arch: process.arch })}`);
+  return join(cache, `qemu-${cacheKey({ layout, pattern: stockKernel.pattern.source, arch: process.arch })}`);
 }
 
 /** The program that shares host folders with the guest, if the machine has it. */
@@ -50,16 +52,21 @@ export async function setUpQemu(cache: string, progress: Progress): Promise<void
   }
   progress.step(`fetching Debian's stock kernel ${release} (about 38 MB)`);
   await publish(qemuFolder(cache), async (folder) => {
+    const root = join(folder, 'root');
+    await mkdir(root);
     const wanted = stockKernel.packages(release).map((name) => `${name}/${stockKernel.suite}`);
     for (const deb of await apt.download(wanted, folder)) {
-      await unpackDeb(deb, folder);
+      await unpackDeb(deb, root);
       await rm(deb);
     }
-    const modules = join(folder, 'usr/lib/modules');
+    const modules = join(root, 'usr/lib/modules');
     const [version = ''] = await readdir(modules);
-    await must('depmod', ['-b', folder, version], { env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } });
+    await must('depmod', ['-b', root, version], { env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` } });
     await rename(join(modules, version, 'vmlinuz'), join(folder, 'vmlinuz'));
-    await rm(join(folder, 'usr/share'), { recursive: true, force: true });
+    // What remains is a layer over the host's root: nothing but the modules may be in it.
+    for (const name of await readdir(root)) if (name !== 'usr') await rm(join(root, name), { recursive: true });
+    for (const name of await readdir(join(root, 'usr')))
+      if (name !== 'lib') await rm(join(root, 'usr', name), { recursive: true });
     // modprobe finds nothing without the dependency list; better to notice now.
     if (!(await readFile(join(modules, version, 'modules.dep'), 'utf8')).includes('ovpn'))
       throw new LabError(`the stock kernel ${release} has no ovpn module`, 'Report this: the package list of test/lab is out of date.');

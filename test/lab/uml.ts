@@ -14,7 +14,7 @@ const defaultMemory = 3072;
 export async function runInUml(cache: string, options: LabOptions): Promise<number> {
   const kernel = join(await umlFolder(cache), 'linux');
   const memory = options.memory ?? defaultMemory;
-  return withJob('uml', options, '/run/lab/results', async (job) => {
+  return withJob('uml', options, async (job) => {
     const cpus = options.cpus ?? Math.min(2, availableParallelism());
     const settings = {
       LAB_CTL: job.control,
@@ -38,7 +38,13 @@ export async function runInUml(cache: string, options: LabOptions): Promise<numb
       'ssl=null',
       // Its control socket; by default it would litter the home folder.
       `uml_dir=${job.control}`,
-      'random.trust_cpu=on',
+      // Rings shared with a process that then forks (Node.js starting a program) corrupt this kernel's
+      // memory: "Bad page map … io_uring". Programs fall back to epoll.
+      'sysctl.kernel.io_uring_disabled=2',
+      // No devices but the loopback one: these drivers, when built in, make some unasked.
+      'dummy.numdummies=0',
+      'ifb.numifbs=0',
+      'sysctl.net.core.fb_tunnels_only_for_init_net=2',
       'init=/bin/sh',
       ...Object.entries(settings).map(([name, value]) => kernelArgument(name, value)),
       '--',

@@ -1,6 +1,7 @@
 #!/bin/sh
 # First process of a QEMU lab. The root is the host's own `/`, read-only over virtiofs.
-# Does what init-uml.sh does, and loads the stock kernel's modules.
+# Does what init-uml.sh does, and loads the stock kernel's modules. Settings come as environment
+# variables from the kernel command line.
 set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -20,14 +21,12 @@ mount -t proc proc /proc || fail "cannot mount /proc"
 mount -t tmpfs -o mode=755,size=100% lab /run || fail "cannot mount a tmpfs at /run"
 mkdir -p /run/upper /run/work /run/root
 share ctl /run/ctl rw
-share tools /run/tools ro
-share modules /run/modules ro
+share cache /run/cache ro
 share results /run/results rw
 
-release=$(uname -r)
-load() { modprobe -d /run/modules -a "$@" || fail "the stock kernel $release could not load: $*"; }
+load() { modprobe -d "/run/cache/$LAB_QEMU/root/usr" -a "$@" || fail "the stock kernel could not load: $*"; }
 load overlay
-mount -t overlay -o lowerdir=/run/modules:/run/tools:/,upperdir=/run/upper,workdir=/run/work lab /run/root ||
+mount -t overlay -o "lowerdir=/run/cache/$LAB_QEMU/root:/run/cache/$LAB_TOOLS:/,upperdir=/run/upper,workdir=/run/work" lab /run/root ||
   fail "cannot stack the lab's root (overlayfs)"
 load ovpn tun veth
 

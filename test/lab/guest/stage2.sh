@@ -13,7 +13,7 @@ umount -l /.lab/old
 . /.lab/ctl/system.sh
 mount_kernel_filesystems
 mount_devices
-fresh_run_and_tmp
+fresh_run_and_tmp /.lab/ctl/keep
 mkdir -p /run/lab/ctl /run/lab/results
 mount --move /.lab/ctl /run/lab/ctl || fail "cannot move the control folder"
 mount --move /.lab/results /run/lab/results || fail "cannot move the results folder"

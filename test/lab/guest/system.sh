@@ -24,21 +24,22 @@ mount_devices() {
 }
 
 # /run and /tmp become empty tmpfs. What the job needs from below them (the project or its Node.js may
-# live there) is bound back from the root as it was; LAB_KEEP holds those folders, one in a line.
+# live there) is bound back; the file given as argument holds those folders, one in a line.
 fresh_run_and_tmp() {
-  mkdir -p /.lab-root
-  mount --bind / /.lab-root
+  # What is open stays reachable through /proc when something is mounted over them.
+  exec 7<"$1" 8</run 9</tmp
   mount -t tmpfs -o nosuid,nodev,mode=755 run /run || fail "cannot mount /run"
   mount -t tmpfs -o nosuid,nodev,mode=1777 tmp /tmp || fail "cannot mount /tmp"
   mkdir -p /run/netns /run/lock
-  keep_file=${LAB_KEEP_FILE:-/.lab/ctl/keep}
-  if [ -s "$keep_file" ]; then
-    while IFS= read -r folder; do
-      mkdir -p "$folder" && mount --bind "/.lab-root$folder" "$folder" || fail "cannot show $folder in the lab"
-    done <"$keep_file"
-  fi
-  umount -l /.lab-root
-  rmdir /.lab-root
+  # (mount must not resolve these paths itself: it would end up in the new, empty folder.)
+  while IFS= read -r folder; do
+    case $folder in
+      /run/*) before=/proc/self/fd/8/${folder#/run/} ;;
+      *) before=/proc/self/fd/9/${folder#/tmp/} ;;
+    esac
+    mkdir -p "$folder" && mount --no-canonicalize --bind "$before" "$folder" || fail "cannot show $folder in the lab"
+  done <&7
+  exec 7<&- 8<&- 9<&-
 }
 
 loopback_up() { ip link set lo up || fail "cannot bring the loopback interface up"; }
