@@ -19,13 +19,17 @@ async function versionInput(): Promise<Uint8Array> {
 }
 
 async function main(): Promise<void> {
-  process.exitCode = await runPlugin({
+  // A caller that closed its end of stdout or stderr learns nothing more; a stack trace would help nobody.
+  process.stdout.on('error', () => (process.exitCode = 1));
+  process.stderr.on('error', () => undefined);
+  const exitCode = await runPlugin({
     env: process.env,
     stdin: () => (process.env['CNI_COMMAND'] === 'VERSION' ? versionInput() : readAll(process.stdin, configBounds)),
     stdout: (text) => process.stdout.write(text),
     stderr: (text) => process.stderr.write(text),
     callAgent,
   });
+  process.exitCode ??= exitCode;
   // An stdin that never ends must not keep the process. What was written is out: on Linux, writes of
   // Node.js to pipes and files are synchronous.
   process.stdin.destroy();

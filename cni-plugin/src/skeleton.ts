@@ -70,10 +70,13 @@ async function dispatch(call: Call): Promise<object | undefined> {
     case 'CHECK':
       parseAttachmentParameters(call.io.env, operation);
       await readConfig(call, operation);
-      return notInThisVersion(operation, 'disableCheck');
+      return notInThisVersion(operation, 'set "disableCheck": true in the network configuration list');
     case 'GC':
       await readConfig(call, operation);
-      return notInThisVersion(operation, 'disableGC');
+      return notInThisVersion(
+        operation,
+        'use cniVersion 1.0.0, or set "disableGC": true in the network configuration list',
+      );
   }
 }
 
@@ -132,15 +135,15 @@ async function status(io: PluginIo, config: PluginConfig): Promise<void> {
 }
 
 /**
- * The operations that a later version of the plugin brings fail rather than succeed without doing anything.
- * The configuration format has a switch against each (section 1), so the message can name a way out.
+ * The operations that a later version of the plugin brings fail rather than succeed without doing anything;
+ * the message names the way out that costs least. (disableGC would also stop libcni's own clean-up.)
  */
-function notInThisVersion(operation: 'CHECK' | 'GC', switchOff: string): never {
+function notInThisVersion(operation: 'CHECK' | 'GC', remedy: string): never {
   throw new OvpnError(
     'CniEnvironmentInvalid',
     `${operation} is not in this version of ovpn-cni`,
     { field: 'CNI_COMMAND' },
-    { remedy: `set "${switchOff}": true in the network configuration list` },
+    { remedy },
   );
 }
 

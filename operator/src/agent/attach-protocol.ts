@@ -87,4 +87,5 @@ export interface AgentFailure {
   readonly retry: boolean;
 }
 
-export type AgentReply<T> = { readonly ok: true; readonly result: T } | { readonly ok: false; readonly error: AgentFailure };
+export type AgentReply<T> =
+  { readonly ok: true; readonly result: T } | { readonly ok: false; readonly error: AgentFailure };

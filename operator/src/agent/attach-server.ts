@@ -52,18 +52,15 @@ const retryable: ReadonlySet<ErrorName> = new Set<ErrorName>([
 export async function createAttachServer(options: AttachServerOptions): Promise<AttachServer> {
   const { socketPath, log, maxConnections = 128, idleMs = 5_000 } = options;
   const connections = new Set<Socket>();
-  const running = new Set<Promise<void>>();
 
   // Half-open, so that a caller may end its side after the request and still get the reply.
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     connections.add(socket);
     socket.on('close', () => connections.delete(socket));
-    const run = serve(socket, options.handle, log, idleMs).catch((error: unknown) => {
+    serve(socket, options.handle, log, idleMs).catch((error: unknown) => {
       log.error({ error: describe(error) }, 'serving a connection of the CNI plugin failed');
       socket.destroy();
     });
-    running.add(run);
-    void run.finally(() => running.delete(run));
   });
   server.maxConnections = maxConnections;
   server.on('drop', () => log.warn({ maxConnections }, 'too many connections of the CNI plugin; one was closed'));
