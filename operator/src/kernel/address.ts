@@ -1,0 +1,54 @@
+import ipaddr from 'ipaddr.js';
+
+/**
+ * Addresses between text and the bytes of netlink attributes. Text is always canonical (RFC 5952), so that
+ * two spellings of one address compare equal.
+ */
+
+/** The 4 or 16 bytes of an address. @throws TypeError when the text is not an IP address */
+export function addressBytes(text: string): Buffer {
+  try {
+    return Buffer.from(ipaddr.parse(text).toByteArray());
+  } catch {
+    throw new TypeError(`${JSON.stringify(text)} is not an IP address`);
+  }
+}
+
+/** Canonical text of 4 or 16 bytes. @throws TypeError on any other length */
+export function addressText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
+  if (bytes.length === 16) return canonicalV6(bytes);
+  throw new TypeError(`an IP address has 4 or 16 bytes, not ${bytes.length}`);
+}
+
+/** RFC 5952 text: the longest run of two or more zero groups is shortened, the first one on a tie. */
+function canonicalV6(bytes: Uint8Array): string {
+  return new ipaddr.IPv6([...bytes]).toRFC5952String();
+}
+
+export function isIpv6(address: string): boolean {
+  return address.includes(':');
+}
+
+/** Splits `192.0.2.0/24`. @throws TypeError when it is not a prefix */
+export function parsePrefix(prefix: string): { readonly address: string; readonly length: number } {
+  const slash = prefix.indexOf('/');
+  const length = Number(prefix.slice(slash + 1));
+  if (slash < 1 || !Number.isInteger(length)) throw new TypeError(`${JSON.stringify(prefix)} is not an IP prefix`);
+  return { address: prefix.slice(0, slash), length };
+}
+
+/** The prefix length of a single host: 32 or 128. */
+export function hostLength(address: string): number {
+  return isIpv6(address) ? 128 : 32;
+}
+
+/** The prefix of one address: `192.0.2.1/32`. */
+export function hostPrefix(address: string): string {
+  return `${address}/${hostLength(address)}`;
+}
+
+/** The canonical text of an address in any spelling. */
+export function canonicalAddress(text: string): string {
+  return addressText(addressBytes(text));
+}

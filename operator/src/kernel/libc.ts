@@ -1,0 +1,267 @@
+import { constants, endianness } from 'node:os';
+import koffi from 'koffi';
+
+/**
+ * The few libc functions that Node.js has no API for: netlink and raw socket creation, namespaces, mounts
+ * and file descriptors passed between processes. Every function here is synchronous unless named so, and
+ * throws {@link SystemError} instead of returning -1.
+ */
+
+if (endianness() !== 'LE') {
+  // Structures are laid out by hand below; both architectures we ship for are little-endian.
+  throw new Error('ovpn-operator supports little-endian machines only (x86_64, aarch64)');
+}
+
+// The running program is linked to its libc already, so this works with glibc and musl alike.
+const libc = koffi.load(null);
+
+const native = {
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
+  bind: libc.func('int bind(int fd, const void *address, unsigned int length)'),
+  connect: libc.func('int connect(int fd, const void *address, unsigned int length)'),
+  listen: libc.func('int listen(int fd, int backlog)'),
+  accept4: libc.func('int accept4(int fd, void *address, void *length, int flags)'),
+  getsockname: libc.func('int getsockname(int fd, void *address, void *length)'),
+  getsockopt: libc.func('int getsockopt(int fd, int level, int option, void *value, void *length)'),
+  setsockopt: libc.func('int setsockopt(int fd, int level, int option, const void *value, unsigned int length)'),
+  send: libc.func('long send(int fd, const void *data, size_t length, int flags)'),
+  recvfrom: libc.func('long recvfrom(int fd, void *data, size_t length, int flags, void *address, void *addressLength)'),
+  sendmsg: libc.func('long sendmsg(int fd, const void *message, int flags)'),
+  recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
+  close: libc.func('int close(int fd)'),
+  setns: libc.func('int setns(int fd, int type)'),
+  unshare: libc.func('int unshare(int flags)'),
+  mount: libc.func('int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)'),
+  umount2: libc.func('int umount2(const char *target, int flags)'),
+  poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
+  eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
+};
+
+const errnoNames = new Map<number, string>(
+  Object.entries(constants.errno)
+    // EAGAIN and EWOULDBLOCK, ENOTSUP and EOPNOTSUPP share a number on Linux: keep the name the kernel uses.
+    .filter(([name]) => name !== 'EWOULDBLOCK' && name !== 'ENOTSUP')
+    .map(([name, value]) => [value, name]),
+);
+
+/** The symbolic name of an errno value (`22` → `EINVAL`); unknown values keep their number (`E4242`). */
+export function errnoName(errno: number): string {
+  return errnoNames.get(errno) ?? `E${errno}`;
+}
+
+/** A system call that failed. `code` is the errno name, as Node's own errors have it. */
+export class SystemError extends Error {
+  override readonly name = 'SystemError';
+  readonly syscall: string;
+  readonly errno: number;
+  readonly code: string;
+
+  constructor(syscall: string, errno: number, detail = '') {
+    super(`${syscall}${detail === '' ? '' : ` ${detail}`}: ${errnoName(errno)}`);
+    this.syscall = syscall;
+    this.errno = errno;
+    this.code = errnoName(errno);
+  }
+}
+
+function check(syscall: string, result: unknown, detail?: string): number {
+  const value = Number(result);
+  if (value < 0) throw new SystemError(syscall, koffi.errno(), detail);
+  return value;
+}
+
+/** Opens a close-on-exec socket. Arguments as in socket(2). */
+export function socket(domain: number, type: number, protocol: number): number {
+  return check('socket', native.socket(domain, type | SOCK_CLOEXEC, protocol));
+}
+
+export function bind(fd: number, address: Uint8Array, detail?: string): void {
+  check('bind', native.bind(fd, address, address.length), detail);
+}
+
+export function connect(fd: number, address: Uint8Array, detail?: string): void {
+  check('connect', native.connect(fd, address, address.length), detail);
+}
+
+export function listen(fd: number, backlog: number): void {
+  check('listen', native.listen(fd, backlog));
+}
+
+/** Accepts one connection, blocking unless the socket is non-blocking; the result is close-on-exec. */
+export function accept(fd: number): number {
+  return check('accept4', native.accept4(fd, null, null, SOCK_CLOEXEC));
+}
+
+/** The local address of a socket as raw `struct sockaddr` bytes. */
+export function getsockname(fd: number): Buffer {
+  const address = Buffer.alloc(128);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(address.length);
+  check('getsockname', native.getsockname(fd, address, length));
+  return address.subarray(0, length.readUInt32LE());
+}
+
+export function getsockoptInt(fd: number, level: number, option: number): number {
+  const value = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(4);
+  check('getsockopt', native.getsockopt(fd, level, option, value, length));
+  return value.readInt32LE();
+}
+
+export function setsockoptInt(fd: number, level: number, option: number, value: number): void {
+  const data = Buffer.alloc(4);
+  data.writeInt32LE(value);
+  check('setsockopt', native.setsockopt(fd, level, option, data, 4), `level ${level} option ${option}`);
+}
+
+export function send(fd: number, data: Uint8Array, flags: number): number {
+  return check('send', native.send(fd, data, data.length, flags));
+}
+
+/**
+ * Receives into `data` without blocking.
+ *
+ * @returns the datagram's whole length (which may exceed `data` when MSG_TRUNC is set), or undefined when
+ *   nothing is queued. The sender's address is written to `address` when given.
+ */
+export function recvNow(fd: number, data: Uint8Array, flags: number, address?: Uint8Array): number | undefined {
+  let length: Buffer | null = null;
+  if (address !== undefined) {
+    length = Buffer.alloc(4);
+    length.writeUInt32LE(address.length);
+  }
+  const result = Number(native.recvfrom(fd, data, data.length, flags | MSG_DONTWAIT, address ?? null, length));
+  if (result >= 0) return result;
+  const errno = koffi.errno();
+  if (errno === constants.errno.EAGAIN) return undefined;
+  throw new SystemError('recvfrom', errno);
+}
+
+/** Sends `data` with one file descriptor attached, by SCM_RIGHTS (unix(7)). Blocks. */
+export function sendWithFd(fd: number, data: Uint8Array, passed: number | undefined): void {
+  const { message, control } = messageHeader(data, passed !== undefined);
+  if (control !== undefined && passed !== undefined) {
+    // struct cmsghdr {size_t len; int level; int type} followed by the descriptor.
+    control.writeBigUInt64LE(BigInt(CMSG_HEADER + 4), 0);
+    control.writeInt32LE(SOL_SOCKET, 8);
+    control.writeInt32LE(SCM_RIGHTS, 12);
+    control.writeInt32LE(passed, CMSG_HEADER);
+  }
+  check('sendmsg', native.sendmsg(fd, message, MSG_NOSIGNAL));
+}
+
+/** Receives up to `data.length` bytes and at most one file descriptor. Blocks; 0 bytes means end of stream. */
+export function recvWithFd(fd: number, data: Uint8Array): { readonly length: number; readonly passed: number | undefined } {
+  const { message, control } = messageHeader(data, true);
+  const length = check('recvmsg', native.recvmsg(fd, message, MSG_CMSG_CLOEXEC));
+  const controlLength = Number(message.readBigUInt64LE(MSGHDR_CONTROLLEN));
+  const hasFd =
+    control !== undefined &&
+    controlLength >= CMSG_HEADER + 4 &&
+    control.readInt32LE(8) === SOL_SOCKET &&
+    control.readInt32LE(12) === SCM_RIGHTS;
+  return { length, passed: hasFd ? control.readInt32LE(CMSG_HEADER) : undefined };
+}
+
+const MSGHDR_SIZE = 56;
+const MSGHDR_CONTROLLEN = 40;
+const CMSG_HEADER = 16;
+
+/** struct msghdr of one buffer, with room for one descriptor (64-bit layout of both architectures). */
+function messageHeader(data: Uint8Array, withControl: boolean): { message: Buffer; control: Buffer | undefined } {
+  const iov = Buffer.alloc(16);
+  iov.writeBigUInt64LE(koffi.address(data), 0);
+  iov.writeBigUInt64LE(BigInt(data.length), 8);
+  const control = withControl ? Buffer.alloc(CMSG_HEADER + 8) : undefined;
+  const message = Buffer.alloc(MSGHDR_SIZE);
+  message.writeBigUInt64LE(koffi.address(iov), 16);
+  message.writeBigUInt64LE(1n, 24);
+  if (control !== undefined) {
+    message.writeBigUInt64LE(koffi.address(control), 32);
+    message.writeBigUInt64LE(BigInt(control.length), MSGHDR_CONTROLLEN);
+  }
+  // The kernel reads iov and control through bare addresses: tie their lifetime to the header's.
+  keepAlive.set(message, [iov, control, data]);
+  return { message, control };
+}
+const keepAlive = new WeakMap<Buffer, readonly unknown[]>();
+
+export function close(fd: number): void {
+  check('close', native.close(fd));
+}
+
+/** Moves the calling thread (the main one) into the namespace of `fd`. See netns.ts, the only caller. */
+export function setns(fd: number, type: number): void {
+  check('setns', native.setns(fd, type));
+}
+
+export function unshare(flags: number): void {
+  check('unshare', native.unshare(flags));
+}
+
+export function mount(source: string, target: string, type: string, flags: number): void {
+  check('mount', native.mount(source, target, type, flags, null), target);
+}
+
+export function umount(target: string, flags: number): void {
+  check('umount2', native.umount2(target, flags), target);
+}
+
+/** Waits for `pollfds` (an array of struct pollfd) on a thread-pool thread; resolves to the number of ready entries. */
+export async function pollAsync(pollfds: Buffer, count: number, timeoutMs: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    native.poll.async(pollfds, count, timeoutMs, (error: unknown, result: unknown) => {
+      // EINTR arrives as -1 and is the same as "nothing yet" for a caller that loops.
+      if (error instanceof Error) reject(error);
+      else resolve(Math.max(0, Number(result)));
+    });
+  });
+}
+
+/** Waits for one descriptor to become readable. Blocks the calling thread; undefined timeout waits for ever. */
+export function pollReadable(fds: readonly number[], timeoutMs?: number): readonly number[] {
+  const pollfds = Buffer.alloc(8 * fds.length);
+  fds.forEach((fd, i) => {
+    pollfds.writeInt32LE(fd, 8 * i);
+    pollfds.writeInt16LE(POLLIN, 8 * i + 4);
+  });
+  if (Number(native.poll(pollfds, fds.length, timeoutMs ?? -1)) <= 0) return [];
+  return fds.filter((_, i) => pollfds.readInt16LE(8 * i + 6) !== 0);
+}
+
+export function eventfd(): number {
+  return check('eventfd', native.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+// Constants of include/uapi, the same on x86_64 and aarch64.
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_SEQPACKET = 5;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const SO_ERROR = 4;
+export const SO_SNDBUF = 7;
+export const SO_RCVBUF = 8;
+export const SO_SNDBUFFORCE = 32;
+export const SO_RCVBUFFORCE = 33;
+export const SCM_RIGHTS = 1;
+export const IPPROTO_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x40000000;
+export const POLLIN = 0x1;
+export const CLONE_NEWNET = 0x40000000;
+export const MS_BIND = 4096;
+export const MS_REC = 16384;
+export const MS_SHARED = 1 << 20;
+export const MNT_DETACH = 2;
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = 0o4000;

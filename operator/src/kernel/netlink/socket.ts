@@ -1,0 +1,295 @@
+import {
+  AF_NETLINK,
+  bind,
+  close,
+  recvNow,
+  send,
+  setsockoptInt,
+  SO_RCVBUFFORCE,
+  SO_SNDBUFFORCE,
+  SOCK_RAW,
+  socket,
+  SOL_SOCKET,
+  MSG_TRUNC,
+  SystemError,
+} from '../libc.ts';
+import { inNamespace } from '../netns.ts';
+import { DumpInterrupted, NetlinkError, parseOutcome } from './error.ts';
+import {
+  MalformedMessage,
+  type Message,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  NLMSG_NOOP,
+  parseMessages,
+  RequestWriter,
+} from './message.ts';
+
+const SOL_NETLINK = 270;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+
+/** Protocols (include/uapi/linux/netlink.h). */
+export const NETLINK_ROUTE = 0;
+export const NETLINK_GENERIC = 16;
+
+/**
+ * Send at most this much at once. The kernel copies a send into one buffer charged to SO_SNDBUF, and an
+ * error reply per request must fit into SO_RCVBUF: both are set well above what this needs.
+ */
+const batchBytes = 64 * 1024;
+const socketBufferBytes = 4 * 1024 * 1024;
+/** A dump arrives in pieces of up to 32 KiB (net/netlink/af_netlink.c, netlink_dump); single replies are smaller. */
+const receiveBytes = 128 * 1024;
+const dumpAttempts = 8;
+
+/** One request: writes its family header and attributes. The message header is the socket's business. */
+export interface Request {
+  readonly type: number;
+  /** NLM_F_CREATE, NLM_F_EXCL, … ; REQUEST, ACK and DUMP are added where they belong. */
+  readonly flags?: number;
+  /** For error messages: what was attempted, on what. Built only when an error is thrown. */
+  readonly describe: () => string;
+  readonly write: (writer: RequestWriter) => void;
+}
+
+/** The kernel's answer to one request of a batch. */
+export type Outcome = { readonly ok: true; readonly replies: readonly Message[] } | { readonly ok: false; readonly error: NetlinkError };
+
+/** How many requests of each sort a socket has sent: shows that a settled node writes nothing. */
+export interface RequestCounters {
+  reads: number;
+  writes: number;
+}
+
+/**
+ * A request/reply netlink socket with extended acknowledgements and strict checking.
+ *
+ * Calls are synchronous: the kernel handles a request inside send(2) and its replies are queued when that
+ * returns (net/netlink/af_netlink.c, netlink_unicast_kernel), so there is nothing to wait for. Notifications
+ * need a socket of their own (notifications.ts): one in between would break a dump.
+ */
+export class NetlinkSocket {
+  readonly counters: RequestCounters = { reads: 0, writes: 0 };
+  readonly #receive = Buffer.alloc(receiveBytes);
+  readonly #sender = Buffer.alloc(12);
+  readonly #writer = new RequestWriter(batchBytes + 4096);
+  #fd: number;
+  #sequence = 0;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /**
+   * Opens a socket; with `namespace` (a path) in that network namespace, where it stays.
+   *
+   * @throws SystemError when the namespace or the protocol is not there
+   */
+  static open(protocol: number, namespace?: string): NetlinkSocket {
+    const make = (): number => socket(AF_NETLINK, SOCK_RAW, protocol);
+    const fd = namespace === undefined ? make() : inNamespace(namespace, make);
+    try {
+      configureNetlinkSocket(fd, socketBufferBytes);
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+    return new NetlinkSocket(fd);
+  }
+
+  close(): void {
+    if (this.#fd >= 0) close(this.#fd);
+    this.#fd = -1;
+  }
+
+  /** Sends one request that changes something. @throws NetlinkError when the kernel refuses it */
+  request(request: Request): void {
+    const [outcome] = this.batch([request]);
+    if (outcome?.ok === false) throw outcome.error;
+  }
+
+  /** Sends one request that reads something and returns its reply. @throws NetlinkError */
+  get(request: Request): Message {
+    this.counters.reads++;
+    const [outcome] = this.#exchange([request]);
+    if (outcome?.ok === false) throw outcome.error;
+    const reply = outcome?.replies[0];
+    if (reply === undefined) throw new MalformedMessage(`${request.describe()}: the kernel sent no reply`);
+    return reply;
+  }
+
+  /** Like {@link get} for many requests at once; each has its own outcome. */
+  getAll(requests: readonly Request[]): Outcome[] {
+    this.counters.reads += requests.length;
+    return this.#inBatches(requests);
+  }
+
+  /**
+   * Sends many changing requests with few system calls, in order. A refused one does not stop the rest
+   * (that is the kernel's rule for several messages in one send).
+   *
+   * @returns an outcome per request, in the same order
+   */
+  batch(requests: readonly Request[]): Outcome[] {
+    this.counters.writes += requests.length;
+    return this.#inBatches(requests);
+  }
+
+  #inBatches(requests: readonly Request[]): Outcome[] {
+    const outcomes: Outcome[] = [];
+    for (let start = 0; start < requests.length;) {
+      const done = this.#exchange(requests, start);
+      for (const outcome of done) outcomes.push(outcome);
+      start += done.length;
+    }
+    return outcomes;
+  }
+
+  /** Sends requests from `start` until the batch is full, and collects what the kernel says to each. */
+  #exchange(requests: readonly Request[], start = 0): Outcome[] {
+    const writer = this.#writer;
+    const firstSequence = this.#nextSequence();
+    let count = 0;
+    try {
+      let request = requests[start];
+      while (request !== undefined && writer.length < batchBytes) {
+        writer.begin(request.type, (request.flags ?? 0) | NLM_F_ACK);
+        writer.sequence(firstSequence + count);
+        request.write(writer);
+        writer.end();
+        count++;
+        request = requests[start + count];
+      }
+      this.#sequence = firstSequence + count - 1;
+      send(this.#fd, writer.view(), 0);
+    } finally {
+      writer.reset();
+    }
+    return this.#collect(requests, start, firstSequence, count);
+  }
+
+  #collect(requests: readonly Request[], start: number, firstSequence: number, count: number): Outcome[] {
+    const outcomes = new Array<Outcome | undefined>(count);
+    const replies = new Map<number, Message[]>();
+    for (let outstanding = count; outstanding > 0;) {
+      const messages = this.#receiveNow();
+      if (messages === undefined) break;
+      for (const message of messages) {
+        const index = message.sequence - firstSequence;
+        // Left over from an exchange that was cut short by an exception.
+        if (index < 0 || index >= count) continue;
+        if (message.type !== NLMSG_ERROR) {
+          if (message.type === NLMSG_NOOP) continue;
+          // Replies live on after the next receive: keep a copy.
+          const kept = { ...message, payload: Buffer.from(message.payload) };
+          const list = replies.get(index);
+          if (list === undefined) replies.set(index, [kept]);
+          else list.push(kept);
+          continue;
+        }
+        const { errno, ack } = parseOutcome(message);
+        outstanding--;
+        outcomes[index] =
+          errno === 0
+            ? { ok: true, replies: replies.get(index) ?? [] }
+            : { ok: false, error: new NetlinkError(requests[start + index]?.describe() ?? '', errno, ack) };
+      }
+    }
+    return Array.from(outcomes, (outcome, index) => {
+      if (outcome !== undefined) return outcome;
+      // Cannot happen with the buffer sizes above; if it does, "unknown" must not read as success.
+      const operation = requests[start + index]?.describe() ?? '';
+      return { ok: false, error: new NetlinkError(operation, 5, { text: 'the kernel did not acknowledge the request' }) };
+    });
+  }
+
+  /**
+   * Dumps a table. A dump that the kernel marks as interrupted (the table changed meanwhile) is read again.
+   *
+   * @param parse turns a message into a value; its payload is valid only during the call
+   * @throws NetlinkError also for an error that arrives as NLMSG_DONE, as the ovpn family sends it
+   * @throws DumpInterrupted when the table does not hold still for several tries
+   */
+  dump<T>(request: Request, parse: (message: Message) => T | undefined): T[] {
+    this.counters.reads++;
+    for (let attempt = 0; attempt < dumpAttempts; attempt++) {
+      const result = this.#dumpOnce(request, parse);
+      if (result !== undefined) return result;
+    }
+    throw new DumpInterrupted(`${request.describe()}: the table changed during ${dumpAttempts} dumps in a row`);
+  }
+
+  #dumpOnce<T>(request: Request, parse: (message: Message) => T | undefined): T[] | undefined {
+    const writer = this.#writer;
+    const sequence = (this.#sequence = this.#nextSequence());
+    try {
+      writer.begin(request.type, (request.flags ?? 0) | NLM_F_DUMP);
+      writer.sequence(sequence);
+      request.write(writer);
+      writer.end();
+      send(this.#fd, writer.view(), 0);
+    } finally {
+      writer.reset();
+    }
+    const values: T[] = [];
+    let interrupted = false;
+    for (;;) {
+      const messages = this.#receiveNow();
+      if (messages === undefined) throw new MalformedMessage(`${request.describe()}: the dump ended without DONE`);
+      for (const message of messages) {
+        if (message.sequence !== sequence) continue;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
+        if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) {
+          const { errno, ack } = parseOutcome(message);
+          if (errno !== 0) throw new NetlinkError(request.describe(), errno, ack);
+          return interrupted ? undefined : values;
+        }
+        if (message.type === NLMSG_NOOP) continue;
+        const value = parse(message);
+        if (value !== undefined) values.push(value);
+      }
+    }
+  }
+
+  #nextSequence(): number {
+    // Far from wrapping in practice; starting over keeps the arithmetic of batches simple.
+    return this.#sequence >= 0x7fff0000 ? 1 : this.#sequence + 1;
+  }
+
+  #receiveNow(): Message[] | undefined {
+    const length = recvNow(this.#fd, this.#receive, MSG_TRUNC, this.#sender);
+    if (length === undefined) return undefined;
+    // Only the kernel (port 0) answers; any process may send to our port.
+    if (this.#sender.readUInt32LE(4) !== 0) return [];
+    if (length > this.#receive.length) throw new MalformedMessage(`netlink reply of ${length} bytes was cut off`);
+    return parseMessages(this.#receive.subarray(0, length));
+  }
+}
+
+/** Turns on what makes netlink's answers trustworthy, and binds the socket to a port of the kernel's choice. */
+export function configureNetlinkSocket(fd: number, bufferBytes: number): void {
+  setsockoptInt(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+  setsockoptInt(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+  setsockoptInt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
+  for (const option of [SO_RCVBUFFORCE, SO_SNDBUFFORCE]) {
+    try {
+      setsockoptInt(fd, SOL_SOCKET, option, bufferBytes);
+    } catch (error) {
+      // Needs CAP_NET_ADMIN in the initial user namespace; without it the ovpn family is closed anyway.
+      if (!(error instanceof SystemError && error.code === 'EPERM')) throw error;
+    }
+  }
+  bind(fd, netlinkAddress());
+}
+
+/** struct sockaddr_nl {family, pad, port 0 = kernel chooses, groups 0}. */
+function netlinkAddress(): Buffer {
+  const address = Buffer.alloc(12);
+  address.writeUInt16LE(AF_NETLINK, 0);
+  return address;
+}
