@@ -1,4 +1,5 @@
 import { stringify } from 'yaml';
+import { applyDefaults } from './defaults.ts';
 import type { Definition } from './definitions.ts';
 import { privateKeys, rulesKey, type Rule } from './schema-kit.ts';
 import { group, version } from './types.ts';
@@ -60,7 +61,8 @@ export function crdYaml(definition: Definition): string {
 
 /**
  * A structural schema as the API server wants it. What differs from JSON Schema: closed objects are the
- * rule and need no keyword, maps say `additionalProperties`, and a field with a default is not required.
+ * rule and need no keyword, maps say `additionalProperties`, a field with a default is not required, and
+ * the default of an object is written out, because the API server holds it to the rules as it stands.
  */
 function structural(schema: object): Json {
   const source = schema as Schema;
@@ -80,13 +82,13 @@ function structural(schema: object): Json {
     } else if (key === rulesKey) {
       const validations = (value as Rule<unknown>[]).flatMap(validation);
       if (validations.length > 0) out[rulesKey] = validations;
-    } else out[key] = value as Json;
+    } else if (key === 'default') out['default'] = applyDefaults(source, value) as Json;
+    else out[key] = value as Json;
   }
   return out;
 }
 
-function validation(rule: Pick<Rule<unknown>, 'cel' | 'message' | 'messageExpression'>): { [key: string]: Json }[] {
+function validation(rule: Pick<Rule<unknown>, 'cel' | 'message'>): { [key: string]: Json }[] {
   if (rule.cel === undefined) return [];
-  const { cel, message, messageExpression } = rule;
-  return [{ rule: cel, message, ...(messageExpression === undefined ? {} : { messageExpression }) }];
+  return [{ rule: rule.cel, message: rule.message }];
 }

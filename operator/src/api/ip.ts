@@ -90,22 +90,16 @@ export function compareRanges(one: Address | Cidr, other: Address | Cidr): numbe
   return ('prefix' in one ? one.prefix : 0) - ('prefix' in other ? other.prefix : 0);
 }
 
-/** Whether the text is 0.0.0.0 or `::`. */
-export function isUnspecified(text: string): boolean {
-  return parseAddress(text)?.bytes.every((byte) => byte === 0) === true;
-}
-
-/** Whether the text is a multicast address. */
-export function isMulticast(text: string): boolean {
+/**
+ * Whether the text is the address of one host as a socket can use it: not unspecified, multicast or the
+ * broadcast address, and not a link-local IPv6 address, which means nothing without a zone.
+ */
+export function isHostAddress(text: string): boolean {
   const parsed = parseAddress(text);
-  const first = parsed?.bytes[0] ?? 0;
-  return parsed !== undefined && (parsed.family === 4 ? first >> 4 === 0xe : first === 0xff);
-}
-
-/** Whether the text is an IPv6 address that means nothing without a zone. */
-export function isLinkLocalIPv6(text: string): boolean {
-  const parsed = parseAddress(text);
-  return parsed?.family === 6 && parsed.bytes[0] === 0xfe && ((parsed.bytes[1] ?? 0) & 0xc0) === 0x80;
+  if (parsed === undefined || parsed.bytes.every((byte) => byte === 0)) return false;
+  const [first = 0, second = 0] = parsed.bytes;
+  if (parsed.family === 4) return first >> 4 !== 0xe && parsed.bytes.some((byte) => byte !== 0xff);
+  return first !== 0xff && !(first === 0xfe && (second & 0xc0) === 0x80);
 }
 
 function maskByte(bits: number): number {

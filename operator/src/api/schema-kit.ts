@@ -1,5 +1,5 @@
 import Type, { type Static, type TSchema } from 'typebox';
-import { parseAddress, parseCidr } from './ip.ts';
+import { isHostAddress, parseAddress, parseCidr } from './ip.ts';
 
 /**
  * A rule that types and ranges cannot express. The CEL text goes into the CRD for the API server; the
@@ -10,9 +10,10 @@ export interface Rule<T> {
   readonly cel?: string;
   /** What is wrong and what to write instead: shown by the API server and by our parser. */
   readonly message: string;
-  /** CEL for a message that names the value. */
-  readonly messageExpression?: string;
-  /** The same message, made from the offending value. */
+  /**
+   * Our parser's message, made from the offending value. The API server's is fixed: a messageExpression
+   * that formats an address is beyond the cost budget of a list.
+   */
   readonly explain?: (offender: unknown) => string;
   /** A rule about a change of the object: it is asked only with the old value in hand. */
   readonly transition?: true;
@@ -85,6 +86,15 @@ export function address(description: string, ...rules: Rule<string>[]) {
   );
 }
 
+/** The rule that a socket can use the address. */
+export function hostAddress(message: string): Rule<string> {
+  return {
+    cel: '!isIP(self) || ip(self).isGlobalUnicast() || ip(self).isLoopback() || (ip(self).family() == 4 && ip(self).isLinkLocalUnicast())',
+    message,
+    offenders: (self) => (parseAddress(self) === undefined || isHostAddress(self) ? [] : ['']),
+  };
+}
+
 /** An address range in CIDR notation whose host bits are zero. */
 export function cidr(description: string) {
   return withRules(
@@ -98,8 +108,8 @@ export function cidr(description: string) {
       {
         cel: '!isCIDR(self) || cidr(self) == cidr(self).masked()',
         message: 'has bits set behind the prefix; write the first address of the range',
-        messageExpression: "'has bits set behind the prefix; write ' + string(cidr(self).masked())",
-        explain: (self) => `has bits set behind the prefix; write ${parseCidr(String(self))?.text ?? ''}`,
+        explain: (self) =>
+          `has bits set behind the prefix; write the first address of the range: ${parseCidr(String(self))?.text ?? ''}`,
         offenders: (self) => (parseCidr(self)?.hasHostBits === true ? [''] : []),
       },
     ],

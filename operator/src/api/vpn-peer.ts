@@ -1,10 +1,10 @@
 import Type from 'typebox';
 import { conditionsSchema, counter, observedGeneration, timestamp } from './condition.ts';
-import { isLinkLocalIPv6, isMulticast, isUnspecified } from './ip.ts';
 import {
   address,
   cidr,
   closed,
+  hostAddress,
   integer,
   label,
   nodeSelector,
@@ -35,13 +35,12 @@ const networkRef = withRules(
 
 const endpoint = closed(
   {
-    address: address('The IPv4 or IPv6 address of the remote.', {
-      cel: "!isIP(self) || !(ip(self).isUnspecified() || ip(self).isMulticast() || self == '255.255.255.255' || (ip(self).family() == 6 && ip(self).isLinkLocalUnicast()))",
-      message:
+    address: address(
+      'The IPv4 or IPv6 address of the remote.',
+      hostAddress(
         'must be the address of one host that can be routed to, so not unspecified, multicast, broadcast or fe80::/10',
-      offenders: (self) =>
-        isUnspecified(self) || isMulticast(self) || self === '255.255.255.255' || isLinkLocalIPv6(self) ? [''] : [],
-    }),
+      ),
+    ),
     port: integer('The port of the remote.', 1, 65535),
     listener: Type.Optional(label('The listener of the VpnNetwork to send from; without it the first.')),
   },
