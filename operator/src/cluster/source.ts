@@ -15,6 +15,8 @@ export interface SourceEvents {
   change: [refs: readonly ObjectRef[]];
   /** The list of rejections changed. */
   rejections: [rejections: readonly Rejection[]];
+  /** The labels of the own node changed. */
+  nodeLabels: [labels: Readonly<Record<string, string>>];
 }
 
 /**
@@ -31,6 +33,8 @@ export interface ResourceSource extends EventEmitter<SourceEvents> {
    */
   readonly complete: boolean;
   readonly rejections: readonly Rejection[];
+  /** The labels of the node that this process runs on, for node selectors. */
+  readonly nodeLabels: Readonly<Record<string, string>>;
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>>;
   /** Writes what the status of an object is now. Coalesced; failures are logged and retried by the source. */

@@ -1,0 +1,147 @@
+import { mkdir, readdir, rename, unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { formatRef, refOf } from '../api/types.ts';
+import type { ObjectRef, Resource } from '../api/types.ts';
+import { describe } from '../errors.ts';
+import type { Counters } from '../telemetry/counters.ts';
+import type { Log } from '../telemetry/log.ts';
+import { Backoff } from './backoff.ts';
+import type { Random } from './backoff.ts';
+import type { Clock } from './clock.ts';
+import { canonical } from './json.ts';
+
+export interface StatusFilesOptions {
+  /** Made when it is missing, for root only. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly counters: Counters;
+}
+
+interface Job {
+  readonly backoff: Backoff;
+  /** What the file is to hold; undefined: there is to be none. */
+  wanted: string | undefined;
+  /** What the file holds; undefined: there is none; the empty text: unknown. */
+  written: string | undefined;
+  busy: Promise<void> | undefined;
+  cancelRetry: (() => void) | undefined;
+}
+
+/**
+ * Status as files, where there is no API server to keep it: `<Kind>.<namespace>.<name>.json`. A reader sees
+ * the old file or the new one, never half of one.
+ */
+export class StatusFiles {
+  readonly #options: StatusFilesOptions;
+  readonly #jobs = new Map<string, Job>();
+  #stopped = false;
+
+  constructor(options: StatusFilesOptions) {
+    this.#options = options;
+  }
+
+  /** Sees to it that the object's file holds this status. */
+  publish(resource: Resource, status: unknown): void {
+    const { apiVersion, kind } = resource;
+    const { name, namespace, generation } = resource.metadata;
+    const value = { apiVersion, kind, metadata: { name, namespace, generation }, status };
+    this.#want(fileName(refOf(resource)), canonical(value));
+  }
+
+  /** Removes the file of an object that is gone. */
+  forget(ref: ObjectRef): void {
+    if (ref.kind !== 'Secret') this.#want(fileName(ref), undefined);
+  }
+
+  /** Removes files of objects that went while nobody looked. */
+  async sweep(exists: (file: string) => boolean): Promise<void> {
+    const names = await readdir(this.#options.folder).catch(() => []);
+    for (const name of names) {
+      if (/^(VpnNetwork|VpnPeer|VpnKey)\..*\.json$/.test(name) && !exists(name)) this.#want(name, undefined);
+    }
+  }
+
+  /** Waits for what is being written; drops what waits for another attempt. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const job of this.#jobs.values()) job.cancelRetry?.();
+    await this.idle();
+  }
+
+  /** Resolves when nothing is being written. */
+  async idle(): Promise<void> {
+    for (;;) {
+      const busy = [...this.#jobs.values()].flatMap((job) => (job.busy === undefined ? [] : [job.busy]));
+      if (busy.length === 0) return;
+      await Promise.all(busy);
+    }
+  }
+
+  #want(file: string, text: string | undefined): void {
+    const job: Job = this.#jobs.get(file) ?? {
+      backoff: new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random }),
+      wanted: undefined,
+      // Unknown: a run before this one may have left a file.
+      written: '',
+      busy: undefined,
+      cancelRetry: undefined,
+    };
+    this.#jobs.set(file, job);
+    job.wanted = text;
+    if (job.cancelRetry === undefined) this.#work(file, job);
+  }
+
+  #work(file: string, job: Job): void {
+    if (this.#stopped || job.busy !== undefined) return;
+    if (job.wanted === job.written) {
+      if (job.wanted === undefined) this.#jobs.delete(file);
+      return;
+    }
+    const { wanted } = job;
+    job.busy = this.#write(file, wanted).then(
+      () => {
+        job.busy = undefined;
+        job.written = wanted;
+        job.backoff.reset();
+        this.#work(file, job);
+      },
+      (error: unknown) => {
+        job.busy = undefined;
+        const delayMs = Math.round(job.backoff.next());
+        const fields = { event: 'status.failed', file, error: describe(error), delayMs };
+        this.#options.log.warn(fields, 'a status file could not be written and is tried again');
+        if (this.#stopped) return;
+        job.cancelRetry = this.#options.clock.after(delayMs, () => {
+          job.cancelRetry = undefined;
+          this.#work(file, job);
+        });
+      },
+    );
+  }
+
+  async #write(file: string, text: string | undefined): Promise<void> {
+    const { folder, counters } = this.#options;
+    const path = join(folder, file);
+    if (text === undefined) {
+      await unlink(path).catch((error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      });
+      return;
+    }
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const temporary = join(folder, `.${file}.tmp`);
+    await writeFile(temporary, `${JSON.stringify(JSON.parse(text), null, 2)}\n`, { mode: 0o600 });
+    await rename(temporary, path);
+    counters.increment('status_writes', { result: 'written' });
+  }
+}
+
+/** The file of an object's status. Namespaces have no dots, so two objects never share one. */
+export function fileName(ref: ObjectRef): string {
+  const { kind, namespace, name } = ref;
+  // The parser lets no slash through; a status must not leave the folder should that ever change.
+  if (/[/\0]/.test(`${namespace ?? ''}${name}`)) throw new RangeError(`${formatRef(ref)} is no name for a file`);
+  return `${kind}.${namespace === undefined ? '' : `${namespace}.`}${name}.json`;
+}

@@ -1,0 +1,205 @@
+import { createHash } from 'node:crypto';
+import { apiVersion, formatRef, refOf } from '../api/types.ts';
+import type { ObjectRef, Resource } from '../api/types.ts';
+import { describe } from '../errors.ts';
+import type { Counters } from '../telemetry/counters.ts';
+import type { Log } from '../telemetry/log.ts';
+import { ApiError } from './api-client.ts';
+import type { ApiClient } from './api-client.ts';
+import { Backoff } from './backoff.ts';
+import type { Random } from './backoff.ts';
+import type { Clock } from './clock.ts';
+import { canonical } from './json.ts';
+import type { Health } from './list-watch.ts';
+import { objectPath } from './resource-path.ts';
+import { TokenBucket } from './token-bucket.ts';
+
+export interface StatusWriterOptions {
+  readonly client: ApiClient;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly counters: Counters;
+  readonly fieldManager: string;
+  /** Writes per second in the long run, and at once. Default 5 and 20. */
+  readonly perSecond?: number;
+  readonly burst?: number;
+}
+
+/** What is to be written for one object, and how far that went. */
+interface Job {
+  readonly key: string;
+  readonly path: string;
+  readonly backoff: Backoff;
+  wanted: string;
+  /** The last text that the server took, or refused for good: not sent again. */
+  settled: string | undefined;
+  inFlight: boolean;
+  notBefore: number;
+}
+
+const REQUEST_MS = 30_000;
+const MAX_IN_FLIGHT = 4;
+/** The API server's limit for the name of a field manager. */
+const MAX_MANAGER = 128;
+
+/** The field manager of a node's agent. Long node names are cut and told apart by a hash. */
+export function agentFieldManager(node: string): string {
+  const name = `ovpn-agent/${node}`;
+  if (name.length <= MAX_MANAGER) return name;
+  const hash = createHash('sha256').update(node).digest('hex').slice(0, 12);
+  return `${name.slice(0, MAX_MANAGER - hash.length - 1)}-${hash}`;
+}
+
+/**
+ * Writes status by server-side apply: at most one request in flight per object, the latest status wins, an
+ * equal one is not written again, and all writes together are rate limited. What fails is retried with
+ * back-off; what the server refuses for good is logged and waits for a status that differs.
+ */
+export class StatusWriter {
+  readonly #options: StatusWriterOptions;
+  readonly #bucket: TokenBucket;
+  readonly #jobs = new Map<string, Job>();
+  /** Keys with something to write, in the order in which they asked. */
+  readonly #queue = new Set<string>();
+  readonly #stop = new AbortController();
+  readonly #sending = new Set<Promise<void>>();
+  #cancelTimer: (() => void) | undefined;
+  /** Why the last attempt failed, by key, while it is being tried again. */
+  readonly #failing = new Map<string, string>();
+
+  constructor(options: StatusWriterOptions) {
+    this.#options = options;
+    this.#bucket = new TokenBucket(options.clock, options.perSecond ?? 5, options.burst ?? 20);
+  }
+
+  get health(): Health {
+    const [message] = this.#failing.values();
+    return { ok: message === undefined, message: message ?? '' };
+  }
+
+  /** Sees to it that the object's status becomes this one. */
+  publish(resource: Resource, status: unknown): void {
+    const ref = refOf(resource);
+    const path = objectPath(ref);
+    if (path === undefined) throw new TypeError(`${formatRef(ref)} has no status`);
+    const key = formatRef(ref);
+    const { uid, name, namespace } = resource.metadata;
+    // With the uid, the status of an object that was deleted and made anew is refused, not applied.
+    const wanted = canonical({ apiVersion, kind: ref.kind, metadata: { name, namespace, uid }, status });
+    const job = this.#jobs.get(key) ?? this.#newJob(key, path);
+    if (wanted === job.wanted) return;
+    job.wanted = wanted;
+    this.#jobs.set(key, job);
+    if (wanted === job.settled && !job.inFlight) this.#queue.delete(key);
+    else this.#queue.add(key);
+    this.#pump();
+  }
+
+  /** Forgets an object that is gone. */
+  forget(ref: ObjectRef): void {
+    const key = formatRef(ref);
+    this.#jobs.delete(key);
+    this.#queue.delete(key);
+    this.#failing.delete(key);
+  }
+
+  /** Gives up what is not written yet. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#cancelTimer?.();
+    await Promise.all(this.#sending);
+  }
+
+  #newJob(key: string, path: string): Job {
+    const backoff = new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random });
+    return { key, path, backoff, wanted: '', settled: undefined, inFlight: false, notBefore: 0 };
+  }
+
+  /** Sends what may be sent now, and sets a timer for the rest. */
+  #pump(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    if (this.#stop.signal.aborted) return;
+    const now = this.#options.clock.now();
+    let waitMs = Number.POSITIVE_INFINITY;
+    for (const key of this.#queue) {
+      if (this.#sending.size >= MAX_IN_FLIGHT) return;
+      const job = this.#jobs.get(key);
+      if (job === undefined || job.inFlight) continue;
+      if (job.notBefore > now) {
+        waitMs = Math.min(waitMs, job.notBefore - now);
+        continue;
+      }
+      const tokenMs = this.#bucket.take();
+      if (tokenMs > 0) {
+        waitMs = Math.min(waitMs, tokenMs);
+        break;
+      }
+      this.#queue.delete(key);
+      this.#send(job);
+    }
+    if (Number.isFinite(waitMs)) this.#cancelTimer = this.#options.clock.after(waitMs, () => this.#pump());
+  }
+
+  #send(job: Job): void {
+    const text = job.wanted;
+    job.inFlight = true;
+    const sending = this.#apply(job, text).then((again) => {
+      job.inFlight = false;
+      this.#sending.delete(sending);
+      // A job that was forgotten meanwhile is no longer the one in the map.
+      if (this.#jobs.get(job.key) === job && (again || job.wanted !== job.settled)) this.#queue.add(job.key);
+      this.#pump();
+    });
+    this.#sending.add(sending);
+  }
+
+  /** One request. True when it has to be made again. Never rejects. */
+  async #apply(job: Job, text: string): Promise<boolean> {
+    const { client, fieldManager, log, counters, clock } = this.#options;
+    try {
+      await client.json({
+        method: 'PATCH',
+        path: `${job.path}/status`,
+        query: { fieldManager, force: 'true' },
+        // JSON is YAML.
+        body: { type: 'application/apply-patch+yaml', text },
+        signal: this.#stop.signal,
+        timeoutMs: REQUEST_MS,
+      });
+      this.#settle(job, text);
+      counters.increment('status_writes', { result: 'written' });
+      return false;
+    } catch (error) {
+      if (this.#stop.signal.aborted) return false;
+      const fields = { event: 'status.failed', object: job.key, error: describe(error) };
+      const status = error instanceof ApiError ? error.status : 0;
+      if (status === 404) {
+        this.#settle(job, text);
+        counters.increment('status_writes', { result: 'gone' });
+        log.debug(fields, 'the object of a status is gone');
+        return false;
+      }
+      if (status === 400 || status === 405 || status === 415 || status === 422) {
+        this.#settle(job, text);
+        counters.increment('status_writes', { result: 'refused' });
+        log.error(fields, 'the API server refuses a status for good');
+        return false;
+      }
+      const delayMs = job.backoff.next(error instanceof ApiError ? error.retryAfterMs : 0);
+      job.notBefore = clock.now() + delayMs;
+      if (this.#jobs.get(job.key) === job) this.#failing.set(job.key, `status of ${job.key}: ${describe(error)}`);
+      counters.increment('status_writes', { result: 'failed' });
+      log.warn({ ...fields, delayMs: Math.round(delayMs) }, 'a status could not be written and is tried again');
+      return true;
+    }
+  }
+
+  #settle(job: Job, text: string): void {
+    job.settled = text;
+    job.backoff.reset();
+    job.notBefore = 0;
+    this.#failing.delete(job.key);
+  }
+}
