@@ -82,7 +82,10 @@ export class PrivateApt {
       // apt's own download user cannot enter a person's cache folder; without this it warns and does the same.
       ['APT::Sandbox::User', ''],
     ];
-    await writeFile(at('apt.conf'), networkSettings(machine.stdout) + settings.map(([k, v]) => `${k} "${v}";\n`).join(''));
+    await writeFile(
+      at('apt.conf'),
+      networkSettings(machine.stdout) + settings.map(([k, v]) => `${k} "${v}";\n`).join(''),
+    );
     await writeFile(at('state/status'), '');
     await writeFile(at('sources.list'), sourcesList(mirror, keyring));
     await writeFile(

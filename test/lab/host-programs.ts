@@ -11,10 +11,14 @@ export async function needPrograms(programs: readonly HostProgram[], why: string
   if (missing.length === 0) return;
   const packages = [...new Set(missing.map((wanted) => wanted.package))];
   const names = missing.map((wanted) => wanted.program).join(', ');
-  const missingError = (hint: string): LabError => new LabError(`${why} needs programs that are not here: ${names}`, hint);
+  const missingError = (hint: string): LabError =>
+    new LabError(`${why} needs programs that are not here: ${names}`, hint);
   if (!(await hasProgram('apt-get')))
-    throw missingError(`On Debian or Ubuntu they are in: ${packages.join(' ')}. This machine has no apt-get; install them its own way.`);
-  if (userInfo().uid !== 0) throw missingError(`Run: sudo apt-get install --no-install-recommends ${packages.join(' ')}`);
+    throw missingError(
+      `On Debian or Ubuntu they are in: ${packages.join(' ')}. This machine has no apt-get; install them its own way.`,
+    );
+  if (userInfo().uid !== 0)
+    throw missingError(`Run: sudo apt-get install --no-install-recommends ${packages.join(' ')}`);
   progress.step(`installing ${packages.join(', ')} (apt-get; ${why} needs them)`);
   const env = { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' };
   const install = ['-q', '-o', 'DPkg::Lock::Timeout=300', 'install', '--yes', '--no-install-recommends', ...packages];

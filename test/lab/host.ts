@@ -6,6 +6,7 @@ import type { LabOptions } from './args.ts';
 import { LabError } from './errors.ts';
 import { projectFolder, withJob } from './job.ts';
 import { hasProgram, lastLines, run } from './run.ts';
+import { supervise } from './supervise.ts';
 
 /** Whether an id map of /proc is that of the initial user namespace. */
 export function isInitialUserNamespace(uidMap: string): boolean {
@@ -16,8 +17,10 @@ export function isInitialUserNamespace(uidMap: string): boolean {
 export async function whyNotHost(): Promise<string | undefined> {
   if (process.getuid?.() !== 0) return 'you are not root';
   // Elsewhere a link can be made, but the driver refuses every further request.
-  if (!isInitialUserNamespace(await readFile('/proc/self/uid_map', 'utf8'))) return 'this is not the initial user namespace';
-  for (const program of ['unshare', 'ip']) if (!(await hasProgram(program))) return `the program '${program}' is missing`;
+  if (!isInitialUserNamespace(await readFile('/proc/self/uid_map', 'utf8')))
+    return 'this is not the initial user namespace';
+  for (const program of ['unshare', 'ip'])
+    if (!(await hasProgram(program))) return `the program '${program}' is missing`;
   // Making a device in a network namespace that ends with the command loads the module, too.
   const probe = await run('unshare', ['--net', 'ip', 'link', 'add', 'ovpnprobe', 'type', 'ovpn']);
   return probe.code === 0 ? undefined : `making an ovpn device fails: ${lastLines(probe.stderr, 1)}`;
@@ -27,29 +30,21 @@ export async function whyNotHost(): Promise<string | undefined> {
 export async function runOnHost(options: LabOptions): Promise<number> {
   const reason = await whyNotHost();
   if (reason !== undefined)
-    throw new LabError(`the host's own kernel cannot be used: ${reason}`, 'It takes root and Linux 6.16 or newer with the ovpn driver. Use --kernel uml.');
+    throw new LabError(
+      `the host's own kernel cannot be used: ${reason}`,
+      'It takes root and Linux 6.16 or newer with the ovpn driver. Use --kernel uml.',
+    );
   return withJob('host', options, async (job) => {
     const namespaces = ['--mount', '--net', '--uts', '--ipc', '--cgroup', '--pid', '--fork', '--kill-child=KILL'];
-    const child = spawn('unshare', [...namespaces, 'sh', join(job.control, 'init-host.sh'), job.control, projectFolder], {
-      stdio: ['ignore', 'inherit', 'inherit'],
-      detached: true,
-    });
-    let ending: number | undefined;
-    const kill = (code: number): void => {
-      ending ??= code;
-      child.kill('SIGKILL');
-    };
-    const timer = options.timeout === undefined ? undefined : setTimeout(() => kill(124), options.timeout * 1000);
-    const onInterrupt = (): void => kill(130);
-    const onTerminate = (): void => kill(143);
-    process.on('SIGINT', onInterrupt).on('SIGTERM', onTerminate);
-    try {
-      const [code] = (await once(child, 'exit')) as [number | null];
-      if (ending === 124) process.stderr.write(`lab: the command took longer than ${options.timeout ?? 0} s and was killed\n`);
-      return ending ?? code ?? 125;
-    } finally {
-      clearTimeout(timer);
-      process.off('SIGINT', onInterrupt).off('SIGTERM', onTerminate);
-    }
+    const child = spawn(
+      'unshare',
+      [...namespaces, 'sh', join(job.control, 'init-host.sh'), job.control, projectFolder],
+      {
+        stdio: ['ignore', 'inherit', 'inherit'],
+        detached: true,
+      },
+    );
+    const ended = once(child, 'exit') as Promise<[number | null]>;
+    return (await supervise(child, options.timeout)) ?? (await ended)[0] ?? 125;
   });
 }

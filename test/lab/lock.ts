@@ -30,7 +30,9 @@ export async function withLock<T>(cache: string, progress: Progress, work: () =>
         ),
       );
       holder.once('exit', (code) =>
-        reject(new LabError(`cannot lock ${file} (flock ended with code ${code ?? 'none'})`, 'Is the folder writable?')),
+        reject(
+          new LabError(`cannot lock ${file} (flock ended with code ${code ?? 'none'})`, 'Is the folder writable?'),
+        ),
       );
     });
     clearTimeout(waiting);

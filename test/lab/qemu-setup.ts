@@ -28,14 +28,19 @@ export async function findVirtiofsd(): Promise<string | undefined> {
 /** Whether the QEMU kind can run at once. */
 export async function hasQemu(cache: string): Promise<boolean> {
   return (
-    (await exists(qemuFolder(cache))) && (await hasProgram('qemu-system-x86_64')) && (await findVirtiofsd()) !== undefined
+    (await exists(qemuFolder(cache))) &&
+    (await hasProgram('qemu-system-x86_64')) &&
+    (await findVirtiofsd()) !== undefined
   );
 }
 
 /** Fetches the stock kernel and QEMU if they are not there. */
 export async function setUpQemu(cache: string, progress: Progress): Promise<void> {
   if (process.arch !== 'x64')
-    throw new LabError(`the QEMU lab is for x86-64 only, and this is ${process.arch}`, 'Use --kernel host on a kernel with ovpn.');
+    throw new LabError(
+      `the QEMU lab is for x86-64 only, and this is ${process.arch}`,
+      'Use --kernel host on a kernel with ovpn.',
+    );
   await needPrograms([...unpackPrograms, ...qemuPrograms], 'the QEMU lab', progress);
   if ((await findVirtiofsd()) === undefined)
     await needPrograms([{ program: 'virtiofsd', package: 'virtiofsd' }], 'the QEMU lab', progress);
@@ -69,6 +74,9 @@ export async function setUpQemu(cache: string, progress: Progress): Promise<void
       if (name !== 'lib') await rm(join(root, 'usr', name), { recursive: true });
     // modprobe finds nothing without the dependency list; better to notice now.
     if (!(await readFile(join(modules, version, 'modules.dep'), 'utf8')).includes('ovpn'))
-      throw new LabError(`the stock kernel ${release} has no ovpn module`, 'Report this: the package list of test/lab is out of date.');
+      throw new LabError(
+        `the stock kernel ${release} has no ovpn module`,
+        'Report this: the package list of test/lab is out of date.',
+      );
   });
 }

@@ -15,7 +15,8 @@ const defaultMemory = 3072;
 /** Runs a job on Debian's stock kernel in QEMU. */
 export async function runInQemu(cache: string, options: LabOptions): Promise<number> {
   const virtiofsd = await findVirtiofsd();
-  if (virtiofsd === undefined) throw new LabError('virtiofsd is not on this machine', 'Run: npm run lab:setup -- --kernel qemu');
+  if (virtiofsd === undefined)
+    throw new LabError('virtiofsd is not on this machine', 'Run: npm run lab:setup -- --kernel qemu');
   const kernel = join(qemuFolder(cache), 'vmlinuz');
   const kvm = await kvmWorks(cache, kernel);
   // Emulated CPUs take turns in one thread: in threads of their own, one of them now and then runs a stale

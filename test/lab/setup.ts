@@ -24,7 +24,8 @@ export async function setUp(kinds: readonly ('uml' | 'qemu')[], cache: string, p
     // Under the lock nobody else is at work: what lies here was left by a run that was cut off.
     const temporaries = join(cache, 'tmp');
     if (await exists(temporaries))
-      for (const name of await readdir(temporaries)) await rm(join(temporaries, name), { recursive: true, force: true });
+      for (const name of await readdir(temporaries))
+        await rm(join(temporaries, name), { recursive: true, force: true });
     await setUpTools(cache, progress);
     if (missing.includes('qemu')) await setUpQemu(cache, progress);
     if (missing.includes('uml')) await setUpUml(cache, progress);

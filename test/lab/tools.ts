@@ -10,7 +10,14 @@ import { must } from './run.ts';
 /** Changes when the way the tools are unpacked changes. */
 const layout = '1';
 /** Parts of packages that no program in the lab reads. */
-const dropped = ['usr/share/doc', 'usr/share/man', 'usr/share/locale', 'usr/share/info', 'usr/share/lintian', 'usr/share/bug'];
+const dropped = [
+  'usr/share/doc',
+  'usr/share/man',
+  'usr/share/locale',
+  'usr/share/info',
+  'usr/share/lintian',
+  'usr/share/bug',
+];
 
 /** The folder of unpacked newer programs and libraries that is laid over the host's root in the guests. */
 export function toolsFolder(cache: string): string {

@@ -57,7 +57,10 @@ export async function runInUml(cache: string, options: LabOptions): Promise<numb
 /** `name=value` as the kernel's command line takes it. */
 export function kernelArgument(name: string, value: string): string {
   if (/["\\\n]/.test(value))
-    throw new LabError(`the path ${JSON.stringify(value)} cannot be passed to a kernel`, 'Use a path without quotes and backslashes.');
+    throw new LabError(
+      `the path ${JSON.stringify(value)} cannot be passed to a kernel`,
+      'Use a path without quotes and backslashes.',
+    );
   return /\s/.test(value) ? `${name}="${value}"` : `${name}=${value}`;
 }
 

@@ -58,7 +58,8 @@ export async function withShares<T>(
 async function serve(virtiofsd: string, args: readonly string[], socket: string): Promise<ChildProcess> {
   const server = spawn(virtiofsd, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
-  for (const stream of [server.stdout, server.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  for (const stream of [server.stdout, server.stderr])
+    stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
   let ended: Error | undefined;
   server.on('error', (error) => (ended = error));
   for (let waited = 0; waited < 5000 && ended === undefined && server.exitCode === null; waited += 10) {
