@@ -1,0 +1,98 @@
+import type { Condition } from './condition.ts';
+
+/** The types of conditions that this version sets. */
+export const conditionTypes = {
+  /** The object is in force as specified. */
+  Ready: 'Ready',
+  /** The object is valid by itself and among the others. */
+  Accepted: 'Accepted',
+  /** The kernel holds what the object asks for. */
+  Programmed: 'Programmed',
+  /** The objects that it refers to exist and can be used. */
+  ResolvedRefs: 'ResolvedRefs',
+} as const;
+export type ConditionType = keyof typeof conditionTypes;
+
+/** The reasons of conditions. They are part of the API: never change one's meaning. */
+export const conditionReasons = {
+  Ready: 'Ready',
+  Accepted: 'Accepted',
+  Programmed: 'Programmed',
+  ResolvedRefs: 'ResolvedRefs',
+  Pending: 'Pending',
+  Invalid: 'Invalid',
+  Conflict: 'Conflict',
+  NotAllowed: 'NotAllowed',
+  NetworkNotFound: 'NetworkNotFound',
+  KeyNotFound: 'KeyNotFound',
+  SecretNotFound: 'SecretNotFound',
+  KeyInvalid: 'KeyInvalid',
+  KeySpent: 'KeySpent',
+  Suspended: 'Suspended',
+  PeerLost: 'PeerLost',
+  KernelRefused: 'KernelRefused',
+  NodesNotReady: 'NodesNotReady',
+  NoNodes: 'NoNodes',
+} as const;
+export type ConditionReason = keyof typeof conditionReasons;
+
+/** Where the time comes from: `Date.now` outside tests. */
+export type Clock = () => number;
+
+/** What is to be said; the rest of the condition follows from what was said before. */
+export interface ConditionUpdate {
+  readonly type: ConditionType;
+  readonly status: Condition['status'];
+  readonly reason: ConditionReason;
+  readonly message: string;
+}
+
+/** The most that the API server takes as a message. */
+const maxMessage = 32768;
+
+/**
+ * The conditions with one of them set. lastTransitionTime moves only when the status does, and a list in
+ * which nothing changes is handed back as it is, so that a settled object is not written again.
+ */
+export function setCondition(
+  conditions: readonly Condition[],
+  update: ConditionUpdate,
+  observedGeneration: number | undefined,
+  clock: Clock,
+): readonly Condition[] {
+  const old = conditions.find(({ type }) => type === update.type);
+  const message = update.message.length > maxMessage ? `${update.message.slice(0, maxMessage - 1)}…` : update.message;
+  const next: Condition = {
+    type: update.type,
+    status: update.status,
+    ...(observedGeneration === undefined ? {} : { observedGeneration }),
+    lastTransitionTime: old?.status === update.status ? old.lastTransitionTime : timestampOf(clock()),
+    reason: update.reason,
+    message,
+  };
+  if (old === undefined) return [...conditions, next].sort((one, other) => (one.type < other.type ? -1 : 1));
+  const same =
+    old.status === next.status &&
+    old.reason === next.reason &&
+    old.message === next.message &&
+    old.observedGeneration === next.observedGeneration;
+  return same ? conditions : conditions.map((condition) => (condition === old ? next : condition));
+}
+
+/** The condition of a type. */
+export function findCondition(
+  conditions: readonly Condition[] | undefined,
+  type: ConditionType,
+): Condition | undefined {
+  return conditions?.find((condition) => condition.type === type);
+}
+
+/** Whether the condition of a type is there and holds. */
+export function isTrue(conditions: readonly Condition[] | undefined, type: ConditionType): boolean {
+  return findCondition(conditions, type)?.status === 'True';
+}
+
+/** A time as Kubernetes writes it: whole seconds in UTC. */
+export function timestampOf(milliseconds: number): string {
+  return new Date(milliseconds).toISOString().replace(/\.\d+Z$/, 'Z');
+}

@@ -1,0 +1,96 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
+import { crdFileName, crdYaml, customResourceDefinition } from './crd.ts';
+import { definitions } from './definitions.ts';
+
+const folder = new URL('../../../crds/', import.meta.url);
+
+interface Schema {
+  [keyword: string]: unknown;
+  type?: string;
+  description?: string;
+  default?: unknown;
+  properties?: Record<string, Schema>;
+  items?: Schema;
+  additionalProperties?: Schema;
+  required?: string[];
+}
+
+/** Every schema inside one, with its path and whether a CEL rule can see it. */
+function* schemas(schema: Schema, path: string, seen = false): Generator<[string, Schema, boolean]> {
+  const visible = seen || schema['x-kubernetes-validations'] !== undefined;
+  yield [path, schema, visible];
+  for (const [name, property] of Object.entries(schema.properties ?? {}))
+    yield* schemas(property, `${path}.${name}`, visible);
+  if (schema.items !== undefined) yield* schemas(schema.items, `${path}[]`, visible);
+  if (schema.additionalProperties !== undefined) yield* schemas(schema.additionalProperties, `${path}{}`, visible);
+}
+
+test('crds/ holds just what the schemas generate (else run: npm run generate)', () => {
+  expect(
+    readdirSync(folder)
+      .filter((file) => file.endsWith('.yaml'))
+      .sort(),
+  ).toEqual(definitions.map(crdFileName).sort());
+  for (const definition of definitions) {
+    expect(readFileSync(new URL(crdFileName(definition), folder), 'utf8')).toBe(crdYaml(definition));
+  }
+});
+
+describe.each(definitions.map((definition) => [definition.kind, definition] as const))(
+  'the CRD of %s',
+  (_, definition) => {
+    const crd = parse(JSON.stringify(customResourceDefinition(definition))) as {
+      spec: {
+        versions: [
+          { schema: { openAPIV3Schema: Schema }; additionalPrinterColumns: { name: string; jsonPath: string }[] },
+        ];
+      };
+    };
+    const [version] = crd.spec.versions;
+    const all = [...schemas(version.schema.openAPIV3Schema, '')];
+    const allowed =
+      /^(type|description|default|enum|format|properties|required|items|additionalProperties|minimum|maximum|minLength|maxLength|minItems|maxItems|maxProperties|pattern|x-kubernetes-(validations|list-type|list-map-keys))$/;
+
+    test.each(all)('%s is structural', (path, schema) => {
+      expect(Object.keys(schema).filter((keyword) => !allowed.test(keyword))).toEqual([]);
+      expect(typeof schema.type).toBe('string');
+      expect(schema.properties !== undefined && schema.additionalProperties !== undefined).toBe(false);
+      // A map of labels describes itself; apiVersion, kind and metadata are described by the API server.
+      if (!/^(\.(apiVersion|kind|metadata)|.*\{\})$/.test(path)) expect(schema.description).toMatch(/\.$/);
+      for (const name of schema.required ?? []) expect(schema.properties?.[name]?.default).toBeUndefined();
+    });
+
+    test.each(all)('%s: rules, lists and bounds', (path, schema, visible) => {
+      for (const rule of (schema['x-kubernetes-validations'] ?? []) as { rule?: string; message?: string }[]) {
+        expect(rule.rule).toBeTruthy();
+        expect(rule.message).toBeTruthy();
+        expect(rule.message).not.toContain('\n');
+      }
+      if (schema.type === 'array') {
+        expect(schema['maxItems']).toBeGreaterThan(0);
+        expect(schema['x-kubernetes-list-type']).toMatch(/^(set|map|atomic)$/);
+      }
+      if (schema['x-kubernetes-list-type'] === 'map') {
+        for (const key of schema['x-kubernetes-list-map-keys'] as string[]) {
+          expect(
+            schema.items?.required?.includes(key) === true || schema.items?.properties?.[key]?.default !== undefined,
+          ).toBe(true);
+        }
+      }
+      if (schema.type === 'string' && visible && /^\.spec/.test(path) && schema['enum'] === undefined) {
+        expect(schema['maxLength']).toBeGreaterThan(0);
+      }
+      if (schema.additionalProperties !== undefined) expect(schema['maxProperties']).toBeGreaterThan(0);
+    });
+
+    test('its columns show fields that exist', () => {
+      const paths = new Set(all.map(([path]) => path));
+      for (const { jsonPath } of version.additionalPrinterColumns) {
+        const path = jsonPath.replace(/\[.*?\]/g, '[]');
+        expect([...paths, '.metadata.creationTimestamp']).toContain(path);
+      }
+    });
+  },
+);
