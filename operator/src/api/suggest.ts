@@ -1,4 +1,4 @@
-/** ` Did you mean "x"?` for the most similar candidate, or nothing when none is close. */
+/** `; did you mean "x"?` for the most similar candidate, or nothing when none is close. */
 export function didYouMean(written: string, candidates: Iterable<string>): string {
   const near = nearest(written, candidates);
   return near === undefined ? '' : `; did you mean "${near}"?`;
@@ -16,15 +16,27 @@ export function nearest(written: string, candidates: Iterable<string>): string |
   return best?.candidate;
 }
 
-/** Insertions, deletions and replacements of single letters that turn one word into the other (Levenshtein). */
+/**
+ * Insertions, deletions and replacements of single letters, and swaps of neighbours, that turn one word
+ * into the other (optimal string alignment).
+ */
 function editDistance(one: string, other: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: other.length + 1 }, (_, index) => index);
   for (let i = 0; i < one.length; i++) {
     const next = [i + 1];
     for (let j = 0; j < other.length; j++) {
-      next.push(Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, (row[j] ?? 0) + (one[i] === other[j] ? 0 : 1)));
+      const swapped = i > 0 && j > 0 && one[i] === other[j - 1] && one[i - 1] === other[j];
+      next.push(
+        Math.min(
+          (row[j + 1] ?? 0) + 1,
+          (next[j] ?? 0) + 1,
+          (row[j] ?? 0) + (one[i] === other[j] ? 0 : 1),
+          swapped ? (before[j - 1] ?? 0) + 1 : Infinity,
+        ),
+      );
     }
-    row = next;
+    [before, row] = [row, next];
   }
   return row[other.length] ?? 0;
 }
