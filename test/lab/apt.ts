@@ -66,7 +66,13 @@ export class PrivateApt {
 
   async #configure(mirror: string, keyring: string): Promise<void> {
     const at = (...parts: string[]): string => join(this.#folder, ...parts);
-    for (const folder of ['state/lists/partial', 'cache/archives/partial', 'etc/preferences.d', 'etc/trusted.gpg.d'])
+    for (const folder of [
+      'state/lists/partial',
+      'cache/archives/partial',
+      'etc/preferences.d',
+      'etc/apt.conf.d',
+      'etc/trusted.gpg.d',
+    ])
       await mkdir(at(folder), { recursive: true });
     const machine = await run('apt-config', ['dump']);
     const settings: [string, string][] = [

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { LabError } from './errors.ts';
 import { guestExitCode } from './job.ts';
 import type { Job } from './job.ts';
-import { hasProgram, lastLines } from './run.ts';
+import { lastLines, tied } from './run.ts';
 import { supervise } from './supervise.ts';
 
 /** How much of the guest's console is kept for an error report. */
@@ -23,9 +23,7 @@ export async function runGuest(
   env: Readonly<Record<string, string>>,
   job: Job,
 ): Promise<number> {
-  // Should this process be killed outright, the guest goes with it.
-  const tied = (await hasProgram('setpriv')) ? ['setpriv', '--pdeathsig', 'KILL', '--', program] : [program];
-  const child = spawn(tied[0] ?? program, [...tied.slice(1), ...args], {
+  const child = spawn(...tied(program, args, 'KILL'), {
     // A process group of its own: killed as a whole, and not by the terminal's Ctrl-C behind our back.
     detached: true,
     env: { ...process.env, ...env },

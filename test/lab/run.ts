@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { LabError, codeOf } from './errors.ts';
 
 /** What a finished program left. */
@@ -17,10 +18,21 @@ export interface RunOptions {
   timeout?: number;
 }
 
+const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
+
+/**
+ * A command line for a program that dies with this process, even when this process is killed outright.
+ * (Without setpriv on the machine, the program as it is.)
+ */
+export function tied(program: string, args: readonly string[], signal: 'KILL' | 'TERM'): [string, string[]] {
+  return setpriv === undefined ? [program, [...args]] : [setpriv, ['--pdeathsig', signal, '--', program, ...args]];
+}
+
 /** Runs a program to its end and returns its exit code and output; fails only if it cannot be started. */
 export function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, {
+    // What a setup that was killed leaves running would be in the way of the next one.
+    const child = spawn(...tied(program, args, 'TERM'), {
       cwd: options.cwd,
       env: { ...process.env, ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],

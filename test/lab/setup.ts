@@ -25,7 +25,7 @@ export async function setUp(kinds: readonly ('uml' | 'qemu')[], cache: string, p
     const temporaries = join(cache, 'tmp');
     if (await exists(temporaries))
       for (const name of await readdir(temporaries))
-        await rm(join(temporaries, name), { recursive: true, force: true });
+        await rm(join(temporaries, name), { recursive: true, force: true, maxRetries: 5 });
     await setUpTools(cache, progress);
     if (missing.includes('qemu')) await setUpQemu(cache, progress);
     if (missing.includes('uml')) await setUpUml(cache, progress);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { exists } from './cache.ts';
 import { LabError } from './errors.ts';
-import { lastLines, run } from './run.ts';
+import { lastLines, run, tied } from './run.ts';
 
 /** A host folder that a guest can mount by its tag. */
 export interface Share {
@@ -56,7 +56,7 @@ export async function withShares<T>(
 }
 
 async function serve(virtiofsd: string, args: readonly string[], socket: string): Promise<ChildProcess> {
-  const server = spawn(virtiofsd, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const server = spawn(...tied(virtiofsd, args, 'KILL'), { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [server.stdout, server.stderr])
     stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
