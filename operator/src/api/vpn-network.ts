@@ -43,7 +43,7 @@ const pools = withRules(
   ),
   [
     {
-      cel: 'self.peers.all(a, self.pods.all(b, !isCIDR(a) || !isCIDR(b) || !(cidr(a).containsCIDR(b) || cidr(b).containsCIDR(a))))',
+      cel: 'self.peers.all(a, self.pods.all(b, !isCIDR(a) || !isCIDR(b) || !(cidr(a).containsIP(cidr(b).ip()) || cidr(b).containsIP(cidr(a).ip()))))',
       message: 'must not share addresses between peers and pods; choose ranges that do not overlap',
       offenders: (self) =>
         cidrs(self.pods).flatMap(([pod, index]) =>
@@ -208,7 +208,8 @@ export const vpnNetworkSpec = withRules(networkFields, [
     },
   },
   {
-    cel: 'self.nodes.all(n, n.podBlocks.all(b, !isCIDR(b) || self.pools.pods.exists(p, isCIDR(p) && cidr(p).containsCIDR(b))))',
+    // Not by containsCIDR, which is wrong in Kubernetes 1.31.
+    cel: 'self.nodes.all(n, n.podBlocks.all(b, !isCIDR(b) || self.pools.pods.exists(p, isCIDR(p) && cidr(p).containsIP(cidr(b).ip()) && cidr(p).prefixLength() <= cidr(b).prefixLength())))',
     message: 'nodes must have their podBlocks inside pools.pods; choose a range of the pool or extend it',
     offenders: (self) => {
       const pods = cidrs(self.pools.pods);
