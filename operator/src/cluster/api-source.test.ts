@@ -289,12 +289,27 @@ describe('ApiSource writes status', () => {
     ]);
   });
 
-  test('back to what it was while a write is in flight ends with what it was', async () => {
+  test('not again when it is back to what is in flight', async () => {
     const { source, peer } = await synced();
     source.publishStatus(peer(), { peerID: 1 });
     source.publishStatus(peer(), { peerID: 2 });
     source.publishStatus(peer(), { peerID: 1 });
+    await until('the write', () => server.writes().length === 1);
     await pause(50);
+    expect(server.writes().map(({ body }) => (JSON.parse(body) as { status: unknown }).status)).toEqual([
+      { peerID: 1 },
+    ]);
+  });
+
+  test('again what was written before, after a write whose outcome is not known', async () => {
+    const { source, peer, counters, wait } = await synced();
+    source.publishStatus(peer(), { peerID: 1 });
+    await until('the first write', () => counters.value('status_writes', { result: 'written' }) === 1);
+    server.script(p1Status, (response) => response.destroy());
+    source.publishStatus(peer(), { peerID: 2 });
+    await until('the failure', () => counters.value('status_writes', { result: 'failed' }) === 1);
+    source.publishStatus(peer(), { peerID: 1 });
+    await wait('the write', () => counters.value('status_writes', { result: 'written' }) === 2);
     expect((JSON.parse(server.writes().at(-1)?.body ?? '') as { status: unknown }).status).toEqual({ peerID: 1 });
   });
 

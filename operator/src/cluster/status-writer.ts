@@ -32,7 +32,7 @@ interface Job {
   readonly path: string;
   readonly backoff: Backoff;
   wanted: string;
-  /** The last text that the server took, or refused for good: not sent again. */
+  /** The last text that the server took, or refused for good: not sent again. Undefined when not known. */
   settled: string | undefined;
   inFlight: boolean;
   notBefore: number;
@@ -145,18 +145,21 @@ export class StatusWriter {
   #send(job: Job): void {
     const text = job.wanted;
     job.inFlight = true;
-    const sending = this.#apply(job, text).then((again) => {
+    const sending = this.#apply(job, text).then(() => {
       job.inFlight = false;
       this.#sending.delete(sending);
       // A job that was forgotten meanwhile is no longer the one in the map.
-      if (this.#jobs.get(job.key) === job && (again || job.wanted !== job.settled)) this.#queue.add(job.key);
+      if (this.#jobs.get(job.key) === job) {
+        if (job.wanted === job.settled) this.#queue.delete(job.key);
+        else this.#queue.add(job.key);
+      }
       this.#pump();
     });
     this.#sending.add(sending);
   }
 
-  /** One request. True when it has to be made again. Never rejects. */
-  async #apply(job: Job, text: string): Promise<boolean> {
+  /** One request; afterwards `settled` says whether it has to be made again. Never rejects. */
+  async #apply(job: Job, text: string): Promise<void> {
     const { client, fieldManager, log, counters, clock } = this.#options;
     try {
       await client.json({
@@ -170,29 +173,29 @@ export class StatusWriter {
       });
       this.#settle(job, text);
       counters.increment('status_writes', { result: 'written' });
-      return false;
     } catch (error) {
-      if (this.#stop.signal.aborted) return false;
+      if (this.#stop.signal.aborted) return;
       const fields = { event: 'status.failed', object: job.key, error: describe(error) };
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 404) {
         this.#settle(job, text);
         counters.increment('status_writes', { result: 'gone' });
         log.debug(fields, 'the object of a status is gone');
-        return false;
+        return;
       }
       if (status === 400 || status === 405 || status === 415 || status === 422) {
         this.#settle(job, text);
         counters.increment('status_writes', { result: 'refused' });
         log.error(fields, 'the API server refuses a status for good');
-        return false;
+        return;
       }
+      // A request without an answer may have been carried out: what the server holds is not known.
+      job.settled = undefined;
       const delayMs = job.backoff.next(error instanceof ApiError ? error.retryAfterMs : 0);
       job.notBefore = clock.now() + delayMs;
       if (this.#jobs.get(job.key) === job) this.#failing.set(job.key, `status of ${job.key}: ${describe(error)}`);
       counters.increment('status_writes', { result: 'failed' });
       log.warn({ ...fields, delayMs: Math.round(delayMs) }, 'a status could not be written and is tried again');
-      return true;
     }
   }
 
