@@ -106,7 +106,9 @@ export function cidr(description: string) {
         offenders: (self) => (parseCidr(self) === undefined ? [''] : []),
       },
       {
-        cel: '!isCIDR(self) || cidr(self) == cidr(self).masked()',
+        // The address as a range of its own must hold the first address of the range: Kubernetes 1.31 counts a plain
+        // comparison of ranges as unbounded.
+        cel: "!isCIDR(self) || cidr(self.split('/')[0] + (cidr(self).ip().family() == 4 ? '/32' : '/128')).containsIP(cidr(self).masked().ip())",
         message: 'has bits set behind the prefix; write the first address of the range',
         explain: (self) =>
           `has bits set behind the prefix; write the first address of the range: ${parseCidr(String(self))?.text ?? ''}`,
