@@ -30,7 +30,11 @@ async function chooseKernel(options: LabOptions, cache: string): Promise<KernelK
       );
     }
   }
-  await setUp(['qemu'], cache, progress);
+  if (!(await isSetUp('qemu', cache))) {
+    progress.step(`preparing QEMU in ${cache}, once (about a minute)`);
+    if (automatic) progress.detail('jobs start and run faster on user-mode Linux: npm run lab:setup builds it');
+    await setUp(['qemu'], cache, progress);
+  }
   return 'qemu';
 }
 

@@ -5,7 +5,7 @@ import { PrivateApt } from './apt.ts';
 import { cacheKey, exists, needSpace, publish } from './cache.ts';
 import { LabError } from './errors.ts';
 import { needPrograms } from './host-programs.ts';
-import { missingOptions } from './kconfig.ts';
+import { missingOptions, parseConfig } from './kconfig.ts';
 import { umlPrograms, umlSource, unpackPrograms } from './packages.ts';
 import type { Progress } from './progress.ts';
 import { lastLines, must, run } from './run.ts';
@@ -21,8 +21,9 @@ export const umlBuildTime = 'about 11 CPU minutes, so 6 minutes on 2 cores';
 
 /** The folder of the cached user-mode Linux kernel. */
 export async function umlFolder(cache: string): Promise<string> {
-  const fragment = await readFile(fragmentFile, 'utf8');
-  return join(cache, `uml-${cacheKey({ source: umlSource.package, fragment, arch: process.arch })}`);
+  // The options count, not the comments between them.
+  const options = JSON.stringify([...parseConfig(await readFile(fragmentFile, 'utf8'))].sort());
+  return join(cache, `uml-${cacheKey({ source: umlSource.package, options, arch: process.arch })}`);
 }
 
 /** Whether the user-mode Linux kernel is built. */
