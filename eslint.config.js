@@ -12,7 +12,7 @@ const mayImport = {
   telemetry: [],
   cluster: ['api', 'telemetry'],
   controller: ['api', 'cluster', 'openvpn', 'kernel', 'telemetry'],
-  agent: ['api', 'cluster', 'openvpn', 'kernel', 'telemetry'],
+  agent: ['api', 'cluster', 'openvpn', 'kernel', 'holder', 'telemetry'],
   holder: ['kernel', 'telemetry'],
   cli: ['api', 'cluster', 'openvpn', 'kernel', 'telemetry', 'agent', 'controller', 'holder'],
 };

@@ -115,6 +115,17 @@ export function setsockoptInt(fd: number, level: number, option: number, value: 
   check('setsockopt', native.setsockopt(fd, level, option, data, 4), `level ${level} option ${option}`);
 }
 
+/** Bounds every blocking send and receive on the socket (SO_SNDTIMEO, SO_RCVTIMEO); they fail with EAGAIN then. */
+export function setsockoptTimeout(fd: number, timeoutMs: number): void {
+  // struct timeval of 64-bit machines.
+  const value = Buffer.alloc(16);
+  value.writeBigInt64LE(BigInt(Math.floor(timeoutMs / 1000)), 0);
+  value.writeBigInt64LE(BigInt((timeoutMs % 1000) * 1000), 8);
+  for (const option of [SO_RCVTIMEO, SO_SNDTIMEO]) {
+    check('setsockopt', native.setsockopt(fd, SOL_SOCKET, option, value, value.length), `timeout`);
+  }
+}
+
 export function send(fd: number, data: Uint8Array, flags: number): number {
   return check('send', native.send(fd, data, data.length, flags));
 }
@@ -248,6 +259,8 @@ export const SOL_SOCKET = 1;
 export const SO_ERROR = 4;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 export const SCM_RIGHTS = 1;

@@ -1,5 +1,6 @@
 import { closeSync, constants, mkdirSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isNativeError } from 'node:util/types';
 import {
   CLONE_NEWNET,
   MNT_DETACH,
@@ -120,7 +121,7 @@ export function listNamespaces(folder = defaultNetnsFolder): string[] {
   try {
     return readdirSync(folder).filter((name) => isNamespace(join(folder, name), folder));
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (isNativeError(error) && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
   }
 }

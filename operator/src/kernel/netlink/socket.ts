@@ -236,6 +236,25 @@ export class NetlinkSocket {
     } finally {
       writer.reset();
     }
+    try {
+      return this.#readDump(request, sequence, parse);
+    } catch (error) {
+      // The kernel runs one dump per socket and refuses the next with EBUSY while one is half read.
+      this.#discardQueue();
+      throw error;
+    }
+  }
+
+  #discardQueue(): void {
+    try {
+      while (recvNow(this.#fd, this.#receive, MSG_TRUNC) !== undefined);
+    } catch (error) {
+      // The error that brought us here is the one to tell.
+      if (!(error instanceof SystemError)) throw error;
+    }
+  }
+
+  #readDump<T>(request: Request, sequence: number, parse: (message: Message) => T | undefined): T[] | undefined {
     const values: T[] = [];
     let interrupted = false;
     for (;;) {

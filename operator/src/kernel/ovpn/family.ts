@@ -152,6 +152,22 @@ export class OvpnFamily {
     }
   }
 
+  /** Many peers by id, with few system calls; those the device does not have are left out. */
+  getPeers(ifindex: number, ids: readonly number[]): Map<number, Peer> {
+    const peers = new Map<number, Peer>();
+    for (const outcome of this.#socket.getAll(ids.map((id) => this.requests.peerGet(ifindex, id)))) {
+      if (!outcome.ok) {
+        absent(outcome.error);
+        continue;
+      }
+      const reply = outcome.replies[0];
+      if (reply === undefined) continue;
+      const peer = parsePeer(reply.payload.subarray(GENL_HDRLEN));
+      peers.set(peer.id, peer);
+    }
+    return peers;
+  }
+
   /**
    * All peers of a device. The driver resumes a dump by count and marks no change in between, so on a
    * changing table a peer can be missed or come twice: the caller treats this as a hint for one round.

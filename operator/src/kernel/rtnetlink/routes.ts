@@ -101,21 +101,25 @@ export function dumpOurRoutes(socket: NetlinkSocket): Route[] {
 }
 
 function dumpFamily(socket: NetlinkSocket, family: number): Route[] {
-  return socket.dump(
-    {
-      type: rt.MessageType.GETROUTE,
-      describe: () => `list IPv${family === AF_INET6 ? 6 : 4} routes of protocol ${ourProtocol}`,
-      // With strict checking on, the kernel filters by what the header says (net/ipv4/fib_frontend.c, ip_valid_fib_dump_req).
-      write: (writer) =>
-        emit(writer, (out) =>
-          rt.formatRouteMessage(
-            { kind: 'route', data: { family, protocol: ourProtocol }, attrs: { table: TABLE_MAIN } },
-            out,
-          ),
+  const request: Request = {
+    type: rt.MessageType.GETROUTE,
+    describe: () => `list IPv${family === AF_INET6 ? 6 : 4} routes of protocol ${ourProtocol}`,
+    // With strict checking on, the kernel filters by what the header says (net/ipv4/fib_frontend.c, ip_valid_fib_dump_req).
+    write: (writer) =>
+      emit(writer, (out) =>
+        rt.formatRouteMessage(
+          { kind: 'route', data: { family, protocol: ourProtocol }, attrs: { table: TABLE_MAIN } },
+          out,
         ),
-    },
-    parseOurRoute,
-  );
+      ),
+  };
+  try {
+    return socket.dump(request, parseOurRoute);
+  } catch (error) {
+    // A namespace that never had an IPv4 address has no main table yet (net/ipv4/fib_frontend.c, inet_dump_fib).
+    if (error instanceof NetlinkError && error.code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 function parseOurRoute(message: Message): Route | undefined {

@@ -1,0 +1,124 @@
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, OvpnError } from '../errors.ts';
+import type { AttachmentKey, PodIdentity } from './attach-protocol.ts';
+import type { DesiredAttachment } from './desired.ts';
+import { removeDurably, writeDurably } from './durable-file.ts';
+
+/** An attachment as it is kept over restarts. */
+export interface AttachmentRecord extends DesiredAttachment {
+  readonly pod: PodIdentity | undefined;
+}
+
+/**
+ * The pods attached on this node: a file each, on disk before anything is done for the pod, so that a crash
+ * never leaves an address that is used and not written down.
+ */
+export class AttachmentStore {
+  readonly #folder: string;
+  readonly #records = new Map<string, AttachmentRecord>();
+  /** Addresses in use, by network: an address has one owner. */
+  readonly #addresses = new Map<string, Map<string, string>>();
+
+  /**
+   * Reads what is there.
+   *
+   * @param onDamaged is told of files that cannot be read; they are left alone and their addresses are not known
+   */
+  constructor(folder: string, onDamaged: (file: string, reason: string) => void) {
+    this.#folder = folder;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    for (const file of readdirSync(folder)) {
+      if (!file.endsWith('.json')) continue;
+      try {
+        this.#take(parseRecord(JSON.parse(readFileSync(join(folder, file), 'utf8'))));
+      } catch (error) {
+        onDamaged(join(folder, file), describe(error));
+      }
+    }
+  }
+
+  get(key: AttachmentKey): AttachmentRecord | undefined {
+    return this.#records.get(keyText(key));
+  }
+
+  ofNetwork(network: string): AttachmentRecord[] {
+    return [...this.#records.values()].filter((record) => record.network === network);
+  }
+
+  all(): IterableIterator<AttachmentRecord> {
+    return this.#records.values();
+  }
+
+  /** Whether an address of a network is in use. */
+  isTaken(network: string, address: string): boolean {
+    return this.#addresses.get(network)?.has(address) === true;
+  }
+
+  /** @throws OvpnError StateUnusable when the disk refuses */
+  put(record: AttachmentRecord): void {
+    this.#onDisk(() => writeDurably(this.#path(record), `${JSON.stringify(record)}\n`));
+    this.#take(record);
+  }
+
+  /** @throws OvpnError StateUnusable when the disk refuses */
+  remove(key: AttachmentKey): void {
+    const record = this.get(key);
+    if (record === undefined) return;
+    this.#onDisk(() => removeDurably(this.#path(key)));
+    this.#records.delete(keyText(key));
+    for (const address of record.addresses) this.#addresses.get(record.network)?.delete(address);
+  }
+
+  #take(record: AttachmentRecord): void {
+    this.#records.set(keyText(record), record);
+    let taken = this.#addresses.get(record.network);
+    if (taken === undefined) this.#addresses.set(record.network, (taken = new Map()));
+    for (const address of record.addresses) taken.set(address, keyText(record));
+  }
+
+  #path({ containerId, ifname }: AttachmentKey): string {
+    // Both come from outside: nothing in them may lead out of the folder.
+    return join(this.#folder, `${encodeURIComponent(containerId)}@${encodeURIComponent(ifname)}.json`);
+  }
+
+  #onDisk(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      throw new OvpnError('StateUnusable', `cannot record the attachment: ${describe(error)}`, { object: this.#folder }, { cause: error });
+    }
+  }
+}
+
+export function keyText({ containerId, ifname }: AttachmentKey): string {
+  return `${containerId}/${ifname}`;
+}
+
+function parseRecord(value: unknown): AttachmentRecord {
+  if (typeof value !== 'object' || value === null) throw new TypeError('not an attachment');
+  const fields = value as Partial<Record<keyof AttachmentRecord, unknown>>;
+  const text = (name: keyof AttachmentRecord): string => {
+    const field = fields[name];
+    if (typeof field !== 'string' || field === '') throw new TypeError(`attachment without ${name}`);
+    return field;
+  };
+  const { addresses, pod } = fields;
+  if (!Array.isArray(addresses) || addresses.length === 0) throw new TypeError('attachment without addresses');
+  return {
+    containerId: text('containerId'),
+    ifname: text('ifname'),
+    network: text('network'),
+    netns: text('netns'),
+    mac: text('mac'),
+    addresses: addresses.map(String),
+    pod: parsePod(pod),
+  };
+}
+
+function parsePod(value: unknown): PodIdentity | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { namespace, name, uid } = value as Partial<Record<keyof PodIdentity, unknown>>;
+  if (typeof namespace !== 'string' || typeof name !== 'string') return undefined;
+  return typeof uid === 'string' ? { namespace, name, uid } : { namespace, name };
+}

@@ -1,0 +1,220 @@
+import { formatRef, type ObjectRef } from '../api/types.ts';
+import { OvpnError } from '../errors.ts';
+import type { NetlinkError } from '../kernel/netlink/error.ts';
+import type { Request } from '../kernel/netlink/socket.ts';
+import type { Peer } from '../kernel/ovpn/codec.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { DesiredKey, DesiredPeer } from './desired.ts';
+import { emptySlots, type KeyStep, planSlots, type SlotPlan } from './key-slots.ts';
+import type { Installation, Ledger } from './ledger.ts';
+import type { NetworkKernel } from './network-kernel.ts';
+import type { ObservedNetwork } from './observed.ts';
+
+/** How a peer's key fared. */
+export interface KeyResult {
+  readonly problem: OvpnError | undefined;
+}
+
+export interface KeyRound {
+  readonly results: ReadonlyMap<number, KeyResult>;
+  /** Peers whose slots were changed. */
+  readonly touched: readonly number[];
+}
+
+interface PendingStep {
+  readonly peer: DesiredPeer;
+  readonly key: DesiredKey;
+  readonly step: KeyStep;
+  readonly request: Request;
+}
+
+/**
+ * Puts data keys into the kernel's slots, each at most once in its life: what planSlots decides, carried out
+ * with the ledger written before the kernel is told.
+ */
+export class KeyRotation {
+  readonly #network: string;
+  readonly #ledger: Ledger;
+  readonly #clock: () => number;
+  readonly #log: Log;
+  /** When a peer in the middle of a rotation wants its next step. */
+  readonly #due = new Map<number, number>();
+
+  constructor(network: string, ledger: Ledger, clock: () => number, log: Log) {
+    this.#network = network;
+    this.#ledger = ledger;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  get dueAt(): number | undefined {
+    return this.#due.size === 0 ? undefined : Math.min(...this.#due.values());
+  }
+
+  /** Ids of the peers that want their next step now. */
+  due(now: number): number[] {
+    return [...this.#due].filter(([, at]) => at <= now).map(([id]) => id);
+  }
+
+  /** Forgets when steps are due: a whole round finds it out again. */
+  forgetDue(): void {
+    this.#due.clear();
+  }
+
+  /**
+   * Says that a peer is about to be made in the kernel. A key that a crash left reserved for it may have been
+   * in the peer that was there before: from now on it counts as installed.
+   */
+  peerIsNew(peer: DesiredPeer): void {
+    if (peer.key === undefined) return;
+    const entry = this.#ledger.entry(peer.key.keys.fingerprint);
+    if (entry?.state === 'reserved' && this.#isHere(entry, peer)) this.#ledger.confirm([this.#installation(peer, peer.key)]);
+  }
+
+  /** Does what is due now for these peers: one flush of the ledger and few system calls for all of them. */
+  async apply(
+    peers: readonly DesiredPeer[],
+    deviceIndex: number,
+    observed: ObservedNetwork,
+    kernel: NetworkKernel,
+  ): Promise<KeyRound> {
+    const results = new Map<number, KeyResult>();
+    const steps: PendingStep[] = [];
+    for (const peer of peers) {
+      const { key } = peer;
+      const inKernel = observed.peers.get(peer.id);
+      this.#due.delete(peer.id);
+      if (key === undefined || inKernel === undefined) continue;
+      this.#releaseUnused(peer, key, inKernel, observed);
+      const decision = this.#decide(peer, key, observed);
+      if (decision instanceof OvpnError) {
+        results.set(peer.id, { problem: decision });
+        continue;
+      }
+      if (decision.adopt) this.#ledger.confirm([this.#installation(peer, key)]);
+      if (decision.dueAt !== undefined) this.#due.set(peer.id, decision.dueAt);
+      for (const step of decision.steps) {
+        steps.push({ peer, key, step, request: this.#request(kernel, deviceIndex, peer, key, step) });
+      }
+    }
+    if (steps.length === 0) return { results, touched: [] };
+    const installs = steps.filter(({ step }) => step.step === 'install');
+    this.#ledger.reserve(installs.map(({ peer, key }) => this.#installation(peer, key)));
+    const outcomes = await kernel.changeOvpn(steps.map(({ request }) => request));
+    const confirmed: Installation[] = [];
+    steps.forEach((pending, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === false) results.set(pending.peer.id, { problem: this.#refused(pending, outcome.error) });
+      else confirmed.push(...this.#done(pending));
+    });
+    this.#ledger.confirm(confirmed);
+    return { results, touched: [...new Set(steps.map(({ peer }) => peer.id))] };
+  }
+
+  #decide(peer: DesiredPeer, key: DesiredKey, observed: ObservedNetwork): SlotPlan | OvpnError {
+    const { fingerprint } = key.keys;
+    const entry = this.#ledger.entry(fingerprint);
+    if (entry !== undefined && !this.#isHere(entry, peer)) {
+      return spent(key, `it was installed for peer id ${entry.peerId} of VpnNetwork ${entry.network}`);
+    }
+    const last = this.#ledger.lastAt(this.#network, peer.id, key.keyId);
+    const plan = planSlots({
+      wanted: { keyId: key.keyId, cipher: key.cipher, transitionMs: key.transitionMs },
+      slots: observed.keys.get(peer.id) ?? emptySlots,
+      record: entry,
+      otherKeyHadId: last !== undefined && last.fingerprint !== fingerprint,
+      now: this.#clock(),
+    });
+    if (plan.spent) return spent(key, 'it was installed for this peer before and the kernel does not hold it any more');
+    return plan.clash ? clash(key) : plan;
+  }
+
+  #request(kernel: NetworkKernel, deviceIndex: number, peer: DesiredPeer, key: DesiredKey, step: KeyStep): Request {
+    switch (step.step) {
+      case 'install':
+        return kernel.requests.keyNew(deviceIndex, {
+          peerId: peer.id,
+          slot: step.slot,
+          keyId: key.keyId,
+          cipher: key.cipher,
+          encrypt: key.keys.encrypt,
+          decrypt: key.keys.decrypt,
+        });
+      case 'swap':
+        return kernel.requests.keySwap(deviceIndex, peer.id);
+      case 'delete':
+        return kernel.requests.keyDel(deviceIndex, peer.id, step.slot);
+    }
+  }
+
+  #done({ peer, key, step }: PendingStep): Installation[] {
+    const fields = { peer: formatRef(peer.ref), peerId: peer.id, keyId: key.keyId, generation: key.generation };
+    switch (step.step) {
+      case 'install':
+        this.#log.info({ event: 'key.installed', ...fields, slot: step.slot }, 'installed the data key');
+        return [this.#installation(peer, key)];
+      case 'swap':
+        this.#ledger.switched(key.keys.fingerprint);
+        this.#log.info({ event: 'key.switched', ...fields }, 'sending with the new data key');
+        return [];
+      case 'delete':
+        this.#log.info({ event: 'key.retired', peer: fields.peer, peerId: peer.id, slot: step.slot }, 'deleted the old data key');
+        return [];
+    }
+  }
+
+  #refused({ peer, key, step }: PendingStep, error: NetlinkError): OvpnError {
+    // Refused means that the kernel never had it.
+    if (step.step === 'install') this.#ledger.release(key.keys.fingerprint);
+    return kernelRefused(peer.ref, error);
+  }
+
+  /**
+   * After a crash between the ledger and the kernel a key is reserved and perhaps was never installed. It
+   * surely was not used if the peer is there, has no key and has never sent a packet.
+   */
+  #releaseUnused(peer: DesiredPeer, key: DesiredKey, inKernel: Peer, observed: ObservedNetwork): void {
+    const entry = this.#ledger.entry(key.keys.fingerprint);
+    if (entry?.state !== 'reserved' || !this.#isHere(entry, peer)) return;
+    const { primary, secondary } = observed.keys.get(peer.id) ?? emptySlots;
+    if (primary === undefined && secondary === undefined && inKernel.link.txPackets === 0n) {
+      this.#ledger.release(key.keys.fingerprint);
+    }
+  }
+
+  #isHere(entry: { readonly network: string; readonly peerId: number }, peer: DesiredPeer): boolean {
+    return entry.network === this.#network && entry.peerId === peer.id;
+  }
+
+  #installation(peer: DesiredPeer, key: DesiredKey): Installation {
+    return {
+      fingerprint: key.keys.fingerprint,
+      network: this.#network,
+      peerId: peer.id,
+      keyId: key.keyId,
+      key: formatRef(key.ref),
+      generation: key.generation,
+    };
+  }
+}
+
+/** A refusal of the kernel, told about the object that it concerns. */
+export function kernelRefused(ref: ObjectRef, error: NetlinkError): OvpnError {
+  return new OvpnError('KernelRefused', error.message, { object: formatRef(ref) }, { cause: error });
+}
+
+function spent({ ref, generation }: DesiredKey, why: string): OvpnError {
+  return new OvpnError('KeySpent', `generation ${generation} of the key is spent: ${why}`, {
+    object: formatRef(ref),
+    field: 'spec.static.generation',
+  });
+}
+
+function clash({ ref, generation, keyId }: DesiredKey): OvpnError {
+  return new OvpnError(
+    'KeySpent',
+    `generation ${generation} has key id ${keyId}, which the key in use has too`,
+    { object: formatRef(ref), field: 'spec.static.generation' },
+    { remedy: 'choose a generation that is 1 to 7 above the one in use' },
+  );
+}

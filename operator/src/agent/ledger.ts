@@ -1,0 +1,204 @@
+import { closeSync, constants, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describe, OvpnError } from '../errors.ts';
+import { writeDurably } from './durable-file.ts';
+
+/**
+ * The nonce ledger: which data keys this node has spent. Installing a key starts its packet ids at 1, so a
+ * key that was ever installed must never be installed again: its nonces would repeat.
+ *
+ * A key is written down before the kernel gets it (`reserved`), and again when the kernel has it
+ * (`installed`). A crash in between leaves it reserved: usable once more only while the very peer that it
+ * was reserved for is in the kernel without any key and without a packet sent ({@link release}).
+ *
+ * An append-only file of JSON lines, forced to disk before the kernel is told. It holds fingerprints, never keys.
+ */
+
+/** Which key, and where it was to go. */
+export interface Installation {
+  readonly fingerprint: string;
+  readonly network: string;
+  readonly peerId: number;
+  readonly keyId: number;
+  /** The VpnKey and its generation, for messages. */
+  readonly key: string;
+  readonly generation: number;
+}
+
+export interface LedgerEntry extends Installation {
+  readonly state: 'reserved' | 'installed';
+  readonly installedAt: number;
+  readonly switchedAt: number | undefined;
+}
+
+type Line =
+  | { readonly event: 'reserved' | 'installed'; readonly at: number; readonly entry: Installation }
+  | { readonly event: 'switched' | 'released'; readonly at: number; readonly fingerprint: string };
+
+/** Rewrite the file at start when it has this many lines more than entries. */
+const compactionSlack = 10_000;
+
+export class Ledger {
+  readonly #path: string;
+  readonly #clock: () => number;
+  readonly #entries = new Map<string, LedgerEntry>();
+  /** Fingerprint of the last key at a peer and key id. */
+  readonly #byPlace = new Map<string, string>();
+  #fd: number;
+
+  private constructor(path: string, clock: () => number) {
+    this.#path = path;
+    this.#clock = clock;
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    const lines = this.#load();
+    if (lines > this.#entries.size * 2 + compactionSlack) this.#compact();
+    this.#fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
+  }
+
+  /** @throws OvpnError LedgerUnusable when the file cannot be read or is damaged before its last line */
+  static open(path: string, clock: () => number): Ledger {
+    try {
+      return new Ledger(path, clock);
+    } catch (error) {
+      if (error instanceof OvpnError) throw error;
+      throw new OvpnError('LedgerUnusable', `cannot use the ledger of spent keys: ${describe(error)}`, { object: path }, { cause: error });
+    }
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  /** What is known of a key, wherever it was installed. */
+  entry(fingerprint: string): LedgerEntry | undefined {
+    return this.#entries.get(fingerprint);
+  }
+
+  /** The key that last went to this place. */
+  lastAt(network: string, peerId: number, keyId: number): LedgerEntry | undefined {
+    const fingerprint = this.#byPlace.get(place({ network, peerId, keyId }));
+    return fingerprint === undefined ? undefined : this.#entries.get(fingerprint);
+  }
+
+  /** Writes keys down as spent, durably, before they go to the kernel. One flush for all of them. */
+  reserve(installations: readonly Installation[]): void {
+    this.#append(installations.map((entry) => ({ event: 'reserved', at: this.#clock(), entry })));
+  }
+
+  /** The kernel has these keys now. */
+  confirm(installations: readonly Installation[]): void {
+    this.#append(installations.map((entry) => ({ event: 'installed', at: this.#clock(), entry })));
+  }
+
+  /** The key became the one that transmits. */
+  switched(fingerprint: string): void {
+    this.#append([{ event: 'switched', at: this.#clock(), fingerprint }]);
+  }
+
+  /** The kernel surely never used the key (it refused it, or the peer it was for never sent): it may be installed. */
+  release(fingerprint: string): void {
+    this.#append([{ event: 'released', at: this.#clock(), fingerprint }]);
+  }
+
+  #append(lines: readonly Line[]): void {
+    if (lines.length === 0) return;
+    try {
+      writeAll(this.#fd, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+      fsyncSync(this.#fd);
+    } catch (error) {
+      // Nothing may be installed that is not written down.
+      throw new OvpnError('LedgerUnusable', `cannot write the ledger of spent keys: ${describe(error)}`, { object: this.#path }, { cause: error });
+    }
+    lines.forEach((line) => this.#take(line));
+  }
+
+  #take(line: Line): void {
+    if ('entry' in line) {
+      const { fingerprint } = line.entry;
+      this.#entries.set(fingerprint, { ...line.entry, state: line.event, installedAt: line.at, switchedAt: undefined });
+      this.#byPlace.set(place(line.entry), fingerprint);
+      return;
+    }
+    const entry = this.#entries.get(line.fingerprint);
+    if (entry === undefined) return;
+    if (line.event === 'switched') {
+      this.#entries.set(line.fingerprint, { ...entry, switchedAt: line.at });
+      return;
+    }
+    this.#entries.delete(line.fingerprint);
+    if (this.#byPlace.get(place(entry)) === line.fingerprint) this.#byPlace.delete(place(entry));
+  }
+
+  #load(): number {
+    let text: string;
+    try {
+      text = readFileSync(this.#path, 'utf8');
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return 0;
+      throw error;
+    }
+    const lines = text.split('\n');
+    // A crash while appending leaves half a line at the end: the kernel was not told yet.
+    const torn = lines.pop() ?? '';
+    lines.forEach((raw, i) => {
+      const line = parseLine(raw);
+      if (line === undefined) {
+        throw new OvpnError('LedgerUnusable', `line ${i + 1} of the ledger of spent keys is damaged`, { object: this.#path });
+      }
+      this.#take(line);
+    });
+    if (torn !== '') this.#compact();
+    return lines.length;
+  }
+
+  #compact(): void {
+    const lines: Line[] = [];
+    for (const { state, installedAt, switchedAt, ...entry } of this.#entries.values()) {
+      lines.push({ event: state, at: installedAt, entry });
+      if (switchedAt !== undefined) lines.push({ event: 'switched', at: switchedAt, fingerprint: entry.fingerprint });
+    }
+    writeDurably(this.#path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  }
+}
+
+function place({ network, peerId, keyId }: { network: string; peerId: number; keyId: number }): string {
+  return `${network}/${peerId}/${keyId}`;
+}
+
+function writeAll(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let offset = 0; offset < bytes.length;) offset += writeSync(fd, bytes, offset);
+}
+
+function parseLine(text: string): Line | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== 'object' || value === null || !('event' in value) || !('at' in value)) return undefined;
+  const { event, at } = value;
+  if (typeof at !== 'number') return undefined;
+  if (event === 'switched' || event === 'released') {
+    return 'fingerprint' in value && typeof value.fingerprint === 'string'
+      ? { event, at, fingerprint: value.fingerprint }
+      : undefined;
+  }
+  if ((event !== 'reserved' && event !== 'installed') || !('entry' in value)) return undefined;
+  const entry = parseInstallation(value.entry);
+  return entry === undefined ? undefined : { event, at, entry };
+}
+
+function parseInstallation(value: unknown): Installation | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { fingerprint, network, peerId, keyId, key, generation } = value as Partial<Record<keyof Installation, unknown>>;
+  return typeof fingerprint === 'string' &&
+    typeof network === 'string' &&
+    typeof peerId === 'number' &&
+    typeof keyId === 'number' &&
+    typeof key === 'string' &&
+    typeof generation === 'number'
+    ? { fingerprint, network, peerId, keyId, key, generation }
+    : undefined;
+}

@@ -1,0 +1,35 @@
+import { createHash } from 'node:crypto';
+import type { AttachmentKey } from './attach-protocol.ts';
+
+/** Names of what the agent makes in the kernel. They are how a restarted agent finds its own again. */
+
+const namespacePrefix = 'ovpn-';
+const aliasPrefix = 'ovpn-operator:';
+
+/** One device per network, in a namespace of its own: the name needs not be unique. */
+export const deviceName = 'ovpn0';
+
+/** The network namespace of a VpnNetwork; the API limits names so that this fits. */
+export function namespaceName(network: string): string {
+  return `${namespacePrefix}${network}`;
+}
+
+/** The network a namespace's name stands for, or undefined when it cannot be ours. */
+export function networkOfNamespace(name: string): string | undefined {
+  return name.startsWith(namespacePrefix) ? name.slice(namespacePrefix.length) : undefined;
+}
+
+/** The alias (`ip link show`) that marks a device as made by this project for this network. */
+export function deviceAlias(network: string): string {
+  return `${aliasPrefix}${network}`;
+}
+
+/** The far end of an attachment, in the network's namespace: at most 15 bytes. */
+export function vethName({ containerId, ifname }: AttachmentKey): string {
+  return `veth${createHash('sha256').update(`${containerId}/${ifname}`).digest('hex').slice(0, 11)}`;
+}
+
+/** The name under which the holder keeps the socket of a listener. */
+export function socketName(network: string, listener: string): string {
+  return `${network}/${listener}`;
+}

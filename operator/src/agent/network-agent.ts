@@ -1,0 +1,436 @@
+import { describe, OvpnError } from '../errors.ts';
+import { formatRef, type ObjectRef } from '../api/types.ts';
+import type { Request } from '../kernel/netlink/socket.ts';
+import { createNamespace, deleteNamespace } from '../kernel/netns.ts';
+import type { NewPeer, Peer } from '../kernel/ovpn/codec.ts';
+import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
+import { type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
+import { deleteRoute, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
+import { writeSysctls } from '../kernel/sysctl.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
+import type { DesiredNetwork, DesiredPeer } from './desired.ts';
+import { diffBase, diffPeer, missingRoutes, peerRoutes } from './diff.ts';
+import type { EndpointMemory } from './endpoint-memory.ts';
+import { kernelRefused, KeyRotation } from './key-rotation.ts';
+import { emptySlots } from './key-slots.ts';
+import type { Ledger } from './ledger.ts';
+import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './names.ts';
+import { NetworkKernel } from './network-kernel.ts';
+import { type ObservedNetwork, routeKey } from './observed.ts';
+import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
+import type { TransportSockets } from './sockets.ts';
+
+/** What a network needs from the rest of the agent. */
+export interface NetworkServices {
+  readonly netnsFolder: string;
+  readonly sockets: TransportSockets;
+  readonly ledger: Ledger;
+  readonly endpoints: EndpointMemory;
+  readonly attachments: AttachmentStore;
+  /** A device index that no other network of this node has. */
+  readonly allocateIndex: () => number;
+  readonly clock: () => number;
+  readonly log: Log;
+  /** Destinations of the other networks that a sandbox is attached to. */
+  readonly foreignDestinations: (network: string, netns: string) => ReadonlySet<string>;
+}
+
+/** How a peer fared in the last round. */
+export interface PeerState {
+  readonly desired: DesiredPeer;
+  /** What the kernel refused, or why the key cannot be installed. */
+  readonly problem: OvpnError | undefined;
+  readonly keyInstalled: boolean;
+}
+
+/**
+ * Brings one network's kernel state to the desired one: observe, diff, apply. Level-triggered: every method
+ * may be called at any time and repeats nothing that stands already.
+ */
+export class NetworkAgent {
+  readonly name: string;
+  readonly #services: NetworkServices;
+  readonly #log: Log;
+  readonly #peers = new Map<number, PeerState>();
+  readonly #sandboxWrites: WriteCounter = { writes: 0 };
+  readonly #keys: KeyRotation;
+  #kernel: NetworkKernel | undefined;
+  #observed: ObservedNetwork | undefined;
+  #desired: DesiredNetwork | undefined;
+  #fds = new Map<string, number>();
+  /** What pods reach: the network's pools, and every route of every peer. */
+  #destinations = new Set<string>();
+  #closedWrites = 0;
+
+  constructor(name: string, services: NetworkServices) {
+    this.name = name;
+    this.#services = services;
+    this.#log = services.log.child({ network: name });
+    this.#keys = new KeyRotation(name, services.ledger, services.clock, this.#log);
+  }
+
+  /** Netlink requests that changed something, since this process started. */
+  get writes(): number {
+    return this.#closedWrites + (this.#kernel?.writes ?? 0) + this.#sandboxWrites.writes;
+  }
+
+  /** When a key rotation wants the next look, by the services' clock. */
+  get dueAt(): number | undefined {
+    return this.#keys.dueAt;
+  }
+
+  /** The peers whose key rotation wants a look now. */
+  duePeers(now: number): ObjectRef[] {
+    return this.#keys.due(now).flatMap((id) => this.#peers.get(id)?.desired.ref ?? []);
+  }
+
+  get device(): Link | undefined {
+    return this.#observed?.device;
+  }
+
+  get kernel(): NetworkKernel | undefined {
+    return this.#kernel;
+  }
+
+  get desired(): DesiredNetwork | undefined {
+    return this.#desired;
+  }
+
+  /** The peers that should be in the kernel, by peer id. */
+  get peers(): ReadonlyMap<number, PeerState> {
+    return this.#peers;
+  }
+
+  /** A peer as the kernel had it when it was last looked at. */
+  observedPeer(id: number): Peer | undefined {
+    return this.#observed?.peers.get(id);
+  }
+
+  observedKeys(id: number): { primary: number | undefined; secondary: number | undefined } {
+    const slots = this.#observed?.keys.get(id);
+    return { primary: slots?.primary?.keyId, secondary: slots?.secondary?.keyId };
+  }
+
+  /**
+   * A whole round: reads all of the kernel's state and mends every difference.
+   *
+   * @param mayRemove whether what is not wanted may go: only when all sources are complete
+   * @throws what keeps the network as a whole from standing; problems of single peers are in their state
+   */
+  async reconcile(desired: DesiredNetwork, peers: readonly DesiredPeer[], mayRemove: boolean): Promise<void> {
+    this.#desired = desired;
+    const kernel = this.#open();
+    this.#observed = await kernel.observe();
+    this.#applyBase(kernel, desired);
+    this.#openSockets(desired, mayRemove);
+    this.#destinations = new Set(desired.pools);
+    for (const { routes } of peers) for (const { destination } of routes) this.#destinations.add(destination);
+    this.#peers.clear();
+    this.#keys.forgetDue();
+    if (mayRemove) await this.#removeStrangers(peers);
+    await this.#applyPeers(peers);
+    if (mayRemove) this.#removeStaleRoutes();
+    for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
+    this.#services.endpoints.save();
+  }
+
+  /**
+   * A round for some peers only: reads and mends those, and costs nothing for the others.
+   *
+   * @param changed what each peer id should be now; undefined takes the peer out
+   */
+  async reconcilePeers(changed: ReadonlyMap<number, DesiredPeer | undefined>): Promise<void> {
+    const kernel = this.#kernel;
+    const observed = this.#observed;
+    const device = observed?.device;
+    const desired = this.#desired;
+    if (kernel === undefined || observed === undefined || device === undefined || desired === undefined) return;
+    let destinationsChanged = false;
+    const gone: number[] = [];
+    const wanted: DesiredPeer[] = [];
+    const staleRoutes: Route[] = [];
+    this.#refresh(kernel, observed, device, [...changed.keys()]);
+    for (const [id, peer] of changed) {
+      const old = this.#peers.get(id)?.desired;
+      const keep = new Set(peer === undefined ? [] : peerRoutes(peer, device.index).map(routeKey));
+      const stale = old === undefined ? [] : peerRoutes(old, device.index).filter((route) => !keep.has(routeKey(route)));
+      staleRoutes.push(...stale);
+      for (const { destination } of stale) destinationsChanged = this.#destinations.delete(destination) || destinationsChanged;
+      if (peer === undefined) gone.push(id);
+      else wanted.push(peer);
+    }
+    await this.#deletePeers(gone);
+    for (const id of gone) this.#peers.delete(id);
+    await this.#applyPeers(wanted);
+    this.#deleteRoutes(staleRoutes);
+    for (const { destination } of wanted.flatMap(({ routes }) => routes)) {
+      if (this.#destinations.has(destination)) continue;
+      this.#destinations.add(destination);
+      destinationsChanged = true;
+    }
+    if (destinationsChanged) {
+      for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
+    }
+    this.#services.endpoints.save();
+  }
+
+  /**
+   * Brings one attachment about. @throws OvpnError or NetlinkError when it cannot stand
+   */
+  attach(record: AttachmentRecord): SandboxLinks {
+    const { kernel, observed, desired } = this.#ready();
+    const settings = {
+      podBlocks: desired.podBlocks,
+      destinations: [...this.#destinations],
+      foreignDestinations: this.#services.foreignDestinations(this.name, record.netns),
+      mtu: desired.mtu,
+    };
+    return ensureAttachment(record, settings, kernel, observed, this.#sandboxWrites);
+  }
+
+  /** Takes an attachment away. What is gone already is no error. */
+  detach(record: AttachmentRecord): void {
+    const foreign = this.#services.foreignDestinations(this.name, record.netns);
+    const kernel = this.#kernel?.current === true ? this.#kernel : undefined;
+    removeAttachment(record, foreign, kernel, this.#sandboxWrites);
+    // The routes and the far end went with the link.
+    for (const address of record.addresses) {
+      for (const route of farRoutes({ ...record, addresses: [address] }, 0)) this.#observed?.routes.delete(routeKey(route));
+    }
+  }
+
+  get destinations(): ReadonlySet<string> {
+    return this.#destinations;
+  }
+
+  /** Removes the network from this node: namespace, device, peers, sockets. */
+  remove(): void {
+    this.close();
+    deleteNamespace(namespaceName(this.name), this.#services.netnsFolder);
+    this.#services.sockets.release(this.name, new Set());
+    this.#peers.clear();
+    this.#observed = undefined;
+    this.#log.info({ event: 'network.removed' }, 'removed the network from this node');
+  }
+
+  close(): void {
+    this.#closedWrites += this.#kernel?.writes ?? 0;
+    this.#kernel?.close();
+    this.#kernel = undefined;
+  }
+
+  #ready(): { kernel: NetworkKernel; observed: ObservedNetwork; desired: DesiredNetwork } {
+    if (this.#kernel === undefined || this.#observed?.device === undefined || this.#desired === undefined) {
+      throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', { object: `VpnNetwork ${this.name}` });
+    }
+    return { kernel: this.#kernel, observed: this.#observed, desired: this.#desired };
+  }
+
+  /** The namespace, made when missing, and sockets inside it; opened anew when the namespace was replaced. */
+  #open(): NetworkKernel {
+    const namespace = namespaceName(this.name);
+    const made = createNamespace(namespace, this.#services.netnsFolder);
+    if (made) this.#log.info({ event: 'network.namespace', namespace }, 'made the network namespace');
+    if (this.#kernel !== undefined && !this.#kernel.current) this.close();
+    this.#kernel ??= NetworkKernel.open(namespace, this.#services.netnsFolder);
+    return this.#kernel;
+  }
+
+  #applyBase(kernel: NetworkKernel, desired: DesiredNetwork): void {
+    let observed = this.#observed;
+    if (observed === undefined) return;
+    const first = diffBase(desired, deviceAlias(this.name), observed);
+    if (first.sysctls.size > 0) writeSysctls(kernel.path, first.sysctls);
+    if (first.createDevice) {
+      kernel.change([newOvpnLink({ name: deviceName, mode: 'mp', index: this.#services.allocateIndex(), mtu: desired.mtu })]);
+      this.#observed = observed = { ...kernel.observeBase(), peers: new Map(), keys: new Map() };
+    }
+    const index = observed.device?.index ?? 0;
+    const diff = diffBase(desired, deviceAlias(this.name), observed);
+    const requests: Request[] = [];
+    if (diff.loopbackUp) requests.push(setLink(1, { up: true }));
+    if (Object.keys(diff.device).length > 0) requests.push(setLink(index, diff.device));
+    requests.push(...diff.addAddresses.map((address) => setAddress(index, address)));
+    requests.push(...diff.deleteAddresses.map((address) => deleteAddress(index, address)));
+    if (requests.length === 0) return;
+    kernel.change(requests);
+    // An address that goes takes routes along: look again before routes are compared.
+    this.#observed = { ...kernel.observeBase(), peers: observed.peers, keys: observed.keys };
+  }
+
+  #openSockets(desired: DesiredNetwork, mayRemove: boolean): void {
+    this.#fds = new Map(
+      desired.listeners.map((listener) => [listener.name, this.#services.sockets.ensure(this.name, listener)]),
+    );
+    if (mayRemove) this.#services.sockets.release(this.name, new Set(this.#fds.keys()));
+  }
+
+  async #removeStrangers(peers: readonly DesiredPeer[]): Promise<void> {
+    const wanted = new Set(peers.map(({ id }) => id));
+    await this.#deletePeers([...(this.#observed?.peers.keys() ?? [])].filter((id) => !wanted.has(id)));
+  }
+
+  async #deletePeers(ids: readonly number[]): Promise<void> {
+    const observed = this.#observed;
+    const device = observed?.device;
+    const kernel = this.#kernel;
+    if (observed === undefined || device === undefined || kernel === undefined) return;
+    const present = ids.filter((id) => observed.peers.has(id));
+    const outcomes = await kernel.deleteOvpn(present.map((id) => kernel.requests.peerDel(device.index, id)));
+    present.forEach((id, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === false && outcome.error.code !== 'ENOENT') {
+        this.#log.warn({ event: 'peer.delete-failed', peerId: id, error: outcome.error.message }, 'the kernel kept a peer');
+        return;
+      }
+      observed.peers.delete(id);
+      observed.keys.delete(id);
+      this.#log.info({ event: 'peer.removed', peerId: id }, 'removed the peer from the kernel');
+    });
+    for (const id of ids) this.#services.endpoints.delete(this.name, id);
+  }
+
+  /** Peers first, then routes to them, then their keys: a packet finds no half-made peer. */
+  async #applyPeers(peers: readonly DesiredPeer[]): Promise<void> {
+    const observed = this.#observed;
+    const device = observed?.device;
+    const kernel = this.#kernel;
+    if (observed === undefined || device === undefined || kernel === undefined || this.#desired === undefined) return;
+    const ports = new Map(this.#desired.listeners.map(({ name, port }) => [name, port]));
+    const problems = new Map<number, OvpnError>();
+    const requests: { peer: DesiredPeer; request: Request; verb: string }[] = [];
+    const replaced: number[] = [];
+    for (const peer of peers) {
+      const applied = this.#services.endpoints.get(this.name, peer.id);
+      const change = diffPeer(peer, observed.peers.get(peer.id), ports.get(peer.listener) ?? 0, applied);
+      if (change.change === 'none') {
+        if (applied === undefined) this.#services.endpoints.set(this.name, peer.id, peer.remote);
+        continue;
+      }
+      if (change.change === 'set') {
+        requests.push({ peer, request: kernel.requests.peerSet(device.index, change.settings), verb: 'changed' });
+        continue;
+      }
+      if (change.change === 'replace') {
+        this.#log.warn({ event: 'peer.replaced', peerId: peer.id, because: change.because }, 'the peer has to be made anew');
+        replaced.push(peer.id);
+      }
+      requests.push({ peer, request: kernel.requests.peerNew(device.index, this.#newPeer(peer)), verb: 'made' });
+      this.#keys.peerIsNew(peer);
+    }
+    await this.#deletePeers(replaced);
+    const outcomes = await kernel.changeOvpn(requests.map(({ request }) => request));
+    requests.forEach(({ peer, verb }, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
+      else {
+        this.#services.endpoints.set(this.name, peer.id, peer.remote);
+        this.#log.info({ event: `peer.${verb}`, peer: formatRef(peer.ref), peerId: peer.id }, `${verb} the peer in the kernel`);
+      }
+    });
+    this.#refresh(
+      kernel,
+      observed,
+      device,
+      requests.map(({ peer }) => peer.id),
+    );
+    this.#applyRoutes(peers, device, observed, kernel, problems);
+    const keyed = await this.#keys.apply(peers, device.index, observed, kernel);
+    this.#refresh(kernel, observed, device, keyed.touched);
+    for (const peer of peers) {
+      const result = keyed.results.get(peer.id);
+      this.#peers.set(peer.id, {
+        desired: peer,
+        problem: problems.get(peer.id) ?? result?.problem,
+        keyInstalled: (observed.keys.get(peer.id) ?? emptySlots).primary !== undefined && result?.problem === undefined,
+      });
+    }
+  }
+
+  #newPeer(peer: DesiredPeer): NewPeer {
+    return {
+      id: peer.id,
+      socket: this.#fds.get(peer.listener) ?? -1,
+      remote: peer.remote,
+      vpnIpv4: peer.vpnIpv4,
+      vpnIpv6: peer.vpnIpv6,
+      ...(peer.txId === peer.id ? {} : { txId: peer.txId }),
+      ...(peer.keepalive.interval === 0 ? {} : { keepalive: peer.keepalive }),
+    };
+  }
+
+  #applyRoutes(
+    peers: readonly DesiredPeer[],
+    device: Link,
+    observed: ObservedNetwork,
+    kernel: NetworkKernel,
+    problems: Map<number, OvpnError>,
+  ): void {
+    const missing = peers.flatMap((peer) =>
+      missingRoutes(peerRoutes(peer, device.index), observed.routes).map((route) => ({ peer, route })),
+    );
+    const outcomes = kernel.tryChange(missing.map(({ route }) => setRoute(route)));
+    missing.forEach(({ peer, route }, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
+      else observed.routes.set(routeKey(route), route);
+    });
+  }
+
+  /** Reads peers again after they were changed: the kernel's word is what counts. */
+  #refresh(kernel: NetworkKernel, observed: ObservedNetwork, device: Link, ids: readonly number[]): void {
+    for (const [id, { peer, keys }] of kernel.observePeers(device.index, ids)) {
+      if (peer === undefined) {
+        observed.peers.delete(id);
+        observed.keys.delete(id);
+      } else {
+        observed.peers.set(id, peer);
+        observed.keys.set(id, keys);
+      }
+    }
+  }
+
+  #removeStaleRoutes(): void {
+    const observed = this.#observed;
+    const index = observed?.device?.index;
+    if (observed === undefined || index === undefined) return;
+    const wanted = new Set<string>();
+    for (const { desired } of this.#peers.values()) for (const route of peerRoutes(desired, index)) wanted.add(routeKey(route));
+    for (const record of this.#services.attachments.ofNetwork(this.name)) {
+      for (const route of farRoutes(record, 0)) wanted.add(routeKey(route));
+    }
+    this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
+  }
+
+  #deleteRoutes(routes: readonly Route[]): void {
+    const observed = this.#observed;
+    const kernel = this.#kernel;
+    if (observed === undefined || kernel === undefined) return;
+    const present = routes.filter((route) => observed.routes.has(routeKey(route)));
+    const outcomes = kernel.tryChange(present.map(deleteRoute));
+    present.forEach((route, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === false && outcome.error.code !== 'ESRCH') {
+        this.#log.warn({ event: 'route.delete-failed', route: route.destination, error: outcome.error.message }, 'the kernel kept a route');
+      } else observed.routes.delete(routeKey(route));
+    });
+  }
+
+  #tryAttachment(record: AttachmentRecord): void {
+    try {
+      this.attach(record);
+    } catch (error) {
+      this.#log.warn(
+        { event: 'attachment.failed', containerId: record.containerId, ifname: record.ifname, error: describe(error) },
+        'an attachment does not stand as it should',
+      );
+    }
+  }
+
+}
+
+/** Networks that have a namespace on this node, whether wanted or not. */
+export function networksIn(namespaces: readonly string[]): string[] {
+  return namespaces.flatMap((name) => networkOfNamespace(name) ?? []);
+}

@@ -1,0 +1,167 @@
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { NETLINK_ROUTE, NetlinkSocket, type Outcome, type Request } from '../kernel/netlink/socket.ts';
+import { defaultNetnsFolder, namespaceId } from '../kernel/netns.ts';
+import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
+import type { KeyInfo, Peer } from '../kernel/ovpn/codec.ts';
+import { dumpAddresses, type InterfaceAddress } from '../kernel/rtnetlink/addresses.ts';
+import { dumpLinks, type Link } from '../kernel/rtnetlink/links.ts';
+import { dumpOurRoutes } from '../kernel/rtnetlink/routes.ts';
+import { readSysctls } from '../kernel/sysctl.ts';
+import { namespaceSysctls } from './diff.ts';
+import { emptySlots, type KeySlots } from './key-slots.ts';
+import { deviceName } from './names.ts';
+import { type ObservedNetwork, routeKey } from './observed.ts';
+
+const LINK_SCOPE = 253;
+/** How many peers are asked for, or requests sent, between two turns of the event loop. */
+const chunk = 256;
+/**
+ * Deleting a peer waits for an RCU grace period, 10 to 30 ms (drivers/net/ovpn/socket.c, ovpn_socket_release):
+ * a few at a time, so that the CNI socket and notifications get their turn.
+ */
+const deleteChunk = 4;
+
+/** The kernel state of one network: its namespace, with netlink sockets inside. */
+export class NetworkKernel {
+  readonly namespace: string;
+  readonly path: string;
+  readonly #id: string | undefined;
+  readonly #routes: NetlinkSocket;
+  readonly #ovpn: OvpnFamily;
+
+  private constructor(namespace: string, path: string, routes: NetlinkSocket, ovpn: OvpnFamily) {
+    this.namespace = namespace;
+    this.path = path;
+    this.#id = namespaceId(path);
+    this.#routes = routes;
+    this.#ovpn = ovpn;
+  }
+
+  /** @throws OvpnError KernelWithoutOvpn; SystemError when the namespace is not there */
+  static open(namespace: string, folder = defaultNetnsFolder): NetworkKernel {
+    const path = join(folder, namespace);
+    const routes = NetlinkSocket.open(NETLINK_ROUTE, path);
+    try {
+      return new NetworkKernel(namespace, path, routes, OvpnFamily.open(path));
+    } catch (error) {
+      routes.close();
+      throw error;
+    }
+  }
+
+  /** Whether the path still names the namespace that the sockets are in. */
+  get current(): boolean {
+    return this.#id !== undefined && namespaceId(this.path) === this.#id;
+  }
+
+  get requests(): OvpnRequests {
+    return this.#ovpn.requests;
+  }
+
+  /** Requests sent so far in this namespace. */
+  get writes(): number {
+    return this.#routes.counters.writes + this.#ovpn.counters.writes;
+  }
+
+  get reads(): number {
+    return this.#routes.counters.reads + this.#ovpn.counters.reads;
+  }
+
+  close(): void {
+    this.#routes.close();
+    this.#ovpn.close();
+  }
+
+  /** Reads everything. Gives way to other work in between when there are many peers. */
+  async observe(): Promise<ObservedNetwork> {
+    const base = this.observeBase();
+    const { device } = base;
+    const peers = device === undefined ? [] : this.#ovpn.dumpPeers(device.index);
+    const keys = new Map<number, KeySlots>();
+    for (let start = 0; device !== undefined && start < peers.length; start += chunk) {
+      const ids = peers.slice(start, start + chunk).map(({ id }) => id);
+      for (const [id, found] of this.#ovpn.getKeys(device.index, ids)) keys.set(id, toSlots(found));
+      await nextTurn();
+    }
+    return { ...base, peers: new Map(peers.map((peer) => [peer.id, peer])), keys };
+  }
+
+  /** Reads what does not grow with the number of peers, and the routes. */
+  observeBase(): ObservedNetwork {
+    const links = dumpLinks(this.#routes);
+    const device = links.find(({ name, kind }) => name === deviceName && kind === 'ovpn');
+    const addresses = dumpAddresses(this.#routes).filter(({ index, scope }) => index === device?.index && scope !== LINK_SCOPE);
+    return {
+      device,
+      addresses: new Set(addresses.map(({ address }) => address)),
+      routes: new Map(dumpOurRoutes(this.#routes).map((route) => [routeKey(route), route])),
+      peers: new Map(),
+      keys: new Map(),
+      veths: new Map(links.filter(({ kind }) => kind === 'veth').map((link) => [link.name, link])),
+      sysctls: readSysctls(this.path, [...namespaceSysctls.keys()]),
+      loopbackUp: links.find(({ loopback }) => loopback)?.up === true,
+    };
+  }
+
+  /** Reads some peers and their keys again; `peer` is undefined where the kernel has none. */
+  observePeers(
+    deviceIndex: number,
+    ids: readonly number[],
+  ): Map<number, { readonly peer: Peer | undefined; readonly keys: KeySlots }> {
+    const peers = this.#ovpn.getPeers(deviceIndex, ids);
+    const keys = this.#ovpn.getKeys(deviceIndex, [...peers.keys()]);
+    return new Map(ids.map((id) => [id, { peer: peers.get(id), keys: toSlots(keys.get(id) ?? []) }]));
+  }
+
+  /** One peer with its counters. */
+  getPeer(deviceIndex: number, id: number): Peer | undefined {
+    return this.#ovpn.getPeer(deviceIndex, id);
+  }
+
+  links(): Link[] {
+    return dumpLinks(this.#routes);
+  }
+
+  addresses(): InterfaceAddress[] {
+    return dumpAddresses(this.#routes);
+  }
+
+  /** Sends changes of links, addresses and routes. @throws NetlinkError the first refusal */
+  change(requests: readonly Request[]): void {
+    for (const outcome of this.#routes.batch(requests)) if (!outcome.ok) throw outcome.error;
+  }
+
+  /** Sends changes of links, addresses and routes; each has its own outcome. */
+  tryChange(requests: readonly Request[]): Outcome[] {
+    return this.#routes.batch(requests);
+  }
+
+  /** Sends changes of peers and keys, giving way to other work between chunks. */
+  async changeOvpn(requests: readonly Request[]): Promise<Outcome[]> {
+    return this.#inChunks(requests, chunk);
+  }
+
+  /** Like {@link changeOvpn} for requests that end peers. */
+  async deleteOvpn(requests: readonly Request[]): Promise<Outcome[]> {
+    return this.#inChunks(requests, deleteChunk);
+  }
+
+  async #inChunks(requests: readonly Request[], size: number): Promise<Outcome[]> {
+    const outcomes: Outcome[] = [];
+    for (let start = 0; start < requests.length; start += size) {
+      if (start > 0) await nextTurn();
+      for (const outcome of this.#ovpn.batch(requests.slice(start, start + size))) outcomes.push(outcome);
+    }
+    return outcomes;
+  }
+}
+
+function toSlots(keys: readonly KeyInfo[]): KeySlots {
+  if (keys.length === 0) return emptySlots;
+  const find = (slot: KeyInfo['slot']): KeySlots['primary'] => {
+    const key = keys.find((candidate) => candidate.slot === slot);
+    return key === undefined ? undefined : { keyId: key.keyId, cipher: key.cipher };
+  };
+  return { primary: find('primary'), secondary: find('secondary') };
+}

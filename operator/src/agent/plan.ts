@@ -1,0 +1,209 @@
+import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { contains, parseAddress, parseCidr } from '../api/ip.ts';
+import { OvpnError } from '../errors.ts';
+import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
+import { deriveDataKeys, type DataCipher, parseStaticKey } from '../openvpn/static-key.ts';
+import type { DesiredKey, DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
+
+/**
+ * The plan: resources in, desired state out. Pure; nothing here reads a clock, a file or the kernel.
+ */
+
+/** What the plan knows of the node it is for. */
+export interface NodeFacts {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** MTU of the path that encrypted packets take. */
+  readonly underlayMtu: number;
+}
+
+/**
+ * Outer IPv6 header, UDP, OpenVPN's data header and tag, with the driver's own reserve (drivers/net/ovpn/main.c,
+ * OVPN_HEAD_ROOM): what the driver subtracts from 1500 itself.
+ */
+const encapsulationBytes = 84;
+/** IPv6 does not run on less (RFC 8200, section 5). */
+const minimumMtuV6 = 1280;
+const minimumMtuV4 = 576;
+
+/** Whether a label selector of the `matchLabels` sort takes the node. */
+export function selects(selector: Readonly<Record<string, string>>, labels: Readonly<Record<string, string>>): boolean {
+  return Object.entries(selector).every(([key, value]) => labels[key] === value);
+}
+
+/**
+ * The network on this node; undefined when its node selector leaves this node out.
+ *
+ * @throws OvpnError ReferenceNotFound when the network has no addresses for this node
+ */
+export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwork | undefined {
+  const { spec, metadata } = network;
+  if (!selects(spec.nodeSelector, node.labels)) return undefined;
+  const own = spec.nodes.find(({ name }) => name === node.name);
+  if (own === undefined) {
+    throw new OvpnError(
+      'ReferenceNotFound',
+      `has no addresses for node ${node.name}`,
+      { object: formatRef(refOf(network)), field: 'spec.nodes' },
+      { remedy: `add an entry for ${node.name} to spec.nodes, or leave the node out by spec.nodeSelector` },
+    );
+  }
+  const ranges = [...spec.pools.peers, ...spec.pools.pods];
+  return {
+    name: metadata.name,
+    mtu: spec.mtu ?? automaticMtu(node.underlayMtu, ranges.some((range) => range.includes(':'))),
+    addresses: own.addresses.map((address) => withPoolLength(address, spec.pools.peers)),
+    podBlocks: own.podBlocks,
+    listeners: spec.listeners.map(({ name, port, address }) => ({ name, port, address: address ?? '::' })),
+    pools: ranges,
+  };
+}
+
+function automaticMtu(underlay: number, ipv6: boolean): number {
+  return Math.max(underlay - encapsulationBytes, ipv6 ? minimumMtuV6 : minimumMtuV4);
+}
+
+/** The length of the pool makes every VPN address a direct neighbour on the device. */
+function withPoolLength(address: string, pools: readonly string[]): string {
+  const parsed = parseAddress(address);
+  const pool = pools
+    .map((text) => parseCidr(text))
+    .find((range) => range !== undefined && parsed !== undefined && contains(range, parsed));
+  return `${address}/${pool?.prefix ?? (address.includes(':') ? 128 : 32)}`;
+}
+
+/** What a peer refers to, as far as it is there. */
+export interface PeerRefs {
+  readonly key: VpnKey | undefined;
+  readonly secret: Secret | undefined;
+}
+
+/** A peer's part of the plan, and what keeps it from being whole. */
+export interface PeerPlan {
+  /** Undefined when the peer must not be in the kernel of this node. */
+  readonly desired: DesiredPeer | undefined;
+  /** A problem with the key leaves the peer as it is and its present key in use. */
+  readonly keyProblem: OvpnError | undefined;
+  readonly problems: readonly OvpnError[];
+}
+
+/**
+ * The peer on this node.
+ *
+ * @param problems what the rules between objects say about it (api/rules.ts): any of them keeps it out
+ */
+export function planPeer(
+  network: VpnNetwork,
+  peer: VpnPeer,
+  { key, secret }: PeerRefs,
+  node: NodeFacts,
+  problems: readonly OvpnError[],
+): PeerPlan {
+  const { spec } = peer;
+  const absent = { desired: undefined, keyProblem: undefined };
+  if (problems.length > 0) return { ...absent, problems };
+  if (spec.suspend || !selects(spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
+
+  const object = formatRef(refOf(peer));
+  const listener = spec.endpoint.listener ?? network.spec.listeners[0]?.name;
+  if (listener === undefined || !network.spec.listeners.some(({ name }) => name === listener)) {
+    const where = { object, field: 'spec.endpoint.listener' };
+    const missing = `VpnNetwork ${network.metadata.name} has no listener ${JSON.stringify(listener)}`;
+    return { ...absent, problems: [new OvpnError('ReferenceNotFound', missing, where)] };
+  }
+  const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));
+  const vpnIpv6 = spec.addresses.find((address) => address.includes(':'));
+  const routes: PeerRoute[] = [];
+  const routeProblems: OvpnError[] = [];
+  spec.routes.forEach((destination, i) => {
+    const gateway = destination.includes(':') ? vpnIpv6 : vpnIpv4;
+    if (gateway !== undefined) routes.push({ destination, gateway });
+    else {
+      // The driver takes the next hop of a packet's own family (drivers/net/ovpn/peer.c, ovpn_peer_get_by_dst).
+      const family = destination.includes(':') ? 'IPv6' : 'IPv4';
+      const what = `${destination} needs an ${family} address of the peer as next hop, and spec.addresses has none`;
+      routeProblems.push(
+        new OvpnError('InvalidField', what, { object, field: `spec.routes[${i}]` }, { remedy: `add an ${family} address to spec.addresses` }),
+      );
+    }
+  });
+  if (routeProblems.length > 0) return { ...absent, problems: routeProblems };
+
+  const resolved = resolveKey(network, peer, key, secret);
+  const desiredKey = resolved instanceof OvpnError ? undefined : resolved;
+  return {
+    desired: {
+      ref: refOf(peer),
+      id: spec.static.peerID,
+      txId: spec.static.remotePeerID ?? spec.static.peerID,
+      vpnIpv4,
+      vpnIpv6,
+      remote: { address: spec.endpoint.address, port: spec.endpoint.port },
+      // A peer that the kernel expires takes its key along, and a static key cannot be installed twice: only
+      // who asks for it gets expiry (docs/decisions/0004-static-keys.md).
+      keepalive:
+        spec.keepalive === undefined
+          ? { interval: 0, timeout: 0 }
+          : { interval: spec.keepalive.intervalSeconds, timeout: spec.keepalive.timeoutSeconds },
+      listener,
+      routes,
+      key: desiredKey,
+    },
+    keyProblem: resolved instanceof OvpnError ? resolved : undefined,
+    problems: [],
+  };
+}
+
+/** The namespace and name of the Secret that a key takes its material from. */
+export function secretOf(key: VpnKey): { readonly namespace: string; readonly name: string } {
+  return { namespace: key.metadata.namespace, name: key.spec.static.secretRef.name };
+}
+
+function resolveKey(
+  network: VpnNetwork,
+  peer: VpnPeer,
+  key: VpnKey | undefined,
+  secret: Secret | undefined,
+): DesiredKey | OvpnError {
+  if (key === undefined) {
+    const missing = `there is no VpnKey ${peer.metadata.namespace}/${peer.spec.keyRef.name}`;
+    return new OvpnError('ReferenceNotFound', missing, { object: formatRef(refOf(peer)), field: 'spec.keyRef.name' });
+  }
+  const object = formatRef(refOf(key));
+  const { secretRef, cipher, direction, generation, derivation } = key.spec.static;
+  const { namespace, name } = secretOf(key);
+  if (secret === undefined) {
+    const missing = `there is no Secret ${namespace}/${name}`;
+    return new OvpnError('SecretMissing', missing, { object, field: 'spec.static.secretRef.name' });
+  }
+  const material = secret.data[secretRef.key];
+  if (material === undefined) {
+    const missing = `Secret ${namespace}/${name} has no key ${JSON.stringify(secretRef.key)}`;
+    return new OvpnError('SecretMissing', missing, { object, field: 'spec.static.secretRef.key' });
+  }
+  try {
+    const where = { object: formatRef(refOf(secret)), field: `data[${secretRef.key}]` };
+    const keys = deriveDataKeys(parseStaticKey(Buffer.from(material).toString('latin1'), where), {
+      cipher,
+      direction,
+      generation,
+      derivation,
+    });
+    return {
+      ref: refOf(key),
+      generation,
+      // Three bits on the wire: neighbours in time never share one.
+      keyId: generation % 8,
+      cipher: kernelCipher(cipher),
+      keys,
+      transitionMs: network.spec.keyTransition.seconds * 1000,
+    };
+  } catch (error) {
+    if (error instanceof OvpnError) return error;
+    throw error;
+  }
+}
+
+function kernelCipher(cipher: DataCipher): CipherAlgorithm {
+  return cipher === 'CHACHA20-POLY1305' ? 'CHACHA20-POLY1305' : 'AES-GCM';
+}
