@@ -25,13 +25,17 @@ const native = {
   getsockopt: libc.func('int getsockopt(int fd, int level, int option, void *value, void *length)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int option, const void *value, unsigned int length)'),
   send: libc.func('long send(int fd, const void *data, size_t length, int flags)'),
-  recvfrom: libc.func('long recvfrom(int fd, void *data, size_t length, int flags, void *address, void *addressLength)'),
+  recvfrom: libc.func(
+    'long recvfrom(int fd, void *data, size_t length, int flags, void *address, void *addressLength)',
+  ),
   sendmsg: libc.func('long sendmsg(int fd, const void *message, int flags)'),
   recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
   close: libc.func('int close(int fd)'),
   setns: libc.func('int setns(int fd, int type)'),
   unshare: libc.func('int unshare(int flags)'),
-  mount: libc.func('int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)'),
+  mount: libc.func(
+    'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+  ),
   umount2: libc.func('int umount2(const char *target, int flags)'),
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
   eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
@@ -70,6 +74,16 @@ function check(syscall: string, result: unknown, detail?: string): number {
   return value;
 }
 
+/** For calls that block: one that a signal interrupted is made again. */
+function uninterrupted(syscall: string, call: () => unknown): number {
+  for (;;) {
+    const value = Number(call());
+    if (value >= 0) return value;
+    const errno = koffi.errno();
+    if (errno !== constants.errno.EINTR) throw new SystemError(syscall, errno);
+  }
+}
+
 /** Opens a close-on-exec socket. Arguments as in socket(2). */
 export function socket(domain: number, type: number, protocol: number): number {
   return check('socket', native.socket(domain, type | SOCK_CLOEXEC, protocol));
@@ -89,7 +103,7 @@ export function listen(fd: number, backlog: number): void {
 
 /** Accepts one connection, blocking unless the socket is non-blocking; the result is close-on-exec. */
 export function accept(fd: number): number {
-  return check('accept4', native.accept4(fd, null, null, SOCK_CLOEXEC));
+  return uninterrupted('accept4', () => native.accept4(fd, null, null, SOCK_CLOEXEC));
 }
 
 /** The local address of a socket as raw `struct sockaddr` bytes. */
@@ -159,13 +173,16 @@ export function sendWithFd(fd: number, data: Uint8Array, passed: number | undefi
     control.writeInt32LE(SCM_RIGHTS, 12);
     control.writeInt32LE(passed, CMSG_HEADER);
   }
-  check('sendmsg', native.sendmsg(fd, message, MSG_NOSIGNAL));
+  uninterrupted('sendmsg', () => native.sendmsg(fd, message, MSG_NOSIGNAL));
 }
 
 /** Receives up to `data.length` bytes and at most one file descriptor. Blocks; 0 bytes means end of stream. */
-export function recvWithFd(fd: number, data: Uint8Array): { readonly length: number; readonly passed: number | undefined } {
+export function recvWithFd(
+  fd: number,
+  data: Uint8Array,
+): { readonly length: number; readonly passed: number | undefined } {
   const { message, control } = messageHeader(data, true);
-  const length = check('recvmsg', native.recvmsg(fd, message, MSG_CMSG_CLOEXEC));
+  const length = uninterrupted('recvmsg', () => native.recvmsg(fd, message, MSG_CMSG_CLOEXEC));
   const controlLength = Number(message.readBigUInt64LE(MSGHDR_CONTROLLEN));
   const hasFd =
     control !== undefined &&
@@ -190,7 +207,8 @@ function messageHeader(data: Uint8Array, withControl: boolean): { message: Buffe
   message.writeBigUInt64LE(1n, 24);
   if (control !== undefined) {
     message.writeBigUInt64LE(koffi.address(control), 32);
-    message.writeBigUInt64LE(BigInt(control.length), MSGHDR_CONTROLLEN);
+    // CMSG_LEN, not CMSG_SPACE: into the padding the kernel would put a second descriptor, which nobody closes.
+    message.writeBigUInt64LE(BigInt(CMSG_HEADER + 4), MSGHDR_CONTROLLEN);
   }
   // The kernel reads iov and control through bare addresses: tie their lifetime to the header's.
   keepAlive.set(message, [iov, control, data]);
@@ -219,25 +237,40 @@ export function umount(target: string, flags: number): void {
   check('umount2', native.umount2(target, flags), target);
 }
 
-/** Waits for `pollfds` (an array of struct pollfd) on a thread-pool thread; resolves to the number of ready entries. */
+/**
+ * Waits for `pollfds` (an array of struct pollfd) on a thread-pool thread; resolves to the number of ready
+ * entries. A failed poll (EINTR, ENOMEM) counts as none, a little later, so that a caller may just loop.
+ */
 export async function pollAsync(pollfds: Buffer, count: number, timeoutMs: number): Promise<number> {
   return new Promise((resolve, reject) => {
     native.poll.async(pollfds, count, timeoutMs, (error: unknown, result: unknown) => {
-      // EINTR arrives as -1 and is the same as "nothing yet" for a caller that loops.
-      if (error instanceof Error) reject(error);
-      else resolve(Math.max(0, Number(result)));
+      const ready = Number(result);
+      if (error !== null && error !== undefined)
+        reject(error instanceof Error ? error : new Error('poll failed', { cause: error }));
+      else if (ready >= 0) resolve(ready);
+      else setTimeout(resolve, 20, 0);
     });
   });
 }
 
-/** Waits for one descriptor to become readable. Blocks the calling thread; undefined timeout waits for ever. */
+/**
+ * Waits for descriptors to become readable and returns those that are, or have an error to fetch. Blocks
+ * the calling thread; undefined timeout waits for ever. A signal does not cut the wait short.
+ */
 export function pollReadable(fds: readonly number[], timeoutMs?: number): readonly number[] {
   const pollfds = Buffer.alloc(8 * fds.length);
   fds.forEach((fd, i) => {
     pollfds.writeInt32LE(fd, 8 * i);
     pollfds.writeInt16LE(POLLIN, 8 * i + 4);
   });
-  if (Number(native.poll(pollfds, fds.length, timeoutMs ?? -1)) <= 0) return [];
+  const deadline = timeoutMs === undefined ? undefined : performance.now() + timeoutMs;
+  uninterrupted('poll', () =>
+    native.poll(
+      pollfds,
+      fds.length,
+      deadline === undefined ? -1 : Math.max(0, Math.ceil(deadline - performance.now())),
+    ),
+  );
   return fds.filter((_, i) => pollfds.readInt16LE(8 * i + 6) !== 0);
 }
 
@@ -271,6 +304,7 @@ export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const POLLIN = 0x1;
+export const POLLNVAL = 0x20;
 export const CLONE_NEWNET = 0x40000000;
 export const MS_BIND = 4096;
 export const MS_REC = 16384;

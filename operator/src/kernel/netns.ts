@@ -1,6 +1,5 @@
 import { closeSync, constants, mkdirSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { isNativeError } from 'node:util/types';
 import {
   CLONE_NEWNET,
   MNT_DETACH,
@@ -121,9 +120,14 @@ export function listNamespaces(folder = defaultNetnsFolder): string[] {
   try {
     return readdirSync(folder).filter((name) => isNamespace(join(folder, name), folder));
   } catch (error) {
-    if (isNativeError(error) && 'code' in error && error.code === 'ENOENT') return [];
+    if (isMissing(error)) return [];
     throw error;
   }
+}
+
+/** By its code, not its class: node:fs throws errors of another realm where modules run in a vm context. */
+function isMissing(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'code' in error && error.code === 'ENOENT';
 }
 
 /** A file that a namespace is mounted on lies on nsfs, hence on another device than its folder. */

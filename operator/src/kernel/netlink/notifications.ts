@@ -68,25 +68,34 @@ export class NotificationSocket extends EventEmitter<NotificationEvents> {
 
   #drain(): void {
     let lost = false;
-    while (this.#open) {
+    try {
+      while (this.#open) {
+        const datagram = this.#receiveNow();
+        if (datagram === undefined) break;
+        lost = datagram === 'lost' || this.#deliver(datagram) || lost;
+      }
+    } finally {
+      // Also when a listener threw: that state is stale must not be forgotten.
+      if (lost && this.#open) this.emit('overrun');
+    }
+  }
+
+  /** The next datagram of the kernel, `lost` for one that did not arrive whole, undefined when none is queued. */
+  #receiveNow(): Buffer | 'lost' | undefined {
+    for (;;) {
       let length: number | undefined;
       try {
         length = recvNow(this.#fd, this.#receive, MSG_TRUNC, this.#sender);
       } catch (error) {
         // Reading the error clears it; what is queued behind it is still good.
         if (!(error instanceof SystemError && error.code === ENOBUFS)) throw error;
-        lost = true;
-        continue;
+        return 'lost';
       }
-      if (length === undefined) break;
+      if (length === undefined) return undefined;
+      // Only what the kernel (port 0) sends counts.
       if (this.#sender.readUInt32LE(4) !== 0) continue;
-      if (length > this.#receive.length) {
-        lost = true;
-        continue;
-      }
-      lost = this.#deliver(this.#receive.subarray(0, length)) || lost;
+      return length > this.#receive.length ? 'lost' : this.#receive.subarray(0, length);
     }
-    if (lost && this.#open) this.emit('overrun');
   }
 
   #deliver(datagram: Buffer): boolean {

@@ -58,7 +58,8 @@ export interface Request {
 }
 
 /** The kernel's answer to one request of a batch. */
-export type Outcome = { readonly ok: true; readonly replies: readonly Message[] } | { readonly ok: false; readonly error: NetlinkError };
+export type Outcome =
+  { readonly ok: true; readonly replies: readonly Message[] } | { readonly ok: false; readonly error: NetlinkError };
 
 /** How many requests of each sort a socket has sent: shows that a settled node writes nothing. */
 export interface RequestCounters {
@@ -204,7 +205,10 @@ export class NetlinkSocket {
       if (outcome !== undefined) return outcome;
       // Cannot happen with the buffer sizes above; if it does, "unknown" must not read as success.
       const operation = requests[start + index]?.describe() ?? '';
-      return { ok: false, error: new NetlinkError(operation, 5, { text: 'the kernel did not acknowledge the request' }) };
+      return {
+        ok: false,
+        error: new NetlinkError(operation, 5, { text: 'the kernel did not acknowledge the request' }),
+      };
     });
   }
 

@@ -68,7 +68,9 @@ export class OvpnRequests {
    * transmission: callers check first (drivers/net/ovpn/crypto.c, ovpn_crypto_key_slots_swap).
    */
   keySwap(ifindex: number, peerId: number): Request {
-    return this.#request(Command.KeySwap, ifindex, `KEY_SWAP of peer ${peerId}`, (writer) => writeKeyRef(writer, peerId));
+    return this.#request(Command.KeySwap, ifindex, `KEY_SWAP of peer ${peerId}`, (writer) =>
+      writeKeyRef(writer, peerId),
+    );
   }
 
   keyDel(ifindex: number, peerId: number, slot: KeySlot): Request {
@@ -148,7 +150,8 @@ export class OvpnFamily {
     try {
       return parsePeer(this.#socket.get(this.requests.peerGet(ifindex, id)).payload.subarray(GENL_HDRLEN));
     } catch (error) {
-      return absent(error);
+      absent(error);
+      return undefined;
     }
   }
 
@@ -183,7 +186,8 @@ export class OvpnFamily {
     try {
       return parseKey(this.#socket.get(this.requests.keyGet(ifindex, peerId, slot)).payload.subarray(GENL_HDRLEN));
     } catch (error) {
-      return absent(error);
+      absent(error);
+      return undefined;
     }
   }
 
@@ -209,7 +213,6 @@ export class OvpnFamily {
 }
 
 /** ENOENT of a read means "not there"; everything else is a failure. */
-function absent(error: unknown): undefined {
-  if (error instanceof NetlinkError && error.code === 'ENOENT') return undefined;
-  throw error;
+function absent(error: unknown): void {
+  if (!(error instanceof NetlinkError && error.code === 'ENOENT')) throw error;
 }

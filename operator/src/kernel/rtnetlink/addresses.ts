@@ -65,7 +65,7 @@ export function dumpAddresses(socket: NetlinkSocket): InterfaceAddress[] {
 }
 
 function parseAddress(message: Message): InterfaceAddress | undefined {
-  if (message.type !== rt.MessageType.NEWADDR) return undefined;
+  if (message.type !== Number(rt.MessageType.NEWADDR)) return undefined;
   const { data, attrs } = rt.parseAddressMessage(message.payload);
   // IFA_LOCAL is the interface's own address; IPv6 sends IFA_ADDRESS alone (net/ipv6/addrconf.c, inet6_fill_ifaddr).
   const bytes = attrs.local ?? attrs.address;

@@ -159,7 +159,7 @@ function linkinfo(kind: string, fill: (data: RequestWriter) => void): Buffer {
 }
 
 function parseLink(message: Message): Link | undefined {
-  if (message.type !== rt.MessageType.NEWLINK || message.payload.length < IFINFOMSG_BYTES) return undefined;
+  if (message.type !== Number(rt.MessageType.NEWLINK) || message.payload.length < IFINFOMSG_BYTES) return undefined;
   const { data, attrs } = rt.parseLinkMessage(message.payload);
   const { kind, ovpnMode } = parseLinkinfo(attrs.linkinfo);
   return {

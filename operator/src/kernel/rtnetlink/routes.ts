@@ -69,7 +69,7 @@ function routeRequest(type: number, flags: number, verb: string, route: Route): 
               family: isIpv6(route.destination) ? AF_INET6 : AF_INET,
               dstLen: destination.length,
               table: TABLE_MAIN,
-              protocol: ourProtocol,
+              protocol: ourProtocol as rt.RouteProtocol,
               scope: direct && !isIpv6(route.destination) ? rt.RouteScope.LINK : rt.RouteScope.UNIVERSE,
               type: route.type === 'unreachable' ? rt.RouteType.UNREACHABLE : rt.RouteType.UNICAST,
               // The next hop of a pod is on its veth though no prefix says so.
@@ -108,7 +108,7 @@ function dumpFamily(socket: NetlinkSocket, family: number): Route[] {
     write: (writer) =>
       emit(writer, (out) =>
         rt.formatRouteMessage(
-          { kind: 'route', data: { family, protocol: ourProtocol }, attrs: { table: TABLE_MAIN } },
+          { kind: 'route', data: { family, protocol: ourProtocol as rt.RouteProtocol }, attrs: { table: TABLE_MAIN } },
           out,
         ),
       ),
@@ -128,7 +128,7 @@ function parseOurRoute(message: Message): Route | undefined {
 }
 
 function parseRoute(message: Message): { route: Route; protocol: number; table: number } | undefined {
-  if (message.type !== rt.MessageType.NEWROUTE) return undefined;
+  if (message.type !== Number(rt.MessageType.NEWROUTE)) return undefined;
   const { data, attrs } = rt.parseRouteMessage(message.payload);
   // The codec gives the name of a value it knows, else the number.
   if (data.type !== 'UNICAST' && data.type !== 'UNREACHABLE') return undefined;
