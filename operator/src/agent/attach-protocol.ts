@@ -49,7 +49,13 @@ export interface StatusRequest {
   readonly op: 'status';
 }
 
-export type AgentRequest = AddRequest | DelRequest | StatusRequest;
+/** Asks for a NodeReport (report.ts): what the kernel holds, for a person at the node. */
+export interface ReportRequest {
+  readonly version: typeof protocolVersion;
+  readonly op: 'report';
+}
+
+export type AgentRequest = AddRequest | DelRequest | StatusRequest | ReportRequest;
 
 export interface AttachedAddress {
   /** Address with prefix length, e.g. `10.81.1.5/32`. */

@@ -54,9 +54,10 @@ export function parseAgentRequest(line: Uint8Array): AgentRequest {
         ...(own(fields, 'netns') === undefined ? {} : { netns: absolutePath(fields, 'netns') }),
       };
     case 'status':
+    case 'report':
       return { version: protocolVersion, op };
     default:
-      return refuse('op', 'must be add, del or status');
+      return refuse('op', 'must be add, del, status or report');
   }
 }
 

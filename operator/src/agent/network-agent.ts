@@ -2,7 +2,7 @@ import { describe, OvpnError } from '../errors.ts';
 import { formatRef, type ObjectRef } from '../api/types.ts';
 import type { Request } from '../kernel/netlink/socket.ts';
 import { createNamespace, deleteNamespace } from '../kernel/netns.ts';
-import type { NewPeer, Peer } from '../kernel/ovpn/codec.ts';
+import type { NewPeer } from '../kernel/ovpn/codec.ts';
 import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
 import { type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
 import { deleteRoute, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
@@ -54,6 +54,7 @@ export class NetworkAgent {
   readonly #log: Log;
   readonly #peers = new Map<number, PeerState>();
   readonly #sandboxWrites: WriteCounter = { writes: 0 };
+  readonly #refused = new Set<number>();
   readonly #keys: KeyRotation;
   #kernel: NetworkKernel | undefined;
   #observed: ObservedNetwork | undefined;
@@ -102,11 +103,17 @@ export class NetworkAgent {
     return this.#peers;
   }
 
-  /** A peer as the kernel had it when it was last looked at. */
-  observedPeer(id: number): Peer | undefined {
-    return this.#observed?.peers.get(id);
+  /** How many peers the kernel refused something for: they want another try. */
+  get refusedPeers(): number {
+    return this.#refused.size;
   }
 
+  /** How many peers the kernel had when it was last looked at. */
+  get peerCount(): number {
+    return this.#observed?.peers.size ?? 0;
+  }
+
+  /** Key ids in the slots of a peer, as they were when they were last looked at. */
   observedKeys(id: number): { primary: number | undefined; secondary: number | undefined } {
     const slots = this.#observed?.keys.get(id);
     return { primary: slots?.primary?.keyId, secondary: slots?.secondary?.keyId };
@@ -115,10 +122,15 @@ export class NetworkAgent {
   /**
    * A whole round: reads all of the kernel's state and mends every difference.
    *
-   * @param mayRemove whether what is not wanted may go: only when all sources are complete
+   * @param removal whether what is not wanted may go (only when all sources are complete), and which peers
+   *   must be left alone all the same
    * @throws what keeps the network as a whole from standing; problems of single peers are in their state
    */
-  async reconcile(desired: DesiredNetwork, peers: readonly DesiredPeer[], mayRemove: boolean): Promise<void> {
+  async reconcile(
+    desired: DesiredNetwork,
+    peers: readonly DesiredPeer[],
+    { mayRemove, leaveAlone }: { readonly mayRemove: boolean; readonly leaveAlone: ReadonlySet<number> },
+  ): Promise<void> {
     this.#desired = desired;
     const kernel = this.#open();
     this.#observed = await kernel.observe();
@@ -127,10 +139,11 @@ export class NetworkAgent {
     this.#destinations = new Set(desired.pools);
     for (const { routes } of peers) for (const { destination } of routes) this.#destinations.add(destination);
     this.#peers.clear();
+    this.#refused.clear();
     this.#keys.forgetDue();
-    if (mayRemove) await this.#removeStrangers(peers);
+    if (mayRemove) await this.#removeStrangers(peers, leaveAlone);
     await this.#applyPeers(peers);
-    if (mayRemove) this.#removeStaleRoutes();
+    if (mayRemove) this.#removeStaleRoutes(leaveAlone);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     this.#services.endpoints.save();
   }
@@ -161,7 +174,10 @@ export class NetworkAgent {
       else wanted.push(peer);
     }
     await this.#deletePeers(gone);
-    for (const id of gone) this.#peers.delete(id);
+    for (const id of gone) {
+      this.#peers.delete(id);
+      this.#refused.delete(id);
+    }
     await this.#applyPeers(wanted);
     this.#deleteRoutes(staleRoutes);
     for (const { destination } of wanted.flatMap(({ routes }) => routes)) {
@@ -266,9 +282,10 @@ export class NetworkAgent {
     if (mayRemove) this.#services.sockets.release(this.name, new Set(this.#fds.keys()));
   }
 
-  async #removeStrangers(peers: readonly DesiredPeer[]): Promise<void> {
+  async #removeStrangers(peers: readonly DesiredPeer[], leaveAlone: ReadonlySet<number>): Promise<void> {
     const wanted = new Set(peers.map(({ id }) => id));
-    await this.#deletePeers([...(this.#observed?.peers.keys() ?? [])].filter((id) => !wanted.has(id)));
+    const strangers = [...(this.#observed?.peers.keys() ?? [])].filter((id) => !wanted.has(id) && !leaveAlone.has(id));
+    await this.#deletePeers(strangers);
   }
 
   async #deletePeers(ids: readonly number[]): Promise<void> {
@@ -340,9 +357,12 @@ export class NetworkAgent {
     this.#refresh(kernel, observed, device, keyed.touched);
     for (const peer of peers) {
       const result = keyed.results.get(peer.id);
+      const problem = problems.get(peer.id) ?? result?.problem;
+      if (problem?.name === 'KernelRefused') this.#refused.add(peer.id);
+      else this.#refused.delete(peer.id);
       this.#peers.set(peer.id, {
         desired: peer,
-        problem: problems.get(peer.id) ?? result?.problem,
+        problem,
         keyInstalled: (observed.keys.get(peer.id) ?? emptySlots).primary !== undefined && result?.problem === undefined,
       });
     }
@@ -391,7 +411,7 @@ export class NetworkAgent {
     }
   }
 
-  #removeStaleRoutes(): void {
+  #removeStaleRoutes(leaveAlone: ReadonlySet<number>): void {
     const observed = this.#observed;
     const index = observed?.device?.index;
     if (observed === undefined || index === undefined) return;
@@ -400,7 +420,11 @@ export class NetworkAgent {
     for (const record of this.#services.attachments.ofNetwork(this.name)) {
       for (const route of farRoutes(record, 0)) wanted.add(routeKey(route));
     }
-    this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
+    const keptHops = new Set([...leaveAlone].flatMap((id) => [observed.peers.get(id)?.vpnIpv4, observed.peers.get(id)?.vpnIpv6]));
+    const stale = [...observed.routes.values()].filter(
+      (route) => !wanted.has(routeKey(route)) && !(route.gateway !== undefined && keptHops.has(route.gateway)),
+    );
+    this.#deleteRoutes(stale);
   }
 
   #deleteRoutes(routes: readonly Route[]): void {

@@ -109,3 +109,11 @@ function directionKey(material: Uint8Array, offset: number, cipher: DataCipher):
 export function staticKeyFingerprint(staticKey: Uint8Array): string {
   return createHash('sha256').update('ovpn-operator static key\0').update(staticKey).digest('hex').slice(0, 32);
 }
+
+/** The text of a static key file with these 256 bytes, as `openvpn --genkey secret FILE` writes it. */
+export function formatStaticKey(key: Uint8Array): string {
+  const lines = Buffer.from(key)
+    .toString('hex')
+    .match(/.{1,32}/g);
+  return ['-----BEGIN OpenVPN Static key V1-----', ...(lines ?? []), '-----END OpenVPN Static key V1-----', ''].join('\n');
+}

@@ -1,0 +1,156 @@
+import { randomBytes } from 'node:crypto';
+import { allowsNamespace } from '../api/rules.ts';
+import type { VpnNetwork } from '../api/types.ts';
+import { OvpnError } from '../errors.ts';
+import { hostPrefix, isIpv6 } from '../kernel/address.ts';
+import type { Log } from '../telemetry/log.ts';
+import type { AddRequest, Attachment, DelRequest } from './attach-protocol.ts';
+import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
+import { keyText } from './attachment-store.ts';
+import { KeyedMutex } from './keyed-mutex.ts';
+import type { NetworkAgent } from './network-agent.ts';
+import { allocateAddress, gatewayOf } from './pod-addresses.ts';
+
+/** What attaching needs to know of the networks of this node. */
+export interface AttachNetworks {
+  find(name: string): { readonly network: VpnNetwork; readonly agent: NetworkAgent } | undefined;
+}
+
+/** Serves ADD and DEL of the CNI plugin. */
+export class Attacher {
+  readonly #networks: AttachNetworks;
+  readonly #store: AttachmentStore;
+  readonly #log: Log;
+  /** The runtime may call DEL while an ADD of the same interface still runs. */
+  readonly #mutex = new KeyedMutex();
+
+  constructor(networks: AttachNetworks, store: AttachmentStore, log: Log) {
+    this.#networks = networks;
+    this.#store = store;
+    this.#log = log;
+  }
+
+  /**
+   * Attaches a sandbox to a network, or finds that it is attached already. Returns only when the pod's routes,
+   * and the refusing ones below them, stand.
+   *
+   * @throws OvpnError NetworkNotReady, AttachNotAllowed, PoolExhausted, NamespaceUnusable, StateUnusable
+   */
+  async add(request: AddRequest): Promise<Attachment> {
+    return this.#mutex.run(keyText(request), () => Promise.resolve(this.#add(request)));
+  }
+
+  /** Takes an attachment away; one that is not there, or whose network is gone, is no error (CNI spec, DEL). */
+  async del(request: DelRequest): Promise<void> {
+    await this.#mutex.run(keyText(request), () => {
+      const record = this.#store.get(request);
+      if (record !== undefined) {
+        this.#networks.find(record.network)?.agent.detach(record);
+        this.#store.remove(request);
+        this.#log.info({ event: 'attachment.removed', ...identity(record) }, 'detached the sandbox');
+      }
+      return Promise.resolve();
+    });
+  }
+
+  #add(request: AddRequest): Attachment {
+    const found = this.#networks.find(request.network);
+    const object = `VpnNetwork ${request.network}`;
+    if (found === undefined) {
+      throw new OvpnError('NetworkNotReady', 'there is no such network on this node', { object });
+    }
+    const { network, agent } = found;
+    const namespace = request.pod?.namespace;
+    if (namespace !== undefined && !allowsNamespace(network.spec.attach.namespaces, namespace)) {
+      const problem = `pods of namespace ${namespace} may not join`;
+      throw new OvpnError('AttachNotAllowed', problem, { object, field: 'spec.attach.namespaces' });
+    }
+    const known = this.#store.get(request);
+    if (known !== undefined && (known.network !== request.network || known.netns !== request.netns)) {
+      throw new OvpnError(
+        'NamespaceUnusable',
+        `${request.ifname} of container ${request.containerId} is attached to network ${known.network} in another sandbox`,
+        { object: request.netns },
+        { remedy: 'call DEL for that attachment first' },
+      );
+    }
+    const record = known ?? this.#record(request, agent);
+    // On disk before the kernel: a crash from here on leaves an address that is written down.
+    if (known === undefined) this.#store.put(record);
+    try {
+      const attachment = describeAttachment(record, agent);
+      if (known === undefined) this.#log.info({ event: 'attachment.added', ...identity(record) }, 'attached the sandbox');
+      return attachment;
+    } catch (error) {
+      if (known === undefined) {
+        agent.detach(record);
+        this.#store.remove(record);
+      }
+      throw error;
+    }
+  }
+
+  #record(request: AddRequest, agent: NetworkAgent): AttachmentRecord {
+    const { desired } = agent;
+    if (desired === undefined || agent.device === undefined) {
+      throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', { object: `VpnNetwork ${request.network}` });
+    }
+    if (desired.podBlocks.length === 0) {
+      throw new OvpnError(
+        'PoolExhausted',
+        'this node has no block of pod addresses',
+        { object: `VpnNetwork ${request.network}`, field: 'spec.nodes[].podBlocks' },
+        { remedy: "add podBlocks to this node's entry in spec.nodes" },
+      );
+    }
+    const addresses = desired.podBlocks.map((block) =>
+      allocateAddress(block, (address) => this.#store.isTaken(request.network, address), request.network),
+    );
+    return {
+      containerId: request.containerId,
+      ifname: request.ifname,
+      network: request.network,
+      netns: request.netns,
+      addresses,
+      mac: randomMac(),
+      pod: request.pod,
+    };
+  }
+}
+
+/** Makes the attachment stand and says what it is. */
+function describeAttachment(record: AttachmentRecord, agent: NetworkAgent): Attachment {
+  const { inside, far } = agent.attach(record);
+  const blocks = agent.desired?.podBlocks ?? [];
+  const gateways = blocks.map(gatewayOf);
+  const gatewayFor = (address: string): string | undefined =>
+    gateways.find((gateway) => isIpv6(gateway) === isIpv6(address));
+  return {
+    containerId: record.containerId,
+    ifname: record.ifname,
+    network: record.network,
+    netns: record.netns,
+    mac: inside.mac,
+    mtu: inside.mtu,
+    hostInterface: { name: far.name, mac: far.mac, netns: agent.kernel?.path ?? '' },
+    addresses: record.addresses.map((address) => ({
+      address: hostPrefix(address),
+      gateway: gatewayFor(address) ?? '',
+    })),
+    routes: [...agent.destinations].sort().flatMap((dst) => {
+      const gw = dst.endsWith('/0') ? undefined : gatewayFor(dst);
+      return gw === undefined ? [] : [{ dst, gw }];
+    }),
+  };
+}
+
+function identity({ containerId, ifname, network, addresses, pod }: AttachmentRecord): Record<string, unknown> {
+  return { containerId, ifname, network, addresses, ...(pod === undefined ? {} : { pod: `${pod.namespace}/${pod.name}` }) };
+}
+
+/** Locally administered, unicast (IEEE 802, the two low bits of the first byte). */
+function randomMac(): string {
+  const bytes = randomBytes(6);
+  bytes[0] = ((bytes[0] ?? 0) & 0xfc) | 0x02;
+  return bytes.toString('hex').replaceAll(/(..)(?!$)/g, '$1:');
+}

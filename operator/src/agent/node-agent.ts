@@ -1,0 +1,685 @@
+import { findCondition } from '../api/conditions.ts';
+import { formatRef, type ObjectRef, refOf, type Resource, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { Backoff } from '../cluster/backoff.ts';
+import type { Clock } from '../cluster/clock.ts';
+import type { ResourceSource } from '../cluster/source.ts';
+import { describe, OvpnError } from '../errors.ts';
+import type { SocketKeeper } from '../holder/client.ts';
+import { join } from 'node:path';
+import { NotificationSocket } from '../kernel/netlink/notifications.ts';
+import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
+import { deleteNamespace, listNamespaces } from '../kernel/netns.ts';
+import { OvpnFamily } from '../kernel/ovpn/family.ts';
+import { type Notification, parseNotification } from '../kernel/ovpn/codec.ts';
+import { ReadinessPoller } from '../kernel/poller.ts';
+import { dumpLinks, type Link } from '../kernel/rtnetlink/links.ts';
+import { formatEndpoint } from '../kernel/transport-socket.ts';
+import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
+import type { Log } from '../telemetry/log.ts';
+import { Attacher } from './attach.ts';
+import type { AgentRequest } from './attach-protocol.ts';
+import { AttachmentStore } from './attachment-store.ts';
+import type { DesiredPeer } from './desired.ts';
+import { EndpointMemory } from './endpoint-memory.ts';
+import { Ledger } from './ledger.ts';
+import { deviceAlias, deviceName, namespaceName } from './names.ts';
+import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
+import { PeerBook } from './peer-book.ts';
+import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
+import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
+import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
+import { TransportSockets } from './sockets.ts';
+import { underlayMtu } from './underlay.ts';
+
+/** Device indexes of ours start here: far above what a kernel numbers by itself. */
+const firstDeviceIndex = 0x100000;
+
+export interface NodeAgentOptions {
+  readonly node: string;
+  readonly stateDir: string;
+  readonly netnsFolder: string;
+  readonly source: ResourceSource;
+  readonly keeper: SocketKeeper;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  /** How often everything is read from the kernel again. Milliseconds. */
+  readonly resyncMs: number;
+  /** How often traffic figures in status are brought up to date. Milliseconds. */
+  readonly statusMs: number;
+}
+
+interface ManagedNetwork {
+  readonly agent: NetworkAgent;
+  readonly book: PeerBook;
+  readonly backoff: Backoff;
+  /** Undefined when the node selector leaves this node out. */
+  selected: boolean;
+  problem: OvpnError | undefined;
+  cancelRetry: (() => void) | undefined;
+}
+
+/** What a pass has to do for one network. */
+interface Work {
+  whole: boolean;
+  readonly peers: Map<string, ObjectRef>;
+}
+
+/**
+ * The node agent: takes resources from a source and keeps the kernel as they say. One pass at a time; what
+ * comes in meanwhile makes the next pass.
+ */
+export class NodeAgent {
+  readonly #options: NodeAgentOptions;
+  readonly #log: Log;
+  readonly #networks = new Map<string, ManagedNetwork>();
+  readonly #work = new Map<string, Work>();
+  /** Who refers to a VpnKey or Secret, by reference text: to plan again when it changes. */
+  readonly #users = new Map<string, Map<string, ObjectRef>>();
+  /** Networks by device index: how a notification finds its network. */
+  readonly #byDevice = new Map<number, string>();
+  readonly #statuses = new Map<string, unknown>();
+  readonly #programmedSince = new Map<string, string>();
+  readonly #poller = new ReadinessPoller();
+  readonly #services: NetworkServices;
+  readonly #attacher: Attacher;
+  readonly #host: NetlinkSocket;
+  readonly #ledger: Ledger;
+  readonly #timers = new Set<() => void>();
+  #notifications: NotificationSocket | undefined;
+  #pass: Promise<void> | undefined;
+  #dueTimer: (() => void) | undefined;
+  #stopped = false;
+
+  /** @throws OvpnError LedgerUnusable, StateUnusable */
+  constructor(options: NodeAgentOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#host = NetlinkSocket.open(NETLINK_ROUTE);
+    this.#ledger = Ledger.open(join(options.stateDir, 'spent-keys.jsonl'), () => options.clock.now());
+    const attachments = new AttachmentStore(join(options.stateDir, 'attachments'), (file, reason) =>
+      this.#log.error({ event: 'attachment.damaged', file, reason }, 'an attachment record cannot be read'),
+    );
+    this.#services = {
+      netnsFolder: options.netnsFolder,
+      sockets: new TransportSockets(options.keeper),
+      ledger: this.#ledger,
+      endpoints: new EndpointMemory(join(options.stateDir, 'endpoints.json')),
+      attachments,
+      allocateIndex: () => this.#freeDeviceIndex(),
+      clock: () => options.clock.now(),
+      log: options.log,
+      foreignDestinations: (network, netns) => this.#foreignDestinations(network, netns),
+    };
+    this.#attacher = new Attacher({ find: (name) => this.#find(name) }, attachments, options.log);
+  }
+
+  /**
+   * Reads all resources, adopts what is in the kernel, and goes on from there.
+   *
+   * @throws OvpnError KernelWithoutOvpn, NotPermitted, or what the source cannot recover from
+   */
+  async start(): Promise<void> {
+    this.#listen();
+    const { source } = this.#options;
+    source.on('change', (refs) => this.#changed(refs));
+    source.on('nodeLabels', () => this.#everything());
+    source.on('rejections', () => this.#everything());
+    await source.start();
+    this.#changed(allRefs(source));
+    this.#everything();
+    this.#every(this.#options.resyncMs, () => this.#everything());
+    this.#every(this.#options.statusMs, () => this.#publishAll());
+  }
+
+  /** Resolves when nothing is left to do. */
+  async settled(): Promise<void> {
+    while (this.#pass !== undefined) await this.#pass;
+  }
+
+  /** Stops working and leaves the kernel as it is. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const cancel of this.#timers) cancel();
+    this.#dueTimer?.();
+    for (const { cancelRetry } of this.#networks.values()) cancelRetry?.();
+    await this.#options.source.stop();
+    await this.settled();
+    this.#notifications?.close();
+    await this.#poller.close();
+    for (const { agent } of this.#networks.values()) agent.close();
+    this.#services.sockets.close();
+    this.#host.close();
+    this.#ledger.close();
+  }
+
+  /** Netlink requests that changed something since the start. */
+  get writes(): number {
+    let writes = 0;
+    for (const { agent } of this.#networks.values()) writes += agent.writes;
+    return writes;
+  }
+
+  /** Answers one request of the CNI plugin or of a person at the node. */
+  async handle(request: AgentRequest): Promise<unknown> {
+    switch (request.op) {
+      case 'add':
+        // A whole pass may be under way: what it makes of the network is what the pod gets.
+        await this.settled();
+        return this.#attacher.add(request);
+      case 'del':
+        await this.#attacher.del(request);
+        return {};
+      case 'status':
+        return { ready: true };
+      case 'report':
+        return this.report();
+    }
+  }
+
+  #listen(): void {
+    const family = OvpnFamily.open();
+    const group = family.notificationGroup;
+    family.close();
+    this.#notifications = NotificationSocket.open(NETLINK_GENERIC, [group], this.#poller);
+    this.#notifications.on('message', ({ payload }) => {
+      try {
+        const notification = parseNotification(payload);
+        if (notification !== undefined) this.#notified(notification);
+      } catch (error) {
+        this.#log.warn({ event: 'kernel.malformed', error: describe(error) }, 'a notification cannot be read');
+      }
+    });
+    this.#notifications.on('overrun', () => {
+      this.#log.warn({ event: 'kernel.overrun' }, 'notifications were lost; reading everything again');
+      this.#everything();
+    });
+  }
+
+  /** Notifications are hints: they say where to look, the kernel's state says what is. */
+  #notified(notification: Notification): void {
+    const name = this.#byDevice.get(notification.ifindex);
+    const managed = name === undefined ? undefined : this.#networks.get(name);
+    if (name === undefined || managed === undefined) return;
+    const ref = managed.agent.peers.get(notification.peerId)?.desired.ref;
+    // What we deleted ourselves is no news.
+    if (ref === undefined) return;
+    const { kind, ifindex: _, ...details } = notification;
+    this.#log.info({ event: `kernel.${kind}`, network: name, peer: formatRef(ref), ...details }, 'the kernel reports');
+    this.#enqueue(name, [ref]);
+  }
+
+  #changed(refs: readonly ObjectRef[]): void {
+    for (const ref of refs) {
+      if (ref.kind === 'VpnNetwork') this.#networkChanged(ref);
+      else if (ref.kind === 'VpnPeer') this.#peerChanged(ref);
+      else this.#referenceChanged(ref);
+    }
+  }
+
+  #networkChanged(ref: ObjectRef): void {
+    const network = this.#options.source.get('VpnNetwork', undefined, ref.name);
+    if (network === undefined) {
+      this.#statuses.delete(formatRef(ref));
+      this.#enqueueWhole(ref.name);
+      return;
+    }
+    const managed = this.#networks.get(ref.name);
+    if (managed === undefined) this.#manage(network);
+    else managed.book.setNetwork(network);
+    this.#enqueueWhole(ref.name);
+  }
+
+  #manage(network: VpnNetwork): void {
+    const { name } = network.metadata;
+    const book = new PeerBook(network);
+    for (const peer of this.#options.source.list('VpnPeer')) if (peer.spec.networkRef.name === name) book.set(peer);
+    this.#networks.set(name, {
+      agent: new NetworkAgent(name, this.#services),
+      book,
+      backoff: new Backoff({ initialMs: 1_000, maxMs: 60_000, random: this.#options.random }),
+      selected: true,
+      problem: undefined,
+      cancelRetry: undefined,
+    });
+  }
+
+  #peerChanged(ref: ObjectRef): void {
+    const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
+    const name = formatRef(ref);
+    if (peer === undefined) {
+      this.#statuses.delete(name);
+      this.#programmedSince.delete(name);
+    }
+    for (const [network, { book }] of this.#networks) {
+      if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
+      else if (book.entry(ref) !== undefined) this.#enqueue(network, book.delete(ref));
+    }
+    if (peer === undefined) return;
+    if (!this.#networks.has(peer.spec.networkRef.name)) this.#publishPeer(peer);
+    // Also when the key is not there yet: its coming is what the peer waits for.
+    this.#use({ kind: 'VpnKey', namespace: peer.metadata.namespace, name: peer.spec.keyRef.name }, ref);
+  }
+
+  #referenceChanged(ref: ObjectRef): void {
+    if (ref.kind === 'VpnKey') {
+      const key = this.#options.source.get('VpnKey', ref.namespace, ref.name);
+      if (key === undefined) this.#statuses.delete(formatRef(ref));
+      else {
+        this.#use({ kind: 'Secret', ...secretOf(key) }, ref);
+        this.#publishKey(key);
+      }
+    }
+    for (const user of this.#users.get(formatRef(ref))?.values() ?? []) {
+      if (user.kind === 'VpnKey') this.#referenceChanged(user);
+      else {
+        const peer = this.#options.source.get('VpnPeer', user.namespace, user.name);
+        if (peer !== undefined) this.#enqueue(peer.spec.networkRef.name, [user]);
+      }
+    }
+  }
+
+  #use(used: ObjectRef, by: ObjectRef): void {
+    const name = formatRef(used);
+    let users = this.#users.get(name);
+    if (users === undefined) this.#users.set(name, (users = new Map()));
+    users.set(formatRef(by), by);
+  }
+
+  #everything(): void {
+    const names = new Set([...this.#networks.keys(), ...networksIn(this.#namespaces())]);
+    for (const name of names) this.#enqueueWhole(name);
+  }
+
+  #enqueueWhole(network: string): void {
+    this.#workFor(network).whole = true;
+    this.#wake();
+  }
+
+  #enqueue(network: string, refs: readonly ObjectRef[]): void {
+    if (refs.length === 0) return;
+    const work = this.#workFor(network);
+    for (const ref of refs) work.peers.set(formatRef(ref), ref);
+    this.#wake();
+  }
+
+  #workFor(network: string): Work {
+    let work = this.#work.get(network);
+    if (work === undefined) this.#work.set(network, (work = { whole: false, peers: new Map() }));
+    return work;
+  }
+
+  #wake(): void {
+    if (this.#stopped || this.#pass !== undefined) return;
+    this.#pass = this.#run().finally(() => {
+      this.#pass = undefined;
+      if (this.#work.size > 0) this.#wake();
+    });
+  }
+
+  async #run(): Promise<void> {
+    // Changes of one moment (a folder read anew, a list of the API server) make one pass.
+    await Promise.resolve();
+    for (const [name, work] of this.#work) {
+      this.#work.delete(name);
+      if (this.#stopped) return;
+      await this.#runNetwork(name, work);
+    }
+    this.#scheduleDue();
+  }
+
+  async #runNetwork(name: string, work: Work): Promise<void> {
+    const managed = this.#networks.get(name);
+    if (managed === undefined || this.#options.source.get('VpnNetwork', undefined, name) === undefined) {
+      this.#removeNetwork(name);
+      return;
+    }
+    managed.cancelRetry?.();
+    managed.cancelRetry = undefined;
+    try {
+      if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
+      else await this.#some(managed, [...work.peers.values()]);
+      managed.problem = undefined;
+      if (managed.agent.refusedPeers > 0) this.#retry(name, managed);
+      else managed.backoff.reset();
+    } catch (error) {
+      managed.problem =
+        error instanceof OvpnError
+          ? error
+          : new OvpnError('KernelRefused', describe(error), { object: `VpnNetwork ${name}` }, { cause: error });
+      this.#log.error({ event: 'network.failed', network: name, code: managed.problem.code, error: managed.problem.message }, 'the network does not stand as it should');
+      this.#retry(name, managed);
+    }
+    const refs = work.whole ? managed.book.refs() : [...work.peers.values()];
+    this.#publishNetwork(managed);
+    for (const ref of refs) {
+      const peer = managed.book.entry(ref)?.peer;
+      if (peer === undefined) continue;
+      this.#publishPeer(peer);
+      const key = this.#options.source.get('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name);
+      if (key !== undefined) this.#publishKey(key);
+    }
+  }
+
+  #retry(name: string, managed: ManagedNetwork): void {
+    managed.cancelRetry = this.#options.clock.after(managed.backoff.next(), () => this.#enqueueWhole(name));
+  }
+
+  async #whole(managed: ManagedNetwork): Promise<void> {
+    const { book, agent } = managed;
+    const network = book.network;
+    const facts = this.#facts(network, [...book.refs()]);
+    const desired = planNetwork(network, facts);
+    managed.selected = desired !== undefined;
+    if (desired === undefined) {
+      if (this.#options.source.complete && agent.device !== undefined) agent.remove();
+      return;
+    }
+    for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
+    const { peers, leaveAlone } = book.inForce();
+    await agent.reconcile(desired, peers, { mayRemove: this.#options.source.complete, leaveAlone });
+    this.#services.sockets.renew();
+    const index = agent.device?.index;
+    if (index !== undefined) this.#byDevice.set(index, network.metadata.name);
+  }
+
+  async #some(managed: ManagedNetwork, refs: readonly ObjectRef[]): Promise<void> {
+    const { book, agent } = managed;
+    const facts: NodeFacts = { ...this.#nodeFacts(), underlayMtu: 0 };
+    const changes = new Map<number, DesiredPeer | undefined>();
+    for (const ref of refs) {
+      for (const [id, desired] of book.plan(ref, (peer) => this.#refs(peer), facts)) {
+        // One peer's leaving must not undo another's coming under the same id.
+        if (desired !== undefined || !changes.has(id)) changes.set(id, desired);
+      }
+    }
+    await agent.reconcilePeers(changes);
+  }
+
+  /** A namespace of ours that no network wants; kept while a source might still name it. */
+  #removeNetwork(name: string): void {
+    const managed = this.#networks.get(name);
+    if (!this.#options.source.complete) return;
+    if (managed === undefined && !this.#isOurs(name)) return;
+    for (const record of this.#services.attachments.ofNetwork(name)) {
+      managed?.agent.detach(record);
+      this.#services.attachments.remove(record);
+    }
+    if (managed === undefined) {
+      deleteNamespace(namespaceName(name), this.#options.netnsFolder);
+      this.#services.sockets.release(name, new Set());
+      this.#log.info({ event: 'network.removed', network: name }, 'removed a network that nobody wants any more');
+    } else {
+      managed.cancelRetry?.();
+      managed.agent.remove();
+      this.#networks.delete(name);
+      for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
+      for (const peer of this.#options.source.list('VpnPeer')) if (peer.spec.networkRef.name === name) this.#publishPeer(peer);
+    }
+  }
+
+  /** Only a namespace whose device carries our mark may be removed. */
+  #isOurs(network: string): boolean {
+    return this.#devicesIn(namespaceName(network)).some(({ name, alias }) => name === deviceName && alias === deviceAlias(network));
+  }
+
+  #devicesIn(namespace: string): Link[] {
+    try {
+      const socket = NetlinkSocket.open(NETLINK_ROUTE, join(this.#options.netnsFolder, namespace));
+      try {
+        return dumpLinks(socket);
+      } finally {
+        socket.close();
+      }
+    } catch {
+      return [];
+    }
+  }
+
+  #namespaces(): string[] {
+    return listNamespaces(this.#options.netnsFolder);
+  }
+
+  /** Unique over all networks of the node, whatever agent made them: notifications tell devices apart by it. */
+  #freeDeviceIndex(): number {
+    const taken = new Set(this.#namespaces().flatMap((namespace) => this.#devicesIn(namespace).map(({ index }) => index)));
+    let index = firstDeviceIndex;
+    while (taken.has(index)) index++;
+    return index;
+  }
+
+  #facts(network: VpnNetwork, refs: readonly ObjectRef[]): NodeFacts {
+    const endpoints = (function* (source: ResourceSource) {
+      for (const ref of refs) {
+        const peer = source.get('VpnPeer', ref.namespace, ref.name);
+        if (peer !== undefined) yield peer.spec.endpoint.address;
+      }
+    })(this.#options.source);
+    return { ...this.#nodeFacts(), underlayMtu: network.spec.mtu === undefined ? underlayMtu(this.#host, endpoints) : 0 };
+  }
+
+  #nodeFacts(): Omit<NodeFacts, 'underlayMtu'> {
+    return { name: this.#options.node, labels: this.#options.source.nodeLabels };
+  }
+
+  #refs(peer: VpnPeer): PeerRefs {
+    const { source } = this.#options;
+    const key = source.get('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name);
+    if (key === undefined) return { key: undefined, secret: undefined };
+    const { namespace, name } = secretOf(key);
+    return { key, secret: source.get('Secret', namespace, name) };
+  }
+
+  #find(name: string): { network: VpnNetwork; agent: NetworkAgent } | undefined {
+    const managed = this.#networks.get(name);
+    return managed?.selected === true ? { network: managed.book.network, agent: managed.agent } : undefined;
+  }
+
+  #foreignDestinations(network: string, netns: string): ReadonlySet<string> {
+    const foreign = new Set<string>();
+    for (const record of this.#services.attachments.all()) {
+      if (record.netns !== netns || record.network === network) continue;
+      for (const destination of this.#networks.get(record.network)?.agent.destinations ?? []) foreign.add(destination);
+    }
+    return foreign;
+  }
+
+  #scheduleDue(): void {
+    this.#dueTimer?.();
+    this.#dueTimer = undefined;
+    const dues = [...this.#networks].flatMap(([name, { agent }]) => (agent.dueAt === undefined ? [] : [{ name, at: agent.dueAt }]));
+    if (dues.length === 0 || this.#stopped) return;
+    const now = this.#options.clock.now();
+    const next = Math.min(...dues.map(({ at }) => at));
+    this.#dueTimer = this.#options.clock.after(Math.max(0, next - now) + 1, () => {
+      const then = this.#options.clock.now();
+      for (const { name } of dues) this.#enqueue(name, this.#networks.get(name)?.agent.duePeers(then) ?? []);
+      this.#scheduleDue();
+    });
+  }
+
+  #every(ms: number, action: () => void): void {
+    let cancel = (): void => undefined;
+    const arm = (): void => {
+      this.#timers.delete(cancel);
+      cancel = this.#options.clock.after(ms, () => {
+        action();
+        arm();
+      });
+      this.#timers.add(cancel);
+    };
+    arm();
+  }
+
+  #publishAll(): void {
+    for (const managed of this.#networks.values()) {
+      this.#publishNetwork(managed);
+      for (const { peer } of managed.book.entries.values()) this.#publishPeer(peer);
+    }
+  }
+
+  #publishNetwork(managed: ManagedNetwork): void {
+    const { agent, book } = managed;
+    const { network } = book;
+    const { device } = agent;
+    this.#publish(network, (before: VpnNetwork['status']) =>
+      networkStatus(
+        {
+          network,
+          node: this.#options.node,
+          selected: managed.selected,
+          problem: managed.problem,
+          namespace: namespaceName(network.metadata.name),
+          device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
+          listeners: agent.desired?.listeners ?? [],
+          peers: agent.peerCount,
+          attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
+          now: this.#options.clock.now(),
+        },
+        before,
+      ),
+    );
+  }
+
+  #publishPeer(peer: VpnPeer): void {
+    const managed = this.#networks.get(peer.spec.networkRef.name);
+    const ref = refOf(peer);
+    const name = formatRef(ref);
+    const entry = managed?.book.entry(ref);
+    const id = entry?.inForce?.id;
+    const index = managed?.agent.device?.index;
+    const observed = id === undefined || index === undefined ? undefined : managed?.agent.kernel?.getPeer(index, id);
+    const now = this.#options.clock.now();
+    if (observed === undefined) this.#programmedSince.delete(name);
+    else if (!this.#programmedSince.has(name)) {
+      this.#programmedSince.set(name, new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'));
+    }
+    this.#publish(peer, (before: VpnPeer['status']) =>
+      peerStatus(
+        {
+          peer,
+          entry,
+          networkProblem: managed?.problem?.message,
+          state: id === undefined ? undefined : managed?.agent.peers.get(id),
+          observed,
+          primaryKeyId: id === undefined ? undefined : managed?.agent.observedKeys(id).primary,
+          node: this.#options.node,
+          now,
+          since: this.#programmedSince.get(name),
+        },
+        before,
+      ),
+    );
+  }
+
+  #publishKey(key: VpnKey): void {
+    const facts = this.#keyFacts(key);
+    this.#publish(key, (before: VpnKey['status']) => keyStatus(facts, before));
+  }
+
+  #keyFacts(key: VpnKey): KeyFacts {
+    const { source, node, clock } = this.#options;
+    const ref = refOf(key);
+    const { namespace, name } = secretOf(key);
+    let problem: OvpnError | undefined;
+    let spent: OvpnError | undefined;
+    let installation: KeyFacts['installation'];
+    for (const user of this.#users.get(formatRef(ref))?.values() ?? []) {
+      const peer = source.get('VpnPeer', user.namespace, user.name);
+      const managed = peer === undefined ? undefined : this.#networks.get(peer.spec.networkRef.name);
+      const entry = managed?.book.entry(user);
+      problem ??= entry?.plan.keyProblem;
+      const inForce = entry?.inForce;
+      const trouble = inForce === undefined ? undefined : managed?.agent.peers.get(inForce.id)?.problem;
+      if (trouble?.name === 'KeySpent') spent ??= trouble;
+      const record = inForce?.key === undefined ? undefined : this.#ledger.entry(inForce.key.keys.fingerprint);
+      if (record !== undefined) installation = { generation: record.generation, since: record.installedAt };
+    }
+    const material = source.get('Secret', namespace, name)?.data[key.spec.static.secretRef.key];
+    return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: clock.now() };
+  }
+
+  /** Hands a status to the source when it differs from the one before. */
+  #publish<T>(resource: Resource, make: (before: T | undefined) => T): void {
+    const name = formatRef(refOf(resource));
+    const known = this.#statuses.get(name) ?? ('status' in resource ? resource.status : undefined);
+    const status = make(known as T | undefined);
+    if (JSON.stringify(status) === JSON.stringify(this.#statuses.get(name))) return;
+    this.#statuses.set(name, status);
+    this.#options.source.publishStatus(resource, status);
+  }
+
+  /** What the kernel holds now, for a person. */
+  report(): NodeReport {
+    const { source, node } = this.#options;
+    return {
+      node,
+      sourcesComplete: source.complete,
+      netlink: { writes: this.writes },
+      rejections: source.rejections.map(({ ref, origin, errors }) => ({
+        origin,
+        object: ref === undefined ? undefined : formatRef(ref),
+        errors: errors.map(({ message }) => message),
+      })),
+      networks: [...this.#networks.values()].map((managed) => this.#reportNetwork(managed)),
+    };
+  }
+
+  #reportNetwork({ agent, book, problem }: ManagedNetwork): NetworkReport {
+    const name = book.network.metadata.name;
+    return {
+      name,
+      namespace: namespaceName(name),
+      device: agent.device?.name,
+      mtu: agent.device?.mtu,
+      addresses: agent.desired?.addresses ?? [],
+      listeners: (agent.desired?.listeners ?? []).map(formatEndpoint),
+      problem: problem?.message,
+      peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, peer)),
+      attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
+        containerId,
+        ifname,
+        addresses,
+        pod: pod === undefined ? undefined : `${pod.namespace}/${pod.name}`,
+      })),
+    };
+  }
+
+  #reportPeer(agent: NetworkAgent, book: PeerBook, peer: VpnPeer): PeerReport {
+    this.#publishPeer(peer);
+    const ref = refOf(peer);
+    const status = this.#statuses.get(formatRef(ref)) as VpnPeer['status'];
+    const ready = findCondition(status?.conditions, 'Ready');
+    const inForce = book.entry(ref)?.inForce;
+    return {
+      name: `${peer.metadata.namespace}/${peer.metadata.name}`,
+      peerId: peer.spec.static.peerID,
+      addresses: status?.addresses ?? [],
+      endpoint: status?.endpoint,
+      keys: agent.observedKeys(peer.spec.static.peerID),
+      keyGeneration: status?.keyGeneration,
+      routes: inForce?.routes.map(({ destination }) => destination) ?? [],
+      rxBytes: status?.traffic?.rxBytes ?? 0,
+      txBytes: status?.traffic?.txBytes ?? 0,
+      rxPackets: status?.traffic?.rxPackets ?? 0,
+      txPackets: status?.traffic?.txPackets ?? 0,
+      ready: ready?.status ?? 'Unknown',
+      reason: ready?.reason ?? 'Pending',
+      message: ready?.message ?? '',
+    };
+  }
+}
+
+function allRefs(source: ResourceSource): ObjectRef[] {
+  const kinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'Secret'] as const;
+  return kinds.flatMap((kind) => [...source.list(kind)].map(refOf));
+}
+
+function fingerprintOf(material: Uint8Array | undefined): string | undefined {
+  if (material === undefined) return undefined;
+  try {
+    return staticKeyFingerprint(parseStaticKey(Buffer.from(material).toString('latin1'), {}));
+  } catch {
+    return undefined;
+  }
+}

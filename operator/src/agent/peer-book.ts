@@ -1,0 +1,133 @@
+import { NetworkIndex } from '../api/rules.ts';
+import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import type { ErrorName, OvpnError } from '../errors.ts';
+import type { DesiredPeer } from './desired.ts';
+import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer } from './plan.ts';
+
+/** A peer as it is planned, and what is in force for it. */
+export interface BookEntry {
+  readonly peer: VpnPeer;
+  readonly plan: PeerPlan;
+  /**
+   * What the kernel should hold. It differs from the plan when a new version of the peer cannot be accepted:
+   * the version that worked stays in force until the new one is mended.
+   */
+  readonly inForce: DesiredPeer | undefined;
+}
+
+/** Problems after which the last good version must not go on: someone took the permission away. */
+const revoking: ReadonlySet<ErrorName> = new Set<ErrorName>(['NotAllowed']);
+
+/**
+ * The peers of one network on this node: plans, kept up to date peer by peer. No kernel, no clock.
+ */
+export class PeerBook {
+  readonly #index: NetworkIndex;
+  readonly #peers = new Map<string, VpnPeer>();
+  readonly #entries = new Map<string, BookEntry>();
+  /** Entries whose last good version is in force though the present one is refused. */
+  readonly #retained = new Set<string>();
+
+  constructor(network: VpnNetwork) {
+    this.#index = new NetworkIndex(network);
+  }
+
+  get network(): VpnNetwork {
+    return this.#index.network;
+  }
+
+  get entries(): ReadonlyMap<string, BookEntry> {
+    return this.#entries;
+  }
+
+  entry(ref: ObjectRef): BookEntry | undefined {
+    return this.#entries.get(formatRef(ref));
+  }
+
+  setNetwork(network: VpnNetwork): void {
+    this.#index.setNetwork(network);
+  }
+
+  /** Takes a peer or its new version. Answers the peers to plan again, itself among them. */
+  set(peer: VpnPeer): ObjectRef[] {
+    this.#peers.set(formatRef(refOf(peer)), peer);
+    return this.#index.set(peer);
+  }
+
+  /** Forgets a peer. Answers the peers to plan again, and it among them. */
+  delete(ref: ObjectRef): ObjectRef[] {
+    this.#peers.delete(formatRef(ref));
+    return [ref, ...this.#index.delete(ref)];
+  }
+
+  refs(): ObjectRef[] {
+    return [...this.#peers.values()].map(refOf);
+  }
+
+  /**
+   * Plans one peer again.
+   *
+   * @returns what changes in the kernel, by peer id: undefined takes that peer out
+   */
+  plan(ref: ObjectRef, lookup: (peer: VpnPeer) => PeerRefs, node: NodeFacts): Map<number, DesiredPeer | undefined> {
+    const name = formatRef(ref);
+    const before = this.#entries.get(name)?.inForce;
+    const peer = this.#peers.get(name);
+    const changes = new Map<number, DesiredPeer | undefined>();
+    this.#retained.delete(name);
+    if (peer === undefined) {
+      this.#entries.delete(name);
+      if (before !== undefined) changes.set(before.id, undefined);
+      return changes;
+    }
+    const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
+    let inForce = plan.desired;
+    if (plan.problems.length > 0 && before !== undefined && !plan.problems.some((problem) => revoking.has(problem.name))) {
+      inForce = before;
+      this.#retained.add(name);
+    } else if (inForce !== undefined) this.#displaceRetained(inForce, changes);
+    this.#entries.set(name, { peer, plan, inForce });
+    if (before !== undefined && before.id !== inForce?.id) changes.set(before.id, undefined);
+    if (inForce !== undefined) changes.set(inForce.id, inForce);
+    return changes;
+  }
+
+  /** What the kernel should hold, and which peer ids it must leave alone because their peers are refused. */
+  inForce(): { readonly peers: DesiredPeer[]; readonly leaveAlone: ReadonlySet<number> } {
+    const peers: DesiredPeer[] = [];
+    const leaveAlone = new Set<number>();
+    for (const { peer, plan, inForce } of this.#entries.values()) {
+      if (inForce !== undefined) peers.push(inForce);
+      else if (isMendable(plan.problems)) leaveAlone.add(peer.spec.static.peerID);
+    }
+    for (const { id } of peers) leaveAlone.delete(id);
+    return { peers, leaveAlone };
+  }
+
+  /** A peer that is accepted goes before an old version that is only kept. */
+  #displaceRetained(accepted: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
+    for (const name of this.#retained) {
+      const entry = this.#entries.get(name);
+      if (entry?.inForce === undefined || !collide(entry.inForce, accepted)) continue;
+      changes.set(entry.inForce.id, undefined);
+      this.#retained.delete(name);
+      this.#entries.set(name, { ...entry, inForce: undefined });
+    }
+  }
+}
+
+/**
+ * A refused peer that a restarted agent finds in the kernel may be there by an earlier version that was good:
+ * it is left alone until the object is mended.
+ */
+function isMendable(problems: readonly OvpnError[]): boolean {
+  return problems.length > 0 && !problems.some((problem) => revoking.has(problem.name));
+}
+
+function collide(one: DesiredPeer, other: DesiredPeer): boolean {
+  if (one.id === other.id) return true;
+  if (one.vpnIpv4 !== undefined && one.vpnIpv4 === other.vpnIpv4) return true;
+  if (one.vpnIpv6 !== undefined && one.vpnIpv6 === other.vpnIpv6) return true;
+  const destinations = new Set(one.routes.map(({ destination }) => destination));
+  return other.routes.some(({ destination }) => destinations.has(destination));
+}

@@ -1,0 +1,49 @@
+import type { Condition } from '../api/types.ts';
+
+/** What the agent tells about its node, for `ovpn-agent status`: read from the kernel when it is asked for. */
+export interface NodeReport {
+  readonly node: string;
+  /** Whether all resources are known, so that what is not wanted may be removed. */
+  readonly sourcesComplete: boolean;
+  /** Netlink requests since the agent started. A settled node's `writes` stands still. */
+  readonly netlink: { readonly writes: number };
+  readonly rejections: readonly { readonly origin: string; readonly object: string | undefined; readonly errors: readonly string[] }[];
+  readonly networks: readonly NetworkReport[];
+}
+
+export interface NetworkReport {
+  readonly name: string;
+  readonly namespace: string;
+  readonly device: string | undefined;
+  readonly mtu: number | undefined;
+  readonly addresses: readonly string[];
+  readonly listeners: readonly string[];
+  readonly problem: string | undefined;
+  readonly peers: readonly PeerReport[];
+  readonly attachments: readonly AttachmentReport[];
+}
+
+export interface PeerReport {
+  readonly name: string;
+  readonly peerId: number;
+  readonly addresses: readonly string[];
+  readonly endpoint: string | undefined;
+  /** Key ids in the primary and secondary slot. */
+  readonly keys: { readonly primary: number | undefined; readonly secondary: number | undefined };
+  readonly keyGeneration: number | undefined;
+  readonly routes: readonly string[];
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly rxPackets: number;
+  readonly txPackets: number;
+  readonly ready: Condition['status'];
+  readonly reason: string;
+  readonly message: string;
+}
+
+export interface AttachmentReport {
+  readonly containerId: string;
+  readonly ifname: string;
+  readonly pod: string | undefined;
+  readonly addresses: readonly string[];
+}

@@ -1,0 +1,204 @@
+import { type ConditionReason, type ConditionType, type ConditionUpdate, setCondition } from '../api/conditions.ts';
+import type { Condition, VpnKey, VpnKeyStatus, VpnNetwork, VpnNetworkStatus, VpnPeer, VpnPeerStatus } from '../api/types.ts';
+import type { ErrorName, OvpnError } from '../errors.ts';
+import type { Peer } from '../kernel/ovpn/codec.ts';
+import { formatEndpoint } from '../kernel/transport-socket.ts';
+import type { BookEntry } from './peer-book.ts';
+import type { PeerState } from './network-agent.ts';
+
+/** What status says of the objects: pure, from what the kernel reports and the plan wanted. */
+
+const reasons: Partial<Record<ErrorName, ConditionReason>> = {
+  ReferenceNotFound: 'KeyNotFound',
+  SecretMissing: 'SecretNotFound',
+  KeyMaterialInvalid: 'KeyInvalid',
+  KeySpent: 'KeySpent',
+  KernelRefused: 'KernelRefused',
+  NotAllowed: 'NotAllowed',
+  RouteConflict: 'Conflict',
+  AddressConflict: 'Conflict',
+  PeerIdConflict: 'Conflict',
+};
+
+const yes = (type: ConditionType): ConditionUpdate => ({ type, status: 'True', reason: type, message: '' });
+const no = (type: ConditionType, reason: ConditionReason, message: string): ConditionUpdate => ({ type, status: 'False', reason, message });
+
+function because(type: ConditionType, error: OvpnError, otherwise: ConditionReason): ConditionUpdate {
+  return no(type, reasons[error.name] ?? otherwise, error.message);
+}
+
+function withAll(
+  before: readonly Condition[] | undefined,
+  updates: readonly ConditionUpdate[],
+  generation: number | undefined,
+  now: number,
+): Condition[] {
+  let conditions = before ?? [];
+  for (const update of updates) conditions = setCondition(conditions, update, generation, () => now);
+  return [...conditions];
+}
+
+/** What a peer's status is made of. */
+export interface PeerFacts {
+  readonly peer: VpnPeer;
+  /** Undefined when there is no such network on this node. */
+  readonly entry: BookEntry | undefined;
+  readonly networkProblem: string | undefined;
+  readonly state: PeerState | undefined;
+  readonly observed: Peer | undefined;
+  readonly primaryKeyId: number | undefined;
+  readonly node: string;
+  readonly now: number;
+  readonly since: string | undefined;
+}
+
+export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined): VpnPeerStatus {
+  const { peer, entry, state, observed, node } = facts;
+  const conditions = withAll(before?.conditions, peerConditions(facts), peer.metadata.generation, facts.now);
+  const key = entry?.inForce?.key;
+  const failure = entry?.plan.problems[0] ?? entry?.plan.keyProblem ?? state?.problem;
+  return {
+    ...(peer.metadata.generation === undefined ? {} : { observedGeneration: peer.metadata.generation }),
+    conditions,
+    ...(failure === undefined ? {} : { lastError: failure.message.slice(0, 4096) }),
+    ...(observed === undefined
+      ? {}
+      : {
+          peerID: observed.id,
+          addresses: [observed.vpnIpv4, observed.vpnIpv6].filter((address) => address !== undefined),
+          node,
+          ...(observed.remote === undefined ? {} : { endpoint: formatEndpoint(observed.remote) }),
+          ...(facts.since === undefined ? {} : { since: facts.since }),
+          traffic: {
+            rxBytes: Number(observed.vpn.rxBytes),
+            txBytes: Number(observed.vpn.txBytes),
+            rxPackets: Number(observed.vpn.rxPackets),
+            txPackets: Number(observed.vpn.txPackets),
+          },
+          ...(facts.primaryKeyId === undefined ? {} : { keyID: facts.primaryKeyId }),
+          ...(key !== undefined && facts.primaryKeyId === key.keyId ? { keyGeneration: key.generation } : {}),
+        }),
+  };
+}
+
+function peerConditions({ peer, entry, networkProblem, state, observed, primaryKeyId }: PeerFacts): ConditionUpdate[] {
+  if (entry === undefined) {
+    const message = networkProblem ?? `there is no VpnNetwork ${peer.spec.networkRef.name} on this node`;
+    return [no('Accepted', 'NetworkNotFound', message), no('Programmed', 'Pending', message), no('Ready', 'NetworkNotFound', message)];
+  }
+  const { plan } = entry;
+  const [problem] = plan.problems;
+  const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
+  const resolved = plan.keyProblem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', plan.keyProblem, 'KeyInvalid');
+  const programmed = programmedCondition(entry, state, observed, networkProblem);
+  return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
+}
+
+function programmedCondition(
+  { peer, inForce }: BookEntry,
+  state: PeerState | undefined,
+  observed: Peer | undefined,
+  networkProblem: string | undefined,
+): ConditionUpdate {
+  if (inForce === undefined) {
+    return peer.spec.suspend
+      ? no('Programmed', 'Suspended', 'spec.suspend is set')
+      : no('Programmed', 'Pending', 'nothing is wanted of the kernel; see Accepted');
+  }
+  if (state?.problem?.name === 'KernelRefused') return because('Programmed', state.problem, 'KernelRefused');
+  if (observed !== undefined) return yes('Programmed');
+  return no('Programmed', 'Pending', networkProblem ?? 'not in the kernel yet');
+}
+
+function readyCondition(
+  others: readonly ConditionUpdate[],
+  state: PeerState | undefined,
+  primaryKeyId: number | undefined,
+): ConditionUpdate {
+  const failing = others.find(({ status }) => status !== 'True');
+  if (state?.problem !== undefined && failing === undefined) return because('Ready', state.problem, 'KernelRefused');
+  if (failing !== undefined) return no('Ready', failing.reason, failing.message);
+  return primaryKeyId === undefined ? no('Ready', 'Pending', 'no data key is installed yet') : yes('Ready');
+}
+
+/** What a network's status on this node is made of. */
+export interface NetworkFacts {
+  readonly network: VpnNetwork;
+  readonly node: string;
+  /** False when the node selector leaves this node out. */
+  readonly selected: boolean;
+  readonly problem: OvpnError | undefined;
+  readonly namespace: string;
+  readonly device: { readonly name: string; readonly mtu: number } | undefined;
+  readonly listeners: readonly { readonly name: string; readonly address: string; readonly port: number }[];
+  readonly peers: number;
+  readonly attachments: number;
+  readonly now: number;
+}
+
+export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | undefined): VpnNetworkStatus {
+  const { network, problem, device, selected } = facts;
+  const ready = selected && problem === undefined && device !== undefined;
+  const generation = network.metadata.generation;
+  const updates: ConditionUpdate[] = [];
+  if (!selected) updates.push(no('Ready', 'NoNodes', 'spec.nodeSelector does not select this node'));
+  else if (problem !== undefined) updates.push(because('Ready', problem, 'NodesNotReady'));
+  else updates.push(ready ? yes('Ready') : no('Ready', 'Pending', 'the device is not there yet'));
+  return {
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    conditions: withAll(before?.conditions, updates, generation, facts.now),
+    nodes: selected
+      ? [
+          {
+            name: facts.node,
+            ready,
+            ...(device === undefined
+              ? {}
+              : { namespace: facts.namespace, device: device.name, mtu: device.mtu, listeners: [...facts.listeners] }),
+            peers: facts.peers,
+            attachments: facts.attachments,
+            ...(problem === undefined ? {} : { message: problem.message.slice(0, 4096) }),
+          },
+        ]
+      : [],
+  };
+}
+
+/** What a key's status on this node is made of. */
+export interface KeyFacts {
+  readonly key: VpnKey;
+  readonly fingerprint: string | undefined;
+  /** Why the key cannot be used at all: no Secret, wrong material. */
+  readonly problem: OvpnError | undefined;
+  /** Why this generation is not in the kernel though it should be. */
+  readonly spent: OvpnError | undefined;
+  readonly installation: { readonly generation: number; readonly since: number } | undefined;
+  readonly node: string;
+  readonly now: number;
+}
+
+export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): VpnKeyStatus {
+  const { key, problem, spent, installation, node, now } = facts;
+  const resolved = problem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', problem, 'KeyInvalid');
+  const ready =
+    problem !== undefined ? because('Ready', problem, 'KeyInvalid') : spent !== undefined ? because('Ready', spent, 'KeySpent') : yes('Ready');
+  const generation = key.metadata.generation;
+  return {
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    conditions: withAll(before?.conditions, [resolved, ready], generation, now),
+    ...(facts.fingerprint === undefined ? {} : { fingerprint: facts.fingerprint }),
+    generation: key.spec.static.generation,
+    installations:
+      installation === undefined
+        ? []
+        : [
+            {
+              node,
+              generation: installation.generation,
+              since: new Date(installation.since).toISOString().replace(/\.\d+Z$/, 'Z'),
+              // What was installed once may not be installed again.
+              spent: true,
+            },
+          ],
+  };
+}

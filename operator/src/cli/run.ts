@@ -1,0 +1,110 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { hostname } from 'node:os';
+import { defaultAgentSocket } from '../agent/attach-protocol.ts';
+import { createAttachServer } from '../agent/attach-server.ts';
+import { NodeAgent } from '../agent/node-agent.ts';
+import { ApiSource } from '../cluster/api-source.ts';
+import { systemClock } from '../cluster/clock.ts';
+import { FolderSource } from '../cluster/folder-source.ts';
+import { loadKubeAccess } from '../cluster/kube-access.ts';
+import type { ResourceSource } from '../cluster/source.ts';
+import { HolderClient, OwnSockets } from '../holder/client.ts';
+import { defaultHolderSocket } from '../holder/protocol.ts';
+import { defaultNetnsFolder } from '../kernel/netns.ts';
+import { createLog, type Log, logLevels, type LogLevel } from '../telemetry/log.ts';
+
+interface RunOptions {
+  readonly manifests?: string;
+  readonly node: string;
+  readonly label: readonly [string, string][];
+  readonly state: string;
+  readonly socket: string;
+  readonly holder: string;
+  readonly netns: string;
+  readonly kubeconfig?: string;
+  readonly namespace: string;
+  readonly resync: number;
+  readonly statusInterval: number;
+  readonly logLevel: LogLevel;
+}
+
+/** `ovpn-agent run`: the node agent, on a folder of manifests or on the API server. */
+export function runCommand(): Command {
+  return new Command('run')
+    .description('Run the node agent: on the API server, or with --manifests on a folder of YAML files.')
+    .option('--manifests <folder>', 'take resources from this folder instead of the API server')
+    .option('--node <name>', 'name of this node', process.env['NODE_NAME'] ?? hostname())
+    .option('--label <key=value>', 'a label of this node for node selectors (with --manifests; repeatable)', collectLabel, [])
+    .option('--state <folder>', 'where the ledger of spent keys, attachments and status files are kept', '/var/lib/ovpn-operator')
+    .option('--socket <path>', 'the socket that the CNI plugin and `ovpn-agent status` use', defaultAgentSocket)
+    .option('--holder <path>', 'socket of the socket holder, or `none` to keep sockets in this process only', defaultHolderSocket)
+    .option('--netns <folder>', 'folder of named network namespaces', defaultNetnsFolder)
+    .option('--kubeconfig <file>', 'kubeconfig; by default the service account of the pod')
+    .option('--namespace <name>', "the operator's namespace, the only one that Secrets are read in", 'ovpn-system')
+    .option('--resync <seconds>', 'read everything from the kernel again this often', seconds, 60)
+    .option('--status-interval <seconds>', 'bring traffic figures in status up to date this often', seconds, 60)
+    .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels).default('info'))
+    .action(run);
+}
+
+async function run(options: RunOptions): Promise<void> {
+  const log = createLog({ level: options.logLevel, base: { node: options.node } });
+  const source = await makeSource(options, log);
+  const agent = new NodeAgent({
+    node: options.node,
+    stateDir: options.state,
+    netnsFolder: options.netns,
+    source,
+    keeper: options.holder === 'none' ? new OwnSockets() : new HolderClient(options.holder),
+    clock: systemClock,
+    random: Math.random,
+    log,
+    resyncMs: options.resync * 1000,
+    statusMs: options.statusInterval * 1000,
+  });
+  await agent.start();
+  const server = await createAttachServer({
+    socketPath: options.socket,
+    handle: (request) => agent.handle(request),
+    log: {
+      info: (fields, message) => log.info({ event: 'cni.info', ...fields }, message),
+      warn: (fields, message) => log.warn({ event: 'cni.warning', ...fields }, message),
+      error: (fields, message) => log.error({ event: 'cni.error', ...fields }, message),
+    },
+  });
+  log.info({ event: 'agent.ready' }, 'the agent is ready');
+  await new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
+  log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
+  await server.close();
+  await agent.stop();
+}
+
+async function makeSource(options: RunOptions, log: Log): Promise<ResourceSource> {
+  if (options.manifests !== undefined) {
+    return new FolderSource({
+      folder: options.manifests,
+      stateDir: options.state,
+      log,
+      nodeLabels: Object.fromEntries(options.label),
+    });
+  }
+  const access = await loadKubeAccess(options.kubeconfig === undefined ? {} : { kubeconfig: options.kubeconfig });
+  return new ApiSource({ access, node: options.node, log, namespace: options.namespace });
+}
+
+function collectLabel(value: string, before: readonly [string, string][]): [string, string][] {
+  const [key, ...rest] = value.split('=');
+  if (key === undefined || key === '' || rest.length === 0) throw new InvalidArgumentError('must be key=value');
+  return [...before, [key, rest.join('=')]];
+}
+
+function seconds(value: string): number {
+  const parsed = Number(value);
+  if (!Number.isInteger(parsed) || parsed < 1 || parsed > 86_400) {
+    throw new InvalidArgumentError('must be a whole number of seconds from 1 to 86400');
+  }
+  return parsed;
+}

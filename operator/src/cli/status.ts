@@ -1,0 +1,88 @@
+import { Command, Option } from 'commander';
+import { stringify } from 'yaml';
+import { defaultAgentSocket } from '../agent/attach-protocol.ts';
+import type { NetworkReport, NodeReport, PeerReport } from '../agent/report.ts';
+import { callReport } from './agent-call.ts';
+import { table } from './table.ts';
+
+interface StatusOptions {
+  readonly socket: string;
+  readonly output: 'text' | 'wide' | 'json' | 'yaml';
+}
+
+/** `ovpn-agent status`: what the kernel of this node holds. */
+export function statusCommand(): Command {
+  return new Command('status')
+    .description("Show this node's networks, peers and attached pods as the kernel has them.")
+    .option('--socket <path>', "the agent's socket", defaultAgentSocket)
+    .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'wide', 'json', 'yaml']).default('text'))
+    .action(async ({ socket, output }: StatusOptions) => {
+      // The agent of this node is the same version as this program, or refuses by its protocol number.
+      const report = (await callReport(socket)) as NodeReport;
+      process.stdout.write(render(report, output));
+    });
+}
+
+function render(report: NodeReport, output: StatusOptions['output']): string {
+  if (output === 'json') return `${JSON.stringify(report, undefined, 2)}\n`;
+  if (output === 'yaml') return stringify(report);
+  return statusText(report, output === 'wide');
+}
+
+/** The report for people: short and aligned. */
+export function statusText(report: NodeReport, wide: boolean): string {
+  const lines: string[] = [];
+  for (const network of report.networks) lines.push(...networkLines(network, wide), '');
+  if (report.networks.length === 0) lines.push(`no VpnNetwork on node ${report.node}`, '');
+  for (const { origin, object, errors } of report.rejections) {
+    for (const error of errors) lines.push(`rejected: ${origin}${object === undefined ? '' : ` (${object})`}: ${error}`);
+  }
+  if (!report.sourcesComplete) lines.push('nothing is removed until all resources can be read');
+  return `${lines.join('\n').trimEnd()}\n`;
+}
+
+function networkLines(network: NetworkReport, wide: boolean): string[] {
+  const { name, namespace, device, mtu, addresses, listeners, problem, peers, attachments } = network;
+  const lines = [
+    `network ${name}: ${device ?? 'no device'} in namespace ${namespace}, ${addresses.join(', ')}, MTU ${mtu ?? '-'}, listening on ${listeners.join(', ')}`,
+  ];
+  if (problem !== undefined) lines.push(`  not ready: ${problem}`);
+  const header = ['PEER', 'ID', 'VPN ADDRESS', 'ENDPOINT', 'KEYS', 'RX', 'TX', 'READY'];
+  if (wide) header.push('ROUTES', 'REASON');
+  lines.push(...table([header, ...peers.map((peer) => peerRow(peer, wide))]).map((line) => `  ${line}`));
+  for (const peer of peers) if (peer.ready !== 'True') lines.push(`  ${peer.name}: ${peer.message}`);
+  const pods = attachments.map(({ pod, containerId, ifname, addresses: own }) => [pod ?? containerId.slice(0, 12), ifname, own.join(', ')]);
+  if (pods.length > 0) lines.push(...table([['POD', 'INTERFACE', 'ADDRESS'], ...pods]).map((line) => `  ${line}`));
+  return lines;
+}
+
+function peerRow(peer: PeerReport, wide: boolean): string[] {
+  const row = [
+    peer.name,
+    String(peer.peerId),
+    peer.addresses.join(', ') || '-',
+    peer.endpoint ?? '-',
+    keysText(peer),
+    `${peer.rxPackets} pkt ${bytes(peer.rxBytes)}`,
+    `${peer.txPackets} pkt ${bytes(peer.txBytes)}`,
+    peer.ready,
+  ];
+  return wide ? [...row, peer.routes.join(', ') || '-', peer.reason] : row;
+}
+
+/** `1` while one key is installed, `1+2` while 2 is waiting or retiring in the secondary slot. */
+function keysText({ keys: { primary, secondary } }: PeerReport): string {
+  if (primary === undefined && secondary === undefined) return '-';
+  return `${primary ?? '-'}${secondary === undefined ? '' : `+${secondary}`}`;
+}
+
+function bytes(value: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let unit = 0;
+  let scaled = value;
+  while (scaled >= 1024 && unit < units.length - 1) {
+    scaled /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? scaled : scaled.toFixed(1)} ${units[unit] ?? ''}`;
+}
