@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 
 /**
@@ -7,11 +8,9 @@ import ipaddr from 'ipaddr.js';
 
 /** The 4 or 16 bytes of an address. @throws TypeError when the text is not an IP address */
 export function addressBytes(text: string): Buffer {
-  try {
-    return Buffer.from(ipaddr.parse(text).toByteArray());
-  } catch {
-    throw new TypeError(`${JSON.stringify(text)} is not an IP address`);
-  }
+  // ipaddr.js also takes the shorthand of inet_aton(3) (10.1 for 10.0.0.1, octal digits) and zones.
+  if (isIP(text) === 0 || text.includes('%')) throw new TypeError(`${JSON.stringify(text)} is not an IP address`);
+  return Buffer.from(ipaddr.parse(text).toByteArray());
 }
 
 /** Canonical text of 4 or 16 bytes. @throws TypeError on any other length */
@@ -32,10 +31,12 @@ export function isIpv6(address: string): boolean {
 
 /** Splits `192.0.2.0/24`. @throws TypeError when it is not a prefix */
 export function parsePrefix(prefix: string): { readonly address: string; readonly length: number } {
-  const slash = prefix.indexOf('/');
-  const length = Number(prefix.slice(slash + 1));
-  if (slash < 1 || !Number.isInteger(length)) throw new TypeError(`${JSON.stringify(prefix)} is not an IP prefix`);
-  return { address: prefix.slice(0, slash), length };
+  const [, address, digits] = /^([^/]+)\/(\d{1,3})$/.exec(prefix) ?? [];
+  const length = Number(digits);
+  if (address === undefined || length > hostLength(address)) {
+    throw new TypeError(`${JSON.stringify(prefix)} is not an IP prefix`);
+  }
+  return { address, length };
 }
 
 /** The prefix length of a single host: 32 or 128. */

@@ -2,7 +2,10 @@ import { addressBytes, addressText, isIpv6, parsePrefix } from '../address.ts';
 import { AF_INET, AF_INET6 } from '../libc.ts';
 import { type Message, NLM_F_CREATE, NLM_F_REPLACE } from '../netlink/message.ts';
 import type { NetlinkSocket, Request } from '../netlink/socket.ts';
-import { emit, rt } from './codec.ts';
+import { emit, rt, strictly } from './codec.ts';
+
+// The codec's enumeration; netlink messages carry plain numbers.
+const replyType: number = rt.MessageType.NEWADDR;
 
 /** An address of an interface. */
 export interface InterfaceAddress {
@@ -60,12 +63,12 @@ export function dumpAddresses(socket: NetlinkSocket): InterfaceAddress[] {
       describe: () => 'list addresses',
       write: (writer) => emit(writer, (out) => rt.formatAddressMessage({ kind: 'address', data: {}, attrs: {} }, out)),
     },
-    parseAddress,
+    strictly(parseAddress),
   );
 }
 
 function parseAddress(message: Message): InterfaceAddress | undefined {
-  if (message.type !== Number(rt.MessageType.NEWADDR)) return undefined;
+  if (message.type !== replyType) return undefined;
   const { data, attrs } = rt.parseAddressMessage(message.payload);
   // IFA_LOCAL is the interface's own address; IPv6 sends IFA_ADDRESS alone (net/ipv6/addrconf.c, inet6_fill_ifaddr).
   const bytes = attrs.local ?? attrs.address;

@@ -9,13 +9,16 @@ import {
 } from '../netlink/message.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import type { NetlinkSocket, Request } from '../netlink/socket.ts';
-import { emit, rt, type LinkAttrs } from './codec.ts';
+import { emit, type LinkAttrs, rt, strictly } from './codec.ts';
 
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_OVPN_MODE = 1;
 const VETH_INFO_PEER = 1;
 const IFINFOMSG_BYTES = 16;
+// The codec's enumeration; netlink messages carry plain numbers.
+const replyType: number = rt.MessageType.NEWLINK;
+
 /** Without it the kernel writes 200 bytes of counters per link that nobody here reads. */
 const RTEXT_FILTER_SKIP_STATS = 8;
 
@@ -127,13 +130,13 @@ export function deleteLink(index: number): Request {
 
 /** All interfaces of the socket's namespace. */
 export function dumpLinks(socket: NetlinkSocket): Link[] {
-  return socket.dump(getLink({}, {}, 'list interfaces'), parseLink);
+  return socket.dump(getLink({}, {}, 'list interfaces'), strictly(parseLink));
 }
 
 /** One interface by name, or undefined when there is none. */
 export function getLinkByName(socket: NetlinkSocket, name: string): Link | undefined {
   try {
-    return parseLink(socket.get(getLink({}, { ifname: name }, `look up interface ${name}`)));
+    return strictly(parseLink)(socket.get(getLink({}, { ifname: name }, `look up interface ${name}`)));
   } catch (error) {
     if (error instanceof NetlinkError && error.code === 'ENODEV') return undefined;
     throw error;
@@ -159,7 +162,7 @@ function linkinfo(kind: string, fill: (data: RequestWriter) => void): Buffer {
 }
 
 function parseLink(message: Message): Link | undefined {
-  if (message.type !== Number(rt.MessageType.NEWLINK) || message.payload.length < IFINFOMSG_BYTES) return undefined;
+  if (message.type !== replyType || message.payload.length < IFINFOMSG_BYTES) return undefined;
   const { data, attrs } = rt.parseLinkMessage(message.payload);
   const { kind, ovpnMode } = parseLinkinfo(attrs.linkinfo);
   return {

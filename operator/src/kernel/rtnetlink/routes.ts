@@ -3,7 +3,10 @@ import { AF_INET, AF_INET6 } from '../libc.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { type Message, NLM_F_CREATE, NLM_F_REPLACE } from '../netlink/message.ts';
 import type { NetlinkSocket, Request } from '../netlink/socket.ts';
-import { emit, rt } from './codec.ts';
+import { emit, rt, strictly } from './codec.ts';
+
+// The codec's enumeration; netlink messages carry plain numbers.
+const replyType: number = rt.MessageType.NEWROUTE;
 
 /**
  * Marks a route as ours (`ip route show proto 79`): the kernel keeps the number and gives it no meaning
@@ -69,7 +72,8 @@ function routeRequest(type: number, flags: number, verb: string, route: Route): 
               family: isIpv6(route.destination) ? AF_INET6 : AF_INET,
               dstLen: destination.length,
               table: TABLE_MAIN,
-              protocol: ourProtocol as rt.RouteProtocol,
+              // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- ours is not in the codec's list, on purpose
+              protocol: ourProtocol,
               scope: direct && !isIpv6(route.destination) ? rt.RouteScope.LINK : rt.RouteScope.UNIVERSE,
               type: route.type === 'unreachable' ? rt.RouteType.UNREACHABLE : rt.RouteType.UNICAST,
               // The next hop of a pod is on its veth though no prefix says so.
@@ -108,13 +112,14 @@ function dumpFamily(socket: NetlinkSocket, family: number): Route[] {
     write: (writer) =>
       emit(writer, (out) =>
         rt.formatRouteMessage(
-          { kind: 'route', data: { family, protocol: ourProtocol as rt.RouteProtocol }, attrs: { table: TABLE_MAIN } },
+          // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- as above
+          { kind: 'route', data: { family, protocol: ourProtocol }, attrs: { table: TABLE_MAIN } },
           out,
         ),
       ),
   };
   try {
-    return socket.dump(request, parseOurRoute);
+    return socket.dump(request, strictly(parseOurRoute));
   } catch (error) {
     // A namespace that never had an IPv4 address has no main table yet (net/ipv4/fib_frontend.c, inet_dump_fib).
     if (error instanceof NetlinkError && error.code === 'ENOENT') return [];
@@ -128,7 +133,7 @@ function parseOurRoute(message: Message): Route | undefined {
 }
 
 function parseRoute(message: Message): { route: Route; protocol: number; table: number } | undefined {
-  if (message.type !== Number(rt.MessageType.NEWROUTE)) return undefined;
+  if (message.type !== replyType) return undefined;
   const { data, attrs } = rt.parseRouteMessage(message.payload);
   // The codec gives the name of a value it knows, else the number.
   if (data.type !== 'UNICAST' && data.type !== 'UNREACHABLE') return undefined;
@@ -173,7 +178,7 @@ export function lookupRoute(socket: NetlinkSocket, address: string): Route | und
           ),
         ),
     });
-    return parseRoute(reply)?.route;
+    return strictly(parseRoute)(reply)?.route;
   } catch (error) {
     if (error instanceof NetlinkError && (error.code === 'ENETUNREACH' || error.code === 'EHOSTUNREACH')) {
       return undefined;
