@@ -12,7 +12,10 @@ export default {
     {
       ...base,
       displayName: 'unit',
-      testMatch: ['<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts', '<rootDir>/test/{lab,bench,fixtures}/**/*.test.ts'],
+      testMatch: [
+        '<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts',
+        '<rootDir>/test/{lab,bench,fixtures}/**/*.test.ts',
+      ],
       testPathIgnorePatterns: ignore,
     },
     {

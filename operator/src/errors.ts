@@ -16,14 +16,20 @@ export const errorTable = {
   RouteConflict: { code: 'OVPN109', remedy: 'remove the route from one of the two peers, or make the routes disjoint' },
   NotAllowed: { code: 'OVPN110', remedy: 'have the owner of the VpnNetwork allow it, or ask for less' },
   PeerIdConflict: { code: 'OVPN111', remedy: 'give one of the two peers another peerID' },
-  ApiUnavailable: { code: 'OVPN112', remedy: 'check the API server and the RBAC rules of the agent; what runs goes on' },
+  ApiUnavailable: {
+    code: 'OVPN112',
+    remedy: 'check the API server and the RBAC rules of the agent; what runs goes on',
+  },
 
   SecretMissing: { code: 'OVPN201', remedy: 'create the Secret with that key, or correct secretRef' },
   KeyMaterialInvalid: { code: 'OVPN202', remedy: 'put in a key made by `openvpn --genkey secret FILE`' },
   KeySpent: { code: 'OVPN203', remedy: 'raise spec.static.generation by one on both ends' },
   LedgerUnusable: { code: 'OVPN204', remedy: 'restore the ledger file or move it away and raise every generation' },
 
-  KernelWithoutOvpn: { code: 'OVPN301', remedy: 'boot Linux 6.16 or newer with CONFIG_OVPN, or load the module: modprobe ovpn' },
+  KernelWithoutOvpn: {
+    code: 'OVPN301',
+    remedy: 'boot Linux 6.16 or newer with CONFIG_OVPN, or load the module: modprobe ovpn',
+  },
   NotPermitted: { code: 'OVPN302', remedy: 'run as root with CAP_NET_ADMIN in the initial user namespace' },
   KernelRefused: { code: 'OVPN303', remedy: "follow the kernel's text; the agent retries with back-off" },
   NamespaceUnusable: { code: 'OVPN304', remedy: 'check that the network namespace exists and is a namespace' },
@@ -35,7 +41,10 @@ export const errorTable = {
   ConfigInvalid: { code: 'OVPN405', remedy: 'correct the option; see --help' },
 
   CniConfigInvalid: { code: 'OVPN501', remedy: 'correct the network configuration of the ovpn-cni plugin' },
-  CniEnvironmentInvalid: { code: 'OVPN502', remedy: 'call the plugin by a CNI runtime, or set the CNI_* variables as the spec says' },
+  CniEnvironmentInvalid: {
+    code: 'OVPN502',
+    remedy: 'call the plugin by a CNI runtime, or set the CNI_* variables as the spec says',
+  },
   NetworkNotReady: { code: 'OVPN503', remedy: 'wait until the VpnNetwork is Ready on this node, or create it' },
   AttachNotAllowed: { code: 'OVPN504', remedy: 'have the owner of the VpnNetwork allow the namespace in spec.attach' },
   PoolExhausted: { code: 'OVPN505', remedy: 'delete unused pods or give the node a larger pod block' },

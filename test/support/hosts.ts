@@ -30,7 +30,9 @@ export class Hosts {
   static async create(prefix: string): Promise<Hosts> {
     const hosts = new Hosts(prefix);
     await run('ip', 'netns', 'add', hosts.#bridge);
-    hosts.#cleanup.push(async () => void (await attempt('ip', ['netns', 'del', hosts.#bridge])));
+    hosts.#cleanup.push(async () => {
+      await attempt('ip', ['netns', 'del', hosts.#bridge]);
+    });
     await run('ip', '-n', hosts.#bridge, 'link', 'add', 'br0', 'type', 'bridge');
     await run('ip', '-n', hosts.#bridge, 'link', 'set', 'br0', 'up');
     return hosts;
@@ -42,7 +44,21 @@ export class Hosts {
     const host = new Host(this, `${this.prefix}-${name}`, name, `203.0.113.${number}`, `2001:db8:113::${number}`);
     await this.namespace(host.namespace);
     const port = `p${number}`;
-    await run('ip', '-n', host.namespace, 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', port, 'netns', this.#bridge);
+    await run(
+      'ip',
+      '-n',
+      host.namespace,
+      'link',
+      'add',
+      'eth0',
+      'type',
+      'veth',
+      'peer',
+      'name',
+      port,
+      'netns',
+      this.#bridge,
+    );
     await run('ip', '-n', this.#bridge, 'link', 'set', port, 'master', 'br0', 'up');
     await run('ip', '-n', host.namespace, 'addr', 'add', `${host.ipv4}/24`, 'dev', 'eth0');
     await run('ip', '-n', host.namespace, 'addr', 'add', `${host.ipv6}/64`, 'dev', 'eth0', 'nodad');
@@ -53,7 +69,9 @@ export class Hosts {
   /** A plain namespace with loopback up, as a container runtime makes for a pod. */
   async namespace(name: string): Promise<string> {
     await run('ip', 'netns', 'add', name);
-    this.#cleanup.push(async () => void (await attempt('ip', ['netns', 'del', name])));
+    this.#cleanup.push(async () => {
+      await attempt('ip', ['netns', 'del', name]);
+    });
     await run('ip', '-n', name, 'link', 'set', 'lo', 'up');
     return `/run/netns/${name}`;
   }
@@ -138,7 +156,13 @@ export class AgentProcess {
   }
 
   startHolder(): void {
-    const args = this.host.command(process.execPath, agentProgram, 'holder', '--socket', join(this.folder, 'holder.sock'));
+    const args = this.host.command(
+      process.execPath,
+      agentProgram,
+      'holder',
+      '--socket',
+      join(this.folder, 'holder.sock'),
+    );
     this.#holder = new Service('nsenter', args);
   }
 
@@ -151,8 +175,24 @@ export class AgentProcess {
   async startAgent(): Promise<void> {
     this.#logs += this.#agent?.log ?? '';
     const args = [
-      ...['--manifests', this.manifests, '--node', this.host.name, '--label', `kubernetes.io/hostname=${this.host.name}`],
-      ...['--state', this.state, '--socket', this.socket, '--holder', join(this.folder, 'holder.sock'), '--netns', this.netns],
+      ...[
+        '--manifests',
+        this.manifests,
+        '--node',
+        this.host.name,
+        '--label',
+        `kubernetes.io/hostname=${this.host.name}`,
+      ],
+      ...[
+        '--state',
+        this.state,
+        '--socket',
+        this.socket,
+        '--holder',
+        join(this.folder, 'holder.sock'),
+        '--netns',
+        this.netns,
+      ],
       ...this.#options,
     ];
     const agent = new Service('nsenter', this.host.command(process.execPath, agentProgram, 'run', ...args));
@@ -198,7 +238,13 @@ export class AgentProcess {
 
   /** Calls the CNI binary as a container runtime on this host does. */
   async cni(command: 'ADD' | 'DEL' | 'VERSION' | 'STATUS', call: CniCall): Promise<Finished> {
-    const config = { cniVersion: '1.1.0', name: 'ovpn', type: 'ovpn-cni', network: call.network, agentSocket: this.socket };
+    const config = {
+      cniVersion: '1.1.0',
+      name: 'ovpn',
+      type: 'ovpn-cni',
+      network: call.network,
+      agentSocket: this.socket,
+    };
     return attempt('nsenter', this.host.command(process.execPath, cniProgram), {
       input: JSON.stringify({ ...config, ...call.config }),
       env: {
@@ -247,9 +293,26 @@ export interface PingResult {
 export async function ping(
   netns: string,
   destination: string,
-  { count = 3, interval = 0.2, size = 56, deadline = 20 }: { count?: number; interval?: number; size?: number; deadline?: number } = {},
+  {
+    count = 3,
+    interval = 0.2,
+    size = 56,
+    deadline = 20,
+  }: { count?: number; interval?: number; size?: number; deadline?: number } = {},
 ): Promise<PingResult> {
-  const args = ['-n', '-c', String(count), '-i', String(interval), '-s', String(size), '-w', String(deadline), '-W', '2'];
+  const args = [
+    '-n',
+    '-c',
+    String(count),
+    '-i',
+    String(interval),
+    '-s',
+    String(size),
+    '-w',
+    String(deadline),
+    '-W',
+    '2',
+  ];
   const { stdout, stderr } = await attempt('nsenter', [`--net=${netns}`, 'ping', ...args, destination]);
   const match = /(\d+) packets transmitted, (\d+) received/.exec(stdout);
   return { sent: Number(match?.[1] ?? 0), received: Number(match?.[2] ?? 0), output: stdout + stderr };

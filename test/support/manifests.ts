@@ -21,7 +21,14 @@ export interface NetworkSettings {
 }
 
 export function network(settings: NetworkSettings): string {
-  const { name = 'corp', node, addresses, podBlocks, peerPools = ['10.80.0.0/24', 'fd80::/112'], port = 1194 } = settings;
+  const {
+    name = 'corp',
+    node,
+    addresses,
+    podBlocks,
+    peerPools = ['10.80.0.0/24', 'fd80::/112'],
+    port = 1194,
+  } = settings;
   return documents({
     apiVersion,
     kind: 'VpnNetwork',
@@ -50,12 +57,29 @@ export interface PeerSettings {
 }
 
 export function peer(settings: PeerSettings): string {
-  const { name, networkName = 'corp', namespace = 'default', peerID, endpoint, addresses, routes, key = name } = settings;
+  const {
+    name,
+    networkName = 'corp',
+    namespace = 'default',
+    peerID,
+    endpoint,
+    addresses,
+    routes,
+    key = name,
+  } = settings;
   return documents({
     apiVersion,
     kind: 'VpnPeer',
     metadata: { name, namespace },
-    spec: { networkRef: { name: networkName }, endpoint, keyRef: { name: key }, static: { peerID }, addresses, routes, ...settings.spec },
+    spec: {
+      networkRef: { name: networkName },
+      endpoint,
+      keyRef: { name: key },
+      static: { peerID },
+      addresses,
+      routes,
+      ...settings.spec,
+    },
   });
 }
 
@@ -79,5 +103,10 @@ export function key(settings: KeySettings): string {
 }
 
 export function secret(name: string, material: string, namespace = 'default'): string {
-  return documents({ apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace }, stringData: { 'static.key': material } });
+  return documents({
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name, namespace },
+    stringData: { 'static.key': material },
+  });
 }

@@ -11,8 +11,15 @@ export interface Finished {
 }
 
 /** Runs a command to its end; a non-zero exit is a result, not an exception. */
-export async function attempt(command: string, args: readonly string[], options: { env?: NodeJS.ProcessEnv; input?: string } = {}): Promise<Finished> {
-  const running = execFileAsync(command, [...args], { env: { ...process.env, ...options.env }, maxBuffer: 64 * 1024 * 1024 });
+export async function attempt(
+  command: string,
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv; input?: string } = {},
+): Promise<Finished> {
+  const running = execFileAsync(command, [...args], {
+    env: { ...process.env, ...options.env },
+    maxBuffer: 64 * 1024 * 1024,
+  });
   if (options.input !== undefined) running.child.stdin?.end(options.input);
   try {
     const { stdout, stderr } = await running;

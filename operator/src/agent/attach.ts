@@ -79,7 +79,8 @@ export class Attacher {
     if (known === undefined) this.#store.put(record);
     try {
       const attachment = describeAttachment(record, agent);
-      if (known === undefined) this.#log.info({ event: 'attachment.added', ...identity(record) }, 'attached the sandbox');
+      if (known === undefined)
+        this.#log.info({ event: 'attachment.added', ...identity(record) }, 'attached the sandbox');
       return attachment;
     } catch (error) {
       if (known === undefined) {
@@ -93,7 +94,9 @@ export class Attacher {
   #record(request: AddRequest, agent: NetworkAgent): AttachmentRecord {
     const { desired } = agent;
     if (desired === undefined || agent.device === undefined) {
-      throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', { object: `VpnNetwork ${request.network}` });
+      throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', {
+        object: `VpnNetwork ${request.network}`,
+      });
     }
     if (desired.podBlocks.length === 0) {
       throw new OvpnError(
@@ -145,7 +148,13 @@ function describeAttachment(record: AttachmentRecord, agent: NetworkAgent): Atta
 }
 
 function identity({ containerId, ifname, network, addresses, pod }: AttachmentRecord): Record<string, unknown> {
-  return { containerId, ifname, network, addresses, ...(pod === undefined ? {} : { pod: `${pod.namespace}/${pod.name}` }) };
+  return {
+    containerId,
+    ifname,
+    network,
+    addresses,
+    ...(pod === undefined ? {} : { pod: `${pod.namespace}/${pod.name}` }),
+  };
 }
 
 /** Locally administered, unicast (IEEE 802, the two low bits of the first byte). */

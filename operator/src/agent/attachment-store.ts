@@ -73,7 +73,7 @@ export class AttachmentStore {
   #take(record: AttachmentRecord): void {
     this.#records.set(keyText(record), record);
     let taken = this.#addresses.get(record.network);
-    if (taken === undefined) this.#addresses.set(record.network, (taken = new Map()));
+    if (taken === undefined) this.#addresses.set(record.network, (taken = new Map<string, string>()));
     for (const address of record.addresses) taken.set(address, keyText(record));
   }
 
@@ -86,7 +86,12 @@ export class AttachmentStore {
     try {
       action();
     } catch (error) {
-      throw new OvpnError('StateUnusable', `cannot record the attachment: ${describe(error)}`, { object: this.#folder }, { cause: error });
+      throw new OvpnError(
+        'StateUnusable',
+        `cannot record the attachment: ${describe(error)}`,
+        { object: this.#folder },
+        { cause: error },
+      );
     }
   }
 }

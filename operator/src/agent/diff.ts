@@ -60,13 +60,22 @@ export type PeerChange =
  *   itself when authenticated packets come from elsewhere (float); undoing that would cut the peer off, so
  *   the endpoint is set only when the wanted one changed.
  */
-export function diffPeer(desired: DesiredPeer, observed: Peer | undefined, port: number, applied: Endpoint | undefined): PeerChange {
+export function diffPeer(
+  desired: DesiredPeer,
+  observed: Peer | undefined,
+  port: number,
+  applied: Endpoint | undefined,
+): PeerChange {
   if (observed === undefined) return { change: 'create' };
   if (observed.localPort !== undefined && observed.localPort !== port) {
     return { change: 'replace', because: `it uses the socket on port ${observed.localPort}, not ${port}` };
   }
   const settings: { -readonly [K in keyof PeerSettings]: PeerSettings[K] } = { id: desired.id };
-  if (applied !== undefined && !sameEndpoint(applied, desired.remote) && !sameEndpoint(observed.remote, desired.remote)) {
+  if (
+    applied !== undefined &&
+    !sameEndpoint(applied, desired.remote) &&
+    !sameEndpoint(observed.remote, desired.remote)
+  ) {
     settings.remote = desired.remote;
   }
   if (observed.txId !== desired.txId) settings.txId = desired.txId;

@@ -68,7 +68,8 @@ export class KeyRotation {
   peerIsNew(peer: DesiredPeer): void {
     if (peer.key === undefined) return;
     const entry = this.#ledger.entry(peer.key.keys.fingerprint);
-    if (entry?.state === 'reserved' && this.#isHere(entry, peer)) this.#ledger.confirm([this.#installation(peer, peer.key)]);
+    if (entry?.state === 'reserved' && this.#isHere(entry, peer))
+      this.#ledger.confirm([this.#installation(peer, peer.key)]);
   }
 
   /** Does what is due now for these peers: one flush of the ledger and few system calls for all of them. */
@@ -158,7 +159,10 @@ export class KeyRotation {
         this.#log.info({ event: 'key.switched', ...fields }, 'sending with the new data key');
         return [];
       case 'delete':
-        this.#log.info({ event: 'key.retired', peer: fields.peer, peerId: peer.id, slot: step.slot }, 'deleted the old data key');
+        this.#log.info(
+          { event: 'key.retired', peer: fields.peer, peerId: peer.id, slot: step.slot },
+          'deleted the old data key',
+        );
         return [];
     }
   }

@@ -61,7 +61,12 @@ export class Ledger {
       return new Ledger(path, clock);
     } catch (error) {
       if (error instanceof OvpnError) throw error;
-      throw new OvpnError('LedgerUnusable', `cannot use the ledger of spent keys: ${describe(error)}`, { object: path }, { cause: error });
+      throw new OvpnError(
+        'LedgerUnusable',
+        `cannot use the ledger of spent keys: ${describe(error)}`,
+        { object: path },
+        { cause: error },
+      );
     }
   }
 
@@ -107,7 +112,12 @@ export class Ledger {
       fsyncSync(this.#fd);
     } catch (error) {
       // Nothing may be installed that is not written down.
-      throw new OvpnError('LedgerUnusable', `cannot write the ledger of spent keys: ${describe(error)}`, { object: this.#path }, { cause: error });
+      throw new OvpnError(
+        'LedgerUnusable',
+        `cannot write the ledger of spent keys: ${describe(error)}`,
+        { object: this.#path },
+        { cause: error },
+      );
     }
     lines.forEach((line) => this.#take(line));
   }
@@ -143,7 +153,9 @@ export class Ledger {
     lines.forEach((raw, i) => {
       const line = parseLine(raw);
       if (line === undefined) {
-        throw new OvpnError('LedgerUnusable', `line ${i + 1} of the ledger of spent keys is damaged`, { object: this.#path });
+        throw new OvpnError('LedgerUnusable', `line ${i + 1} of the ledger of spent keys is damaged`, {
+          object: this.#path,
+        });
       }
       this.#take(line);
     });
@@ -192,7 +204,9 @@ function parseLine(text: string): Line | undefined {
 
 function parseInstallation(value: unknown): Installation | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
-  const { fingerprint, network, peerId, keyId, key, generation } = value as Partial<Record<keyof Installation, unknown>>;
+  const { fingerprint, network, peerId, keyId, key, generation } = value as Partial<
+    Record<keyof Installation, unknown>
+  >;
   return typeof fingerprint === 'string' &&
     typeof network === 'string' &&
     typeof peerId === 'number' &&

@@ -167,9 +167,11 @@ export class NetworkAgent {
     for (const [id, peer] of changed) {
       const old = this.#peers.get(id)?.desired;
       const keep = new Set(peer === undefined ? [] : peerRoutes(peer, device.index).map(routeKey));
-      const stale = old === undefined ? [] : peerRoutes(old, device.index).filter((route) => !keep.has(routeKey(route)));
+      const stale =
+        old === undefined ? [] : peerRoutes(old, device.index).filter((route) => !keep.has(routeKey(route)));
       staleRoutes.push(...stale);
-      for (const { destination } of stale) destinationsChanged = this.#destinations.delete(destination) || destinationsChanged;
+      for (const { destination } of stale)
+        destinationsChanged = this.#destinations.delete(destination) || destinationsChanged;
       if (peer === undefined) gone.push(id);
       else wanted.push(peer);
     }
@@ -212,7 +214,8 @@ export class NetworkAgent {
     removeAttachment(record, foreign, kernel, this.#sandboxWrites);
     // The routes and the far end went with the link.
     for (const address of record.addresses) {
-      for (const route of farRoutes({ ...record, addresses: [address] }, 0)) this.#observed?.routes.delete(routeKey(route));
+      for (const route of farRoutes({ ...record, addresses: [address] }, 0))
+        this.#observed?.routes.delete(routeKey(route));
     }
   }
 
@@ -259,7 +262,9 @@ export class NetworkAgent {
     const first = diffBase(desired, deviceAlias(this.name), observed);
     if (first.sysctls.size > 0) writeSysctls(kernel.path, first.sysctls);
     if (first.createDevice) {
-      kernel.change([newOvpnLink({ name: deviceName, mode: 'mp', index: this.#services.allocateIndex(), mtu: desired.mtu })]);
+      kernel.change([
+        newOvpnLink({ name: deviceName, mode: 'mp', index: this.#services.allocateIndex(), mtu: desired.mtu }),
+      ]);
       this.#observed = observed = { ...kernel.observeBase(), peers: new Map(), keys: new Map() };
     }
     const index = observed.device?.index ?? 0;
@@ -298,7 +303,10 @@ export class NetworkAgent {
     present.forEach((id, i) => {
       const outcome = outcomes[i];
       if (outcome?.ok === false && outcome.error.code !== 'ENOENT') {
-        this.#log.warn({ event: 'peer.delete-failed', peerId: id, error: outcome.error.message }, 'the kernel kept a peer');
+        this.#log.warn(
+          { event: 'peer.delete-failed', peerId: id, error: outcome.error.message },
+          'the kernel kept a peer',
+        );
         return;
       }
       observed.peers.delete(id);
@@ -330,7 +338,10 @@ export class NetworkAgent {
         continue;
       }
       if (change.change === 'replace') {
-        this.#log.warn({ event: 'peer.replaced', peerId: peer.id, because: change.because }, 'the peer has to be made anew');
+        this.#log.warn(
+          { event: 'peer.replaced', peerId: peer.id, because: change.because },
+          'the peer has to be made anew',
+        );
         replaced.push(peer.id);
       }
       requests.push({ peer, request: kernel.requests.peerNew(device.index, this.#newPeer(peer)), verb: 'made' });
@@ -343,7 +354,10 @@ export class NetworkAgent {
       if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
       else {
         this.#services.endpoints.set(this.name, peer.id, peer.remote);
-        this.#log.info({ event: `peer.${verb}`, peer: formatRef(peer.ref), peerId: peer.id }, `${verb} the peer in the kernel`);
+        this.#log.info(
+          { event: `peer.${verb}`, peer: formatRef(peer.ref), peerId: peer.id },
+          `${verb} the peer in the kernel`,
+        );
       }
     });
     this.#refresh(
@@ -416,11 +430,14 @@ export class NetworkAgent {
     const index = observed?.device?.index;
     if (observed === undefined || index === undefined) return;
     const wanted = new Set<string>();
-    for (const { desired } of this.#peers.values()) for (const route of peerRoutes(desired, index)) wanted.add(routeKey(route));
+    for (const { desired } of this.#peers.values())
+      for (const route of peerRoutes(desired, index)) wanted.add(routeKey(route));
     for (const record of this.#services.attachments.ofNetwork(this.name)) {
       for (const route of farRoutes(record, 0)) wanted.add(routeKey(route));
     }
-    const keptHops = new Set([...leaveAlone].flatMap((id) => [observed.peers.get(id)?.vpnIpv4, observed.peers.get(id)?.vpnIpv6]));
+    const keptHops = new Set(
+      [...leaveAlone].flatMap((id) => [observed.peers.get(id)?.vpnIpv4, observed.peers.get(id)?.vpnIpv6]),
+    );
     const stale = [...observed.routes.values()].filter(
       (route) => !wanted.has(routeKey(route)) && !(route.gateway !== undefined && keptHops.has(route.gateway)),
     );
@@ -436,7 +453,10 @@ export class NetworkAgent {
     present.forEach((route, i) => {
       const outcome = outcomes[i];
       if (outcome?.ok === false && outcome.error.code !== 'ESRCH') {
-        this.#log.warn({ event: 'route.delete-failed', route: route.destination, error: outcome.error.message }, 'the kernel kept a route');
+        this.#log.warn(
+          { event: 'route.delete-failed', route: route.destination, error: outcome.error.message },
+          'the kernel kept a route',
+        );
       } else observed.routes.delete(routeKey(route));
     });
   }
@@ -451,7 +471,6 @@ export class NetworkAgent {
       );
     }
   }
-
 }
 
 /** Networks that have a namespace on this node, whether wanted or not. */

@@ -91,7 +91,9 @@ export class NetworkKernel {
   observeBase(): ObservedNetwork {
     const links = dumpLinks(this.#routes);
     const device = links.find(({ name, kind }) => name === deviceName && kind === 'ovpn');
-    const addresses = dumpAddresses(this.#routes).filter(({ index, scope }) => index === device?.index && scope !== LINK_SCOPE);
+    const addresses = dumpAddresses(this.#routes).filter(
+      ({ index, scope }) => index === device?.index && scope !== LINK_SCOPE,
+    );
     return {
       device,
       addresses: new Set(addresses.map(({ address }) => address)),

@@ -1,5 +1,13 @@
 import { findCondition } from '../api/conditions.ts';
-import { formatRef, type ObjectRef, refOf, type Resource, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import {
+  formatRef,
+  type ObjectRef,
+  refOf,
+  type Resource,
+  type VpnKey,
+  type VpnNetwork,
+  type VpnPeer,
+} from '../api/types.ts';
 import { Backoff } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
 import type { ResourceSource } from '../cluster/source.ts';
@@ -204,8 +212,10 @@ export class NodeAgent {
     const ref = managed.agent.peers.get(notification.peerId)?.desired.ref;
     // What we deleted ourselves is no news.
     if (ref === undefined) return;
-    const { kind, ifindex: _, ...details } = notification;
-    this.#log.info({ event: `kernel.${kind}`, network: name, peer: formatRef(ref), ...details }, 'the kernel reports');
+    this.#log.info(
+      { event: `kernel.${notification.kind}`, network: name, peer: formatRef(ref), notification },
+      'the kernel reports',
+    );
     this.#enqueue(name, [ref]);
   }
 
@@ -282,7 +292,7 @@ export class NodeAgent {
   #use(used: ObjectRef, by: ObjectRef): void {
     const name = formatRef(used);
     let users = this.#users.get(name);
-    if (users === undefined) this.#users.set(name, (users = new Map()));
+    if (users === undefined) this.#users.set(name, (users = new Map<string, ObjectRef>()));
     users.set(formatRef(by), by);
   }
 
@@ -347,7 +357,10 @@ export class NodeAgent {
         error instanceof OvpnError
           ? error
           : new OvpnError('KernelRefused', describe(error), { object: `VpnNetwork ${name}` }, { cause: error });
-      this.#log.error({ event: 'network.failed', network: name, code: managed.problem.code, error: managed.problem.message }, 'the network does not stand as it should');
+      this.#log.error(
+        { event: 'network.failed', network: name, code: managed.problem.code, error: managed.problem.message },
+        'the network does not stand as it should',
+      );
       this.#retry(name, managed);
     }
     const refs = work.whole ? managed.book.refs() : [...work.peers.values()];
@@ -414,13 +427,16 @@ export class NodeAgent {
       managed.agent.remove();
       this.#networks.delete(name);
       for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
-      for (const peer of this.#options.source.list('VpnPeer')) if (peer.spec.networkRef.name === name) this.#publishPeer(peer);
+      for (const peer of this.#options.source.list('VpnPeer'))
+        if (peer.spec.networkRef.name === name) this.#publishPeer(peer);
     }
   }
 
   /** Only a namespace whose device carries our mark may be removed. */
   #isOurs(network: string): boolean {
-    return this.#devicesIn(namespaceName(network)).some(({ name, alias }) => name === deviceName && alias === deviceAlias(network));
+    return this.#devicesIn(namespaceName(network)).some(
+      ({ name, alias }) => name === deviceName && alias === deviceAlias(network),
+    );
   }
 
   #devicesIn(namespace: string): Link[] {
@@ -442,7 +458,9 @@ export class NodeAgent {
 
   /** Unique over all networks of the node, whatever agent made them: notifications tell devices apart by it. */
   #freeDeviceIndex(): number {
-    const taken = new Set(this.#namespaces().flatMap((namespace) => this.#devicesIn(namespace).map(({ index }) => index)));
+    const taken = new Set(
+      this.#namespaces().flatMap((namespace) => this.#devicesIn(namespace).map(({ index }) => index)),
+    );
     let index = firstDeviceIndex;
     while (taken.has(index)) index++;
     return index;
@@ -455,7 +473,10 @@ export class NodeAgent {
         if (peer !== undefined) yield peer.spec.endpoint.address;
       }
     })(this.#options.source);
-    return { ...this.#nodeFacts(), underlayMtu: network.spec.mtu === undefined ? underlayMtu(this.#host, endpoints) : 0 };
+    return {
+      ...this.#nodeFacts(),
+      underlayMtu: network.spec.mtu === undefined ? underlayMtu(this.#host, endpoints) : 0,
+    };
   }
 
   #nodeFacts(): Omit<NodeFacts, 'underlayMtu'> {
@@ -487,7 +508,9 @@ export class NodeAgent {
   #scheduleDue(): void {
     this.#dueTimer?.();
     this.#dueTimer = undefined;
-    const dues = [...this.#networks].flatMap(([name, { agent }]) => (agent.dueAt === undefined ? [] : [{ name, at: agent.dueAt }]));
+    const dues = [...this.#networks].flatMap(([name, { agent }]) =>
+      agent.dueAt === undefined ? [] : [{ name, at: agent.dueAt }],
+    );
     if (dues.length === 0 || this.#stopped) return;
     const now = this.#options.clock.now();
     const next = Math.min(...dues.map(({ at }) => at));

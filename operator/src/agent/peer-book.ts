@@ -82,7 +82,11 @@ export class PeerBook {
     }
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
     let inForce = plan.desired;
-    if (plan.problems.length > 0 && before !== undefined && !plan.problems.some((problem) => revoking.has(problem.name))) {
+    if (
+      plan.problems.length > 0 &&
+      before !== undefined &&
+      !plan.problems.some((problem) => revoking.has(problem.name))
+    ) {
       inForce = before;
       this.#retained.add(name);
     } else if (inForce !== undefined) this.#displaceRetained(inForce, changes);

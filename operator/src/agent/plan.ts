@@ -51,7 +51,12 @@ export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwor
   const ranges = [...spec.pools.peers, ...spec.pools.pods];
   return {
     name: metadata.name,
-    mtu: spec.mtu ?? automaticMtu(node.underlayMtu, ranges.some((range) => range.includes(':'))),
+    mtu:
+      spec.mtu ??
+      automaticMtu(
+        node.underlayMtu,
+        ranges.some((range) => range.includes(':')),
+      ),
     addresses: own.addresses.map((address) => withPoolLength(address, spec.pools.peers)),
     podBlocks: own.podBlocks,
     listeners: spec.listeners.map(({ name, port, address }) => ({ name, port, address: address ?? '::' })),
@@ -123,7 +128,12 @@ export function planPeer(
       const family = destination.includes(':') ? 'IPv6' : 'IPv4';
       const what = `${destination} needs an ${family} address of the peer as next hop, and spec.addresses has none`;
       routeProblems.push(
-        new OvpnError('InvalidField', what, { object, field: `spec.routes[${i}]` }, { remedy: `add an ${family} address to spec.addresses` }),
+        new OvpnError(
+          'InvalidField',
+          what,
+          { object, field: `spec.routes[${i}]` },
+          { remedy: `add an ${family} address to spec.addresses` },
+        ),
       );
     }
   });

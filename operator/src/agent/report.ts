@@ -7,7 +7,11 @@ export interface NodeReport {
   readonly sourcesComplete: boolean;
   /** Netlink requests since the agent started. A settled node's `writes` stands still. */
   readonly netlink: { readonly writes: number };
-  readonly rejections: readonly { readonly origin: string; readonly object: string | undefined; readonly errors: readonly string[] }[];
+  readonly rejections: readonly {
+    readonly origin: string;
+    readonly object: string | undefined;
+    readonly errors: readonly string[];
+  }[];
   readonly networks: readonly NetworkReport[];
 }
 

@@ -87,13 +87,15 @@ export function removeAttachment(
   try {
     const inside = getLinkByName(sandbox, attachment.ifname);
     // A network whose namespace is gone took the pair along; an interface of this name may be another plugin's.
-    const requests: Request[] = inside?.kind === 'veth' && inside.mac === attachment.mac ? [deleteLink(inside.index)] : [];
+    const requests: Request[] =
+      inside?.kind === 'veth' && inside.mac === attachment.mac ? [deleteLink(inside.index)] : [];
     // The refusing routes belong to no interface and outlive it.
     const leftover = dumpOurRoutes(sandbox).filter(
       (route) => route.type === 'unreachable' && isOwn(route, undefined, foreignDestinations),
     );
     requests.push(...leftover.map(deleteRoute));
-    for (const outcome of sandbox.batch(requests)) if (!outcome.ok && outcome.error.code !== 'ENODEV') throw outcome.error;
+    for (const outcome of sandbox.batch(requests))
+      if (!outcome.ok && outcome.error.code !== 'ENODEV') throw outcome.error;
   } finally {
     counter.writes += sandbox.counters.writes;
     sandbox.close();
@@ -103,16 +105,27 @@ export function removeAttachment(
 /** Opens the sandbox's namespace, refusing the host's: a runtime's mistake must not give the node a VPN interface. */
 function openSandbox(path: string): NetlinkSocket {
   const id = namespaceId(path);
-  if (id === undefined) throw new OvpnError('NamespaceUnusable', 'the network namespace of the sandbox does not exist', { object: path });
+  if (id === undefined)
+    throw new OvpnError('NamespaceUnusable', 'the network namespace of the sandbox does not exist', { object: path });
   if (id === ownNamespaceId()) {
-    throw new OvpnError('NamespaceUnusable', "this is the host's own network namespace, not a sandbox", { object: path }, {
-      remedy: 'attach pods only; a pod with hostNetwork has the host network and cannot be attached',
-    });
+    throw new OvpnError(
+      'NamespaceUnusable',
+      "this is the host's own network namespace, not a sandbox",
+      { object: path },
+      {
+        remedy: 'attach pods only; a pod with hostNetwork has the host network and cannot be attached',
+      },
+    );
   }
   try {
     return NetlinkSocket.open(NETLINK_ROUTE, path);
   } catch (error) {
-    throw new OvpnError('NamespaceUnusable', `cannot enter the network namespace: ${describe(error)}`, { object: path }, { cause: error });
+    throw new OvpnError(
+      'NamespaceUnusable',
+      `cannot enter the network namespace: ${describe(error)}`,
+      { object: path },
+      { cause: error },
+    );
   }
 }
 
@@ -148,7 +161,9 @@ function ensureLinks(
   const inside = getLinkByName(sandbox, attachment.ifname);
   const far = kernel.links().find((link) => link.name === name);
   if (inside === undefined || far === undefined) {
-    throw new OvpnError('KernelRefused', `the veth pair ${name} is not there after it was made`, { object: attachment.netns });
+    throw new OvpnError('KernelRefused', `the veth pair ${name} is not there after it was made`, {
+      object: attachment.netns,
+    });
   }
   observed.veths.set(name, far);
   return { inside, far };
@@ -163,8 +178,15 @@ function ensureFarEnd(
   far: Link,
 ): void {
   const wanted = gatewaysFor(attachment, podBlocks).map(hostPrefix);
-  const present = new Set(kernel.addresses().filter(({ index }) => index === far.index).map(({ address }) => address));
-  const requests: Request[] = wanted.filter((address) => !present.has(address)).map((address) => setAddress(far.index, address));
+  const present = new Set(
+    kernel
+      .addresses()
+      .filter(({ index }) => index === far.index)
+      .map(({ address }) => address),
+  );
+  const requests: Request[] = wanted
+    .filter((address) => !present.has(address))
+    .map((address) => setAddress(far.index, address));
   requests.push(...linkChanges(far, mtu));
   const missing = missingRoutes(farRoutes(attachment, far.index), observed.routes);
   requests.push(...missing.map(setRoute));
@@ -191,7 +213,12 @@ function gatewaysFor(attachment: DesiredAttachment, podBlocks: readonly string[]
 }
 
 /** The pod's end: address, routes to the network, and the refusing routes below them. */
-function ensureInside(attachment: DesiredAttachment, settings: SandboxSettings, sandbox: NetlinkSocket, inside: Link): void {
+function ensureInside(
+  attachment: DesiredAttachment,
+  settings: SandboxSettings,
+  sandbox: NetlinkSocket,
+  inside: Link,
+): void {
   const wanted = attachment.addresses.map(hostPrefix);
   const present = dumpAddresses(sandbox).filter(({ index, scope }) => index === inside.index && scope !== LINK_SCOPE);
   const requests: Request[] = [];
@@ -240,7 +267,15 @@ export function insideRoutes(attachment: DesiredAttachment, settings: SandboxSet
     // A pod's default route stays where it was: everything else of a peer's routes comes to the pod.
     if (parsePrefix(destination).length === 0) continue;
     const gateway = gateways.find((candidate) => isIpv6(candidate) === isIpv6(destination));
-    refuse.push({ destination, type: 'unreachable', gateway: undefined, index: undefined, metric: failClosedMetric, source: undefined, mtu: undefined });
+    refuse.push({
+      destination,
+      type: 'unreachable',
+      gateway: undefined,
+      index: undefined,
+      metric: failClosedMetric,
+      source: undefined,
+      mtu: undefined,
+    });
     if (gateway !== undefined) via.push({ ...direct, destination, gateway, metric: effectiveMetric(destination, 0) });
   }
   return [...refuse, ...hops, ...via];

@@ -31,14 +31,20 @@ export class TransportSockets {
   ensure(network: string, listener: DesiredListener): number {
     const name = socketName(network, listener.name);
     const present = this.#open.get(name) ?? this.#adopt(name);
-    if (present !== undefined && present.port === listener.port && present.address === listener.address) return present.fd;
+    if (present !== undefined && present.port === listener.port && present.address === listener.address)
+      return present.fd;
     let fd: number;
     try {
       fd = openUdpSocket(listener);
     } catch (error) {
       const where = { object: `VpnNetwork ${network}`, field: `spec.listeners[${listener.name}]` };
       const remedy = 'free the port on this node or choose another one';
-      throw new OvpnError('KernelRefused', `cannot listen on UDP ${formatEndpoint(listener)}: ${describe(error)}`, where, { cause: error, remedy });
+      throw new OvpnError(
+        'KernelRefused',
+        `cannot listen on UDP ${formatEndpoint(listener)}: ${describe(error)}`,
+        where,
+        { cause: error, remedy },
+      );
     }
     try {
       // Replaces what the holder kept. Peers on the old socket live until our descriptor of it closes.

@@ -1,5 +1,13 @@
 import { type ConditionReason, type ConditionType, type ConditionUpdate, setCondition } from '../api/conditions.ts';
-import type { Condition, VpnKey, VpnKeyStatus, VpnNetwork, VpnNetworkStatus, VpnPeer, VpnPeerStatus } from '../api/types.ts';
+import type {
+  Condition,
+  VpnKey,
+  VpnKeyStatus,
+  VpnNetwork,
+  VpnNetworkStatus,
+  VpnPeer,
+  VpnPeerStatus,
+} from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
@@ -21,7 +29,12 @@ const reasons: Partial<Record<ErrorName, ConditionReason>> = {
 };
 
 const yes = (type: ConditionType): ConditionUpdate => ({ type, status: 'True', reason: type, message: '' });
-const no = (type: ConditionType, reason: ConditionReason, message: string): ConditionUpdate => ({ type, status: 'False', reason, message });
+const no = (type: ConditionType, reason: ConditionReason, message: string): ConditionUpdate => ({
+  type,
+  status: 'False',
+  reason,
+  message,
+});
 
 function because(type: ConditionType, error: OvpnError, otherwise: ConditionReason): ConditionUpdate {
   return no(type, reasons[error.name] ?? otherwise, error.message);
@@ -84,12 +97,17 @@ export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined):
 function peerConditions({ peer, entry, networkProblem, state, observed, primaryKeyId }: PeerFacts): ConditionUpdate[] {
   if (entry === undefined) {
     const message = networkProblem ?? `there is no VpnNetwork ${peer.spec.networkRef.name} on this node`;
-    return [no('Accepted', 'NetworkNotFound', message), no('Programmed', 'Pending', message), no('Ready', 'NetworkNotFound', message)];
+    return [
+      no('Accepted', 'NetworkNotFound', message),
+      no('Programmed', 'Pending', message),
+      no('Ready', 'NetworkNotFound', message),
+    ];
   }
   const { plan } = entry;
   const [problem] = plan.problems;
   const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
-  const resolved = plan.keyProblem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', plan.keyProblem, 'KeyInvalid');
+  const resolved =
+    plan.keyProblem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', plan.keyProblem, 'KeyInvalid');
   const programmed = programmedCondition(entry, state, observed, networkProblem);
   return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
 }
@@ -181,7 +199,11 @@ export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): Vp
   const { key, problem, spent, installation, node, now } = facts;
   const resolved = problem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', problem, 'KeyInvalid');
   const ready =
-    problem !== undefined ? because('Ready', problem, 'KeyInvalid') : spent !== undefined ? because('Ready', spent, 'KeySpent') : yes('Ready');
+    problem !== undefined
+      ? because('Ready', problem, 'KeyInvalid')
+      : spent !== undefined
+        ? because('Ready', spent, 'KeySpent')
+        : yes('Ready');
   const generation = key.metadata.generation;
   return {
     ...(generation === undefined ? {} : { observedGeneration: generation }),

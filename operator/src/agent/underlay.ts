@@ -22,8 +22,16 @@ export function underlayMtu(host: NetlinkSocket, endpoints: Iterable<string>): n
     if (link !== undefined && !link.loopback) mtus.push(Math.min(link.mtu, route?.mtu ?? link.mtu));
   }
   if (mtus.length === 0) {
-    const global = new Set(dumpAddresses(host).filter(({ scope }) => scope === 0).map(({ index }) => index));
-    mtus.push(...[...links.values()].filter(({ index, up, loopback }) => up && !loopback && global.has(index)).map(({ mtu }) => mtu));
+    const global = new Set(
+      dumpAddresses(host)
+        .filter(({ scope }) => scope === 0)
+        .map(({ index }) => index),
+    );
+    mtus.push(
+      ...[...links.values()]
+        .filter(({ index, up, loopback }) => up && !loopback && global.has(index))
+        .map(({ mtu }) => mtu),
+    );
   }
   return mtus.length === 0 ? ethernetMtu : Math.min(...mtus);
 }

@@ -16,7 +16,8 @@ export async function callReport(socketPath: string): Promise<unknown> {
   } catch {
     throw new OvpnError('AgentProtocol', 'the agent answered something that is not JSON', { object: socketPath });
   }
-  if (!reply.ok) throw new OvpnError('AgentProtocol', `the agent refused: ${reply.error.message}`, { object: socketPath });
+  if (!reply.ok)
+    throw new OvpnError('AgentProtocol', `the agent refused: ${reply.error.message}`, { object: socketPath });
   return reply.result;
 }
 
@@ -27,7 +28,14 @@ async function exchange(socketPath: string, request: string): Promise<string> {
     const socket = createConnection(socketPath);
     const fail = (error: unknown): void => {
       socket.destroy();
-      reject(new OvpnError('AgentUnreachable', `no answer from the agent: ${describe(error)}`, { object: socketPath }, { cause: error }));
+      reject(
+        new OvpnError(
+          'AgentUnreachable',
+          `no answer from the agent: ${describe(error)}`,
+          { object: socketPath },
+          { cause: error },
+        ),
+      );
     };
     socket.setTimeout(timeoutMs, () => fail(new Error(`nothing within ${timeoutMs} ms`)));
     socket.on('error', fail);

@@ -60,7 +60,9 @@ function crossCheck(resources: readonly Resource[]): OvpnError[] {
     const network = networks.get(peer.spec.networkRef.name);
     if (network === undefined) {
       const missing = `there is no VpnNetwork ${peer.spec.networkRef.name}`;
-      problems.push(new OvpnError('ReferenceNotFound', missing, { object: formatRef(refOf(peer)), field: 'spec.networkRef.name' }));
+      problems.push(
+        new OvpnError('ReferenceNotFound', missing, { object: formatRef(refOf(peer)), field: 'spec.networkRef.name' }),
+      );
       continue;
     }
     const key = find('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name) as VpnKey | undefined;
@@ -69,7 +71,13 @@ function crossCheck(resources: readonly Resource[]): OvpnError[] {
     // Labels and MTU do not matter for what can be wrong; every peer is looked at as if placed here.
     const labels = { ...peer.spec.placement.nodeSelector };
     const found = indexes.get(network.metadata.name)?.problemsOf(refOf(peer)) ?? [];
-    const plan = planPeer(network, peer, { key, secret: secret?.kind === 'Secret' ? secret : undefined }, { name: '', labels, underlayMtu: 0 }, found);
+    const plan = planPeer(
+      network,
+      peer,
+      { key, secret: secret?.kind === 'Secret' ? secret : undefined },
+      { name: '', labels, underlayMtu: 0 },
+      found,
+    );
     problems.push(...plan.problems);
     if (plan.keyProblem !== undefined) problems.push(plan.keyProblem);
   }

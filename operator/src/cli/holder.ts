@@ -9,7 +9,9 @@ export function holderCommand(): Command {
     .option('--socket <path>', 'where the agent reaches the holder', defaultHolderSocket)
     .action(({ socket }: { socket: string }) => {
       runHolder(socket, (event, fields) => {
-        process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), level: 'info', event, ...fields })}\n`);
+        process.stderr.write(
+          `${JSON.stringify({ time: new Date().toISOString(), level: 'info', event, ...fields })}\n`,
+        );
       });
     });
 }

@@ -34,10 +34,23 @@ export function runCommand(): Command {
     .description('Run the node agent: on the API server, or with --manifests on a folder of YAML files.')
     .option('--manifests <folder>', 'take resources from this folder instead of the API server')
     .option('--node <name>', 'name of this node', process.env['NODE_NAME'] ?? hostname())
-    .option('--label <key=value>', 'a label of this node for node selectors (with --manifests; repeatable)', collectLabel, [])
-    .option('--state <folder>', 'where the ledger of spent keys, attachments and status files are kept', '/var/lib/ovpn-operator')
+    .option(
+      '--label <key=value>',
+      'a label of this node for node selectors (with --manifests; repeatable)',
+      collectLabel,
+      [],
+    )
+    .option(
+      '--state <folder>',
+      'where the ledger of spent keys, attachments and status files are kept',
+      '/var/lib/ovpn-operator',
+    )
     .option('--socket <path>', 'the socket that the CNI plugin and `ovpn-agent status` use', defaultAgentSocket)
-    .option('--holder <path>', 'socket of the socket holder, or `none` to keep sockets in this process only', defaultHolderSocket)
+    .option(
+      '--holder <path>',
+      'socket of the socket holder, or `none` to keep sockets in this process only',
+      defaultHolderSocket,
+    )
     .option('--netns <folder>', 'folder of named network namespaces', defaultNetnsFolder)
     .option('--kubeconfig <file>', 'kubeconfig; by default the service account of the pod')
     .option('--namespace <name>', "the operator's namespace, the only one that Secrets are read in", 'ovpn-system')

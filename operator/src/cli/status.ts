@@ -15,7 +15,9 @@ export function statusCommand(): Command {
   return new Command('status')
     .description("Show this node's networks, peers and attached pods as the kernel has them.")
     .option('--socket <path>', "the agent's socket", defaultAgentSocket)
-    .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'wide', 'json', 'yaml']).default('text'))
+    .addOption(
+      new Option('-o, --output <format>', 'how to print').choices(['text', 'wide', 'json', 'yaml']).default('text'),
+    )
     .action(async ({ socket, output }: StatusOptions) => {
       // The agent of this node is the same version as this program, or refuses by its protocol number.
       const report = (await callReport(socket)) as NodeReport;
@@ -35,7 +37,8 @@ export function statusText(report: NodeReport, wide: boolean): string {
   for (const network of report.networks) lines.push(...networkLines(network, wide), '');
   if (report.networks.length === 0) lines.push(`no VpnNetwork on node ${report.node}`, '');
   for (const { origin, object, errors } of report.rejections) {
-    for (const error of errors) lines.push(`rejected: ${origin}${object === undefined ? '' : ` (${object})`}: ${error}`);
+    for (const error of errors)
+      lines.push(`rejected: ${origin}${object === undefined ? '' : ` (${object})`}: ${error}`);
   }
   if (!report.sourcesComplete) lines.push('nothing is removed until all resources can be read');
   return `${lines.join('\n').trimEnd()}\n`;
@@ -51,7 +54,11 @@ function networkLines(network: NetworkReport, wide: boolean): string[] {
   if (wide) header.push('ROUTES', 'REASON');
   lines.push(...table([header, ...peers.map((peer) => peerRow(peer, wide))]).map((line) => `  ${line}`));
   for (const peer of peers) if (peer.ready !== 'True') lines.push(`  ${peer.name}: ${peer.message}`);
-  const pods = attachments.map(({ pod, containerId, ifname, addresses: own }) => [pod ?? containerId.slice(0, 12), ifname, own.join(', ')]);
+  const pods = attachments.map(({ pod, containerId, ifname, addresses: own }) => [
+    pod ?? containerId.slice(0, 12),
+    ifname,
+    own.join(', '),
+  ]);
   if (pods.length > 0) lines.push(...table([['POD', 'INTERFACE', 'ADDRESS'], ...pods]).map((line) => `  ${line}`));
   return lines;
 }

@@ -47,7 +47,10 @@ export class HolderClient implements SocketKeeper {
   }
 
   #demand(reply: HolderReply, what: string): void {
-    if (!reply.ok) throw new OvpnError('HolderUnreachable', `the socket holder refused to ${what}: ${reply.error}`, { object: this.#path });
+    if (!reply.ok)
+      throw new OvpnError('HolderUnreachable', `the socket holder refused to ${what}: ${reply.error}`, {
+        object: this.#path,
+      });
   }
 
   #call(request: HolderRequest, fd?: number): { reply: HolderReply; passed: number | undefined } {
@@ -61,7 +64,12 @@ export class HolderClient implements SocketKeeper {
       if (reply === undefined) throw new Error('the answer is not one of a socket holder');
       return { reply, passed };
     } catch (error) {
-      throw new OvpnError('HolderUnreachable', `no answer from the socket holder: ${describe(error)}`, { object: this.#path }, { cause: error });
+      throw new OvpnError(
+        'HolderUnreachable',
+        `no answer from the socket holder: ${describe(error)}`,
+        { object: this.#path },
+        { cause: error },
+      );
     } finally {
       if (connection !== undefined) close(connection);
     }

@@ -16,8 +16,7 @@ export type HolderRequest =
   | { readonly op: 'list' };
 
 export type HolderReply =
-  | { readonly ok: true; readonly names?: readonly string[] }
-  | { readonly ok: false; readonly error: string };
+  { readonly ok: true; readonly names?: readonly string[] } | { readonly ok: false; readonly error: string };
 
 export const maxPacketBytes = 64 * 1024;
 /** A node has a few sockets per network; more means that something leaks. */

@@ -73,7 +73,8 @@ function serveOne(client: number, packet: Buffer, held: Map<string, number>, rep
   let keep = false;
   if (request !== undefined) ({ reply, handOver, keep } = act(request, passed, held));
   if (passed !== undefined && !keep) close(passed);
-  if (request !== undefined && request.op !== 'list') report(`holder-${request.op}`, { name: request.name, ok: reply.ok });
+  if (request !== undefined && request.op !== 'list')
+    report(`holder-${request.op}`, { name: request.name, ok: reply.ok });
   sendWithFd(client, Buffer.from(JSON.stringify(reply)), handOver);
 }
 

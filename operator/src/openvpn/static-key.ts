@@ -58,7 +58,11 @@ export interface DataKeys {
 export function parseStaticKey(text: string, where: Where): Uint8Array {
   const body = /-----BEGIN OpenVPN Static key V1-----([\s\S]*?)-----END OpenVPN Static key V1-----/.exec(text)?.[1];
   if (body === undefined) {
-    throw new OvpnError('KeyMaterialInvalid', 'is not an OpenVPN static key: it has no "OpenVPN Static key V1" block', where);
+    throw new OvpnError(
+      'KeyMaterialInvalid',
+      'is not an OpenVPN static key: it has no "OpenVPN Static key V1" block',
+      where,
+    );
   }
   const hex = body.replaceAll(/\s+/g, '');
   if (!/^[0-9a-fA-F]*$/.test(hex)) {
@@ -115,5 +119,7 @@ export function formatStaticKey(key: Uint8Array): string {
   const lines = Buffer.from(key)
     .toString('hex')
     .match(/.{1,32}/g);
-  return ['-----BEGIN OpenVPN Static key V1-----', ...(lines ?? []), '-----END OpenVPN Static key V1-----', ''].join('\n');
+  return ['-----BEGIN OpenVPN Static key V1-----', ...(lines ?? []), '-----END OpenVPN Static key V1-----', ''].join(
+    '\n',
+  );
 }

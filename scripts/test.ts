@@ -1,0 +1,114 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
+import { staticChecks } from './static-checks.ts';
+import { headline, show } from './tasks.ts';
+
+/**
+ * `npm test` and its tiers. Each tier sets up what it needs; options after `--` go to jest. The last line
+ * counts all tests of the run.
+ */
+const usage = `usage: npm test [-- JEST-OPTION…]            all tiers
+       npm run test:unit [-- JEST-OPTION…]   no privileges, no special kernel
+       npm run test:kernel [-- JEST-OPTION…] in the lab, on a real ovpn kernel
+       npm run test:kube [-- JEST-OPTION…]   on a real API server
+       npm run test:e2e [-- JEST-OPTION…]    with real OpenVPN peers
+`;
+
+const jestEnv = { NODE_OPTIONS: '--experimental-vm-modules --disable-warning=ExperimentalWarning' };
+
+type Tier = (jestOptions: readonly string[]) => Promise<Counts>;
+
+const tiers: Readonly<Record<string, Tier>> = {
+  static: staticTier,
+  unit: unitTier,
+  kernel: kernelTier,
+  kube: pendingTier('kube', 'tests on a real API server come with the controller'),
+  e2e: pendingTier('e2e', 'tests with real OpenVPN peers come with the control channel'),
+};
+
+async function staticTier(): Promise<Counts> {
+  let counts = noTests;
+  for (const { name, run } of staticChecks) {
+    headline(name);
+    counts = add(counts, (await run()) === 0 ? { ...noTests, passed: 1 } : { ...noTests, failed: 1 });
+  }
+  return counts;
+}
+
+async function unitTier(jestOptions: readonly string[]): Promise<Counts> {
+  return withReport((folder) => {
+    const report = join(folder, 'report.json');
+    const args = ['--selectProjects=unit', '--json', `--outputFile=${report}`, ...jestOptions];
+    return show('jest', args, jestEnv);
+  });
+}
+
+async function kernelTier(jestOptions: readonly string[]): Promise<Counts> {
+  return withReport((folder) => {
+    const jest = [
+      'jest',
+      '--selectProjects=kernel',
+      '--maxWorkers=2',
+      '--json',
+      '--outputFile=/tmp/report.json',
+      ...jestOptions,
+    ];
+    // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
+    const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
+    const lab = [
+      'test/lab/lab.ts',
+      '--results',
+      folder,
+      '--timeout',
+      '1500',
+      '--env',
+      `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`,
+    ];
+    return show(process.execPath, [...lab, '--', 'sh', '-c', script, 'sh', ...jest]);
+  });
+}
+
+/** Runs jest and counts by its report; a run that leaves none has failed, whatever it printed. */
+async function withReport(run: (folder: string) => Promise<number>): Promise<Counts> {
+  const folder = mkdtempSync(join(tmpdir(), 'ovpn-test-'));
+  try {
+    const code = await run(folder);
+    const counts = readReport(join(folder, 'report.json'));
+    return code !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function readReport(path: string): Counts {
+  try {
+    return countsOfReport(readFileSync(path, 'utf8'));
+  } catch (error) {
+    process.stdout.write(`no report of the tests: ${String(error)}\n`);
+    return { ...noTests, failed: 1 };
+  }
+}
+
+function pendingTier(name: string, why: string): Tier {
+  return () => {
+    process.stdout.write(`test:${name}: no tests yet (${why})\n`);
+    return Promise.resolve(noTests);
+  };
+}
+
+const [wanted = '', ...jestOptions] = process.argv.slice(2);
+const chosen = wanted === 'all' ? Object.keys(tiers) : [wanted];
+if (!chosen.every((name) => name in tiers) || jestOptions.includes('--help')) {
+  process.stdout.write(usage);
+  process.exit(jestOptions.includes('--help') ? 0 : 2);
+}
+let total = noTests;
+for (const name of chosen) {
+  headline(`test:${name}`);
+  const counts = await tiers[name]?.(jestOptions);
+  total = add(total, counts ?? noTests);
+}
+process.stdout.write(`\n${formatCounts(total)}\n`);
+process.exitCode = total.failed === 0 ? 0 : 1;
