@@ -6,8 +6,11 @@ import { callReport } from '../../operator/src/cli/agent-call.ts';
 import { attempt, eventually, type Finished, run, Service } from './run.ts';
 
 const projectRoot = join(import.meta.dirname, '../..');
-const agentProgram = join(projectRoot, 'operator/src/cli/ovpn-agent.ts');
-const cniProgram = join(projectRoot, 'cni-plugin/src/main.ts');
+/** The programs to run: the sources as they are, or what `npm run build` made of them. */
+const programs =
+  process.env['OVPN_PROGRAMS'] === 'dist'
+    ? { agent: join(projectRoot, 'dist/agent/ovpn-agent.js'), cni: join(projectRoot, 'dist/ovpn-cni') }
+    : { agent: join(projectRoot, 'operator/src/cli/ovpn-agent.ts'), cni: join(projectRoot, 'cni-plugin/src/main.ts') };
 
 /**
  * Hosts on one machine: network namespaces joined by a bridge, the "internet" that encrypted packets cross.
@@ -158,7 +161,7 @@ export class AgentProcess {
   startHolder(): void {
     const args = this.host.command(
       process.execPath,
-      agentProgram,
+      programs.agent,
       'holder',
       '--socket',
       join(this.folder, 'holder.sock'),
@@ -195,7 +198,7 @@ export class AgentProcess {
       ],
       ...this.#options,
     ];
-    const agent = new Service('nsenter', this.host.command(process.execPath, agentProgram, 'run', ...args));
+    const agent = new Service('nsenter', this.host.command(process.execPath, programs.agent, 'run', ...args));
     this.#agent = agent;
     await eventually(`agent of ${this.host.name}`, async () => {
       if (!agent.running) throw new Error(`the agent ended:\n${agent.log}`);
@@ -245,7 +248,7 @@ export class AgentProcess {
       network: call.network,
       agentSocket: this.socket,
     };
-    return attempt('nsenter', this.host.command(process.execPath, cniProgram), {
+    return attempt('nsenter', this.host.command(process.execPath, programs.cni), {
       input: JSON.stringify({ ...config, ...call.config }),
       env: {
         CNI_COMMAND: command,

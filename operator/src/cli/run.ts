@@ -1,19 +1,12 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { hostname } from 'node:os';
 import { defaultAgentSocket } from '../agent/attach-protocol.ts';
-import { createAttachServer } from '../agent/attach-server.ts';
-import { NodeAgent } from '../agent/node-agent.ts';
-import { ApiSource } from '../cluster/api-source.ts';
-import { systemClock } from '../cluster/clock.ts';
-import { FolderSource } from '../cluster/folder-source.ts';
-import { loadKubeAccess } from '../cluster/kube-access.ts';
-import type { ResourceSource } from '../cluster/source.ts';
-import { HolderClient, OwnSockets } from '../holder/client.ts';
 import { defaultHolderSocket } from '../holder/protocol.ts';
 import { defaultNetnsFolder } from '../kernel/netns.ts';
-import { createLog, type Log, logLevels, type LogLevel } from '../telemetry/log.ts';
+import { type LogLevel, logLevels } from '../telemetry/levels.ts';
 
-interface RunOptions {
+/** The options of `ovpn-agent run`. */
+export interface RunOptions {
   readonly manifests?: string;
   readonly node: string;
   readonly label: readonly [string, string][];
@@ -57,55 +50,10 @@ export function runCommand(): Command {
     .option('--resync <seconds>', 'read everything from the kernel again this often', seconds, 60)
     .option('--status-interval <seconds>', 'bring traffic figures in status up to date this often', seconds, 60)
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels).default('info'))
-    .action(run);
-}
-
-async function run(options: RunOptions): Promise<void> {
-  const log = createLog({ level: options.logLevel, base: { node: options.node } });
-  const source = await makeSource(options, log);
-  const agent = new NodeAgent({
-    node: options.node,
-    stateDir: options.state,
-    netnsFolder: options.netns,
-    source,
-    keeper: options.holder === 'none' ? new OwnSockets() : new HolderClient(options.holder),
-    clock: systemClock,
-    random: Math.random,
-    log,
-    resyncMs: options.resync * 1000,
-    statusMs: options.statusInterval * 1000,
-  });
-  await agent.start();
-  const server = await createAttachServer({
-    socketPath: options.socket,
-    handle: (request) => agent.handle(request),
-    log: {
-      info: (fields, message) => log.info({ event: 'cni.info', ...fields }, message),
-      warn: (fields, message) => log.warn({ event: 'cni.warning', ...fields }, message),
-      error: (fields, message) => log.error({ event: 'cni.error', ...fields }, message),
-    },
-  });
-  log.info({ event: 'agent.ready' }, 'the agent is ready');
-  await new Promise<void>((resolve) => {
-    process.once('SIGTERM', () => resolve());
-    process.once('SIGINT', () => resolve());
-  });
-  log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
-  await server.close();
-  await agent.stop();
-}
-
-async function makeSource(options: RunOptions, log: Log): Promise<ResourceSource> {
-  if (options.manifests !== undefined) {
-    return new FolderSource({
-      folder: options.manifests,
-      stateDir: options.state,
-      log,
-      nodeLabels: Object.fromEntries(options.label),
+    .action(async (options: RunOptions) => {
+      const { runAgent } = await import('./run-agent.ts');
+      await runAgent(options);
     });
-  }
-  const access = await loadKubeAccess(options.kubeconfig === undefined ? {} : { kubeconfig: options.kubeconfig });
-  return new ApiSource({ access, node: options.node, log, namespace: options.namespace });
 }
 
 function collectLabel(value: string, before: readonly [string, string][]): [string, string][] {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
 import { OvpnError } from '../errors.ts';
 import { createLog, silentLog } from './log.ts';
-import type { LogLevel } from './log.ts';
+import type { LogLevel } from './levels.ts';
+
 import { CENSOR } from './scrub.ts';
 
 function capture(level: LogLevel = 'debug', base = {}) {

@@ -1,9 +1,7 @@
 import { pino } from 'pino';
 import type { DestinationStream, Logger } from 'pino';
+import type { LogLevel } from './levels.ts';
 import { scrub, scrubText } from './scrub.ts';
-
-export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof logLevels)[number];
 
 /**
  * The fields of one line. `event` is a stable name in lower case with dots (`source.relisted`): people

@@ -1,0 +1,82 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { planPeer, secretOf } from '../agent/plan.ts';
+import { parseManifests } from '../api/parse.ts';
+import { NetworkIndex } from '../api/rules.ts';
+import { formatRef, refOf, type Resource, type VpnKey, type VpnNetwork } from '../api/types.ts';
+import { describe, OvpnError } from '../errors.ts';
+
+/** What reading manifests as the agent does finds out. */
+export interface ManifestCheck {
+  readonly objects: number;
+  readonly problems: readonly OvpnError[];
+}
+
+/** Reads files and folders of manifests and looks for everything that the agent would refuse. */
+export function checkManifests(paths: readonly string[]): ManifestCheck {
+  const { resources, problems } = readAll(paths);
+  return { objects: resources.length, problems: [...problems, ...crossCheck(resources)] };
+}
+
+function readAll(paths: readonly string[]): { resources: Resource[]; problems: OvpnError[] } {
+  const resources: Resource[] = [];
+  const problems: OvpnError[] = [];
+  for (const file of paths.flatMap(filesOf)) {
+    try {
+      const result = parseManifests(readFileSync(file, 'utf8'), file);
+      resources.push(...result.resources.map(({ resource }) => resource));
+      problems.push(...result.rejections.flatMap(({ errors }) => errors));
+    } catch (error) {
+      problems.push(new OvpnError('ManifestUnreadable', `cannot be read: ${describe(error)}`, { object: file }));
+    }
+  }
+  return { resources, problems };
+}
+
+function filesOf(path: string): string[] {
+  if (!statSync(path).isDirectory()) return [path];
+  const names = readdirSync(path).filter((name) => /\.(ya?ml|json)$/.test(name) && !name.startsWith('.'));
+  return names.sort().map((name) => join(path, name));
+}
+
+/** What no single object shows: conflicts, missing references, unusable keys. */
+function crossCheck(resources: readonly Resource[]): OvpnError[] {
+  const problems: OvpnError[] = [];
+  const indexes = new Map<string, NetworkIndex>();
+  const networks = new Map<string, VpnNetwork>();
+  const find = (kind: Resource['kind'], namespace: string, name: string): Resource | undefined =>
+    resources.find(({ kind: k, metadata }) => k === kind && metadata.namespace === namespace && metadata.name === name);
+  for (const resource of resources) {
+    if (resource.kind !== 'VpnNetwork') continue;
+    networks.set(resource.metadata.name, resource);
+    indexes.set(resource.metadata.name, new NetworkIndex(resource));
+  }
+  const peers = resources.filter((resource) => resource.kind === 'VpnPeer');
+  for (const peer of peers) indexes.get(peer.spec.networkRef.name)?.set(peer);
+  for (const peer of peers) {
+    const network = networks.get(peer.spec.networkRef.name);
+    if (network === undefined) {
+      const missing = `there is no VpnNetwork ${peer.spec.networkRef.name}`;
+      problems.push(
+        new OvpnError('ReferenceNotFound', missing, { object: formatRef(refOf(peer)), field: 'spec.networkRef.name' }),
+      );
+      continue;
+    }
+    const key = find('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name) as VpnKey | undefined;
+    const reference = key === undefined ? undefined : secretOf(key);
+    const secret = reference === undefined ? undefined : find('Secret', reference.namespace, reference.name);
+    // Labels and MTU do not matter for what can be wrong; every peer is looked at as if placed here.
+    const labels = { ...peer.spec.placement.nodeSelector };
+    const found = indexes.get(network.metadata.name)?.problemsOf(refOf(peer)) ?? [];
+    const plan = planPeer(
+      network,
+      peer,
+      { key, secret: secret?.kind === 'Secret' ? secret : undefined },
+      { name: '', labels, underlayMtu: 0 },
+      found,
+    );
+    problems.push(...plan.problems);
+    if (plan.keyProblem !== undefined) problems.push(plan.keyProblem);
+  }
+  return problems;
+}

@@ -1,0 +1,59 @@
+import { createAttachServer } from '../agent/attach-server.ts';
+import { NodeAgent } from '../agent/node-agent.ts';
+import { ApiSource } from '../cluster/api-source.ts';
+import { systemClock } from '../cluster/clock.ts';
+import { FolderSource } from '../cluster/folder-source.ts';
+import { loadKubeAccess } from '../cluster/kube-access.ts';
+import type { ResourceSource } from '../cluster/source.ts';
+import { HolderClient, OwnSockets } from '../holder/client.ts';
+import { createLog, type Log } from '../telemetry/log.ts';
+import type { RunOptions } from './run.ts';
+
+/** Runs the node agent until SIGTERM or SIGINT. Stopping leaves the kernel as it is. */
+export async function runAgent(options: RunOptions): Promise<void> {
+  const log = createLog({ level: options.logLevel, base: { node: options.node } });
+  const source = await makeSource(options, log);
+  const agent = new NodeAgent({
+    node: options.node,
+    stateDir: options.state,
+    netnsFolder: options.netns,
+    source,
+    keeper: options.holder === 'none' ? new OwnSockets() : new HolderClient(options.holder),
+    clock: systemClock,
+    random: Math.random,
+    log,
+    resyncMs: options.resync * 1000,
+    statusMs: options.statusInterval * 1000,
+  });
+  await agent.start();
+  const server = await createAttachServer({
+    socketPath: options.socket,
+    handle: (request) => agent.handle(request),
+    log: {
+      info: (fields, message) => log.info({ event: 'cni.info', ...fields }, message),
+      warn: (fields, message) => log.warn({ event: 'cni.warning', ...fields }, message),
+      error: (fields, message) => log.error({ event: 'cni.error', ...fields }, message),
+    },
+  });
+  log.info({ event: 'agent.ready' }, 'the agent is ready');
+  await new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
+  log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
+  await server.close();
+  await agent.stop();
+}
+
+async function makeSource(options: RunOptions, log: Log): Promise<ResourceSource> {
+  if (options.manifests !== undefined) {
+    return new FolderSource({
+      folder: options.manifests,
+      stateDir: options.state,
+      log,
+      nodeLabels: Object.fromEntries(options.label),
+    });
+  }
+  const access = await loadKubeAccess(options.kubeconfig === undefined ? {} : { kubeconfig: options.kubeconfig });
+  return new ApiSource({ access, node: options.node, log, namespace: options.namespace });
+}
