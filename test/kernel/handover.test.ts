@@ -1,4 +1,4 @@
-import { fork } from 'node:child_process';
+import { fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -120,6 +120,22 @@ describe('descriptors over a unix socket', () => {
       sendWithFd(from, Buffer.from(`message ${i}`), fd);
       close(recvWithFd(to, data).passed!);
     }
+    expect(readdirSync('/proc/self/fd')).toHaveLength(before);
+  });
+
+  test('two in one message do not leave one open that nobody knows of', async () => {
+    const path = join(folder, 'two.sock');
+    const server = listenAt(path);
+    const sender = spawn('python3', [
+      '-c',
+      `import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(${JSON.stringify(path)}); socket.send_fds(s, [b'two'], [0, 1])`,
+    ]);
+    await once(sender, 'exit');
+    const to = scene.ownFd(accept(server));
+    const before = readdirSync('/proc/self/fd').length;
+    const { length, passed } = recvWithFd(to, Buffer.alloc(16));
+    expect(length).toBe(3);
+    close(passed!);
     expect(readdirSync('/proc/self/fd')).toHaveLength(before);
   });
 

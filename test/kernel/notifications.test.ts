@@ -1,6 +1,7 @@
+import { writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { newOvpnLink } from '../../operator/src/kernel/rtnetlink/links.ts';
-import { eventually, expediteGracePeriods, installKeys, Scene, tunnel, tunnelPeer } from './support.ts';
+import { eventually, expediteGracePeriods, installKeys, Scene, tcpPair, tunnel, tunnelPeer } from './support.ts';
 
 let scene: Scene;
 beforeEach(() => {
@@ -58,6 +59,31 @@ describe('deleted peers are told with the reason', () => {
     await new Promise((resolve) => setTimeout(resolve, 2_500));
     expect(ends.a.ovpn.dumpPeers(ends.deviceA).map(({ id }) => id)).toStrictEqual([tunnelPeer]);
   }, 20_000);
+
+  test('transport-error: a TCP stream that is not framed as OpenVPN frames it', async () => {
+    const ns = scene.namespace();
+    const listener = scene.listen(ns);
+    const device = ns.device('mp');
+    const { client, server } = tcpPair(scene, ns);
+    ns.ovpn.send(ns.ovpn.requests.peerNew(device, { id: 5, socket: server, vpnIpv4: '10.80.0.2' }));
+    // A frame of two bytes is too short to name a peer.
+    writeSync(client, Buffer.from([0, 2, 0x48, 0]));
+    const told = await listener.wait(() => true);
+    expect(told).toStrictEqual({ kind: 'peer-deleted', ifindex: device, peerId: 5, reason: 'transport-error' });
+  });
+
+  test('a TCP peer stays when the remote closes, until our descriptor is closed', async () => {
+    const ns = scene.namespace();
+    const listener = scene.listen(ns);
+    const device = ns.device('mp');
+    const { client, server } = tcpPair(scene, ns);
+    ns.ovpn.send(ns.ovpn.requests.peerNew(device, { id: 5, socket: server, vpnIpv4: '10.80.0.2' }));
+    scene.closeFd(client);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(ns.ovpn.getPeer(device, 5)?.id).toBe(5);
+    scene.closeFd(server);
+    expect(await listener.wait(() => true)).toMatchObject({ peerId: 5, reason: 'transport-disconnect' });
+  });
 
   test('transport-disconnect: the last descriptor of the socket is closed', async () => {
     const ns = scene.namespace();

@@ -1,19 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import {
-  AF_INET,
-  close,
-  connect,
-  listen,
-  accept,
-  bind,
-  getsockname,
-  SOCK_STREAM,
-  socket,
-} from '../../operator/src/kernel/libc.ts';
+import { AF_INET, SOCK_STREAM, socket } from '../../operator/src/kernel/libc.ts';
 import { inNamespace } from '../../operator/src/kernel/netns.ts';
 import { Attr, Command, PeerAttr } from '../../operator/src/kernel/ovpn/uapi.ts';
 import { setAddress } from '../../operator/src/kernel/rtnetlink/addresses.ts';
-import { type Namespace, rawRequest, refusal, Scene } from './support.ts';
+import { type Namespace, rawRequest, refusal, Scene, tcpPair } from './support.ts';
 
 let scene: Scene;
 let ns: Namespace;
@@ -198,22 +188,8 @@ describe('PEER_NEW in point-to-point mode', () => {
 });
 
 describe('TCP sockets', () => {
-  const connected = (): { client: number; server: number } => {
-    const { listener, client } = inNamespace(ns.path, () => ({
-      listener: socket(AF_INET, SOCK_STREAM, 0),
-      client: scene.ownFd(socket(AF_INET, SOCK_STREAM, 0)),
-    }));
-    const address = Buffer.from([2, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-    bind(listener, address);
-    listen(listener, 1);
-    connect(client, getsockname(listener));
-    const server = scene.ownFd(accept(listener));
-    close(listener);
-    return { client, server };
-  };
-
   test('takes an established one, and refuses it with a remote or for a second peer', () => {
-    const { server } = connected();
+    const { server } = tcpPair(scene, ns);
     expect(refused({ socket: server }).code).toBe('EINVAL');
     create({ socket: server, remote: undefined });
     expect(ns.ovpn.getPeer(device, 1)).toMatchObject({ id: 1, vpnIpv4: '10.80.0.2' });

@@ -5,7 +5,7 @@
  *
  * An exchange is a request and the datagrams that answered it, in hexadecimal; a notification is a datagram.
  */
-import { writeFileSync } from 'node:fs';
+import { writeFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -31,7 +31,7 @@ import { Attr, Command, PeerAttr } from '../../operator/src/kernel/ovpn/uapi.ts'
 import { setAddress } from '../../operator/src/kernel/rtnetlink/addresses.ts';
 import { newOvpnLink, newVeth, setLink } from '../../operator/src/kernel/rtnetlink/links.ts';
 import { setRoute } from '../../operator/src/kernel/rtnetlink/routes.ts';
-import { installKeys, keyPair, type Namespace, rawRequest, Scene, tunnel, tunnelPeer } from './support.ts';
+import { installKeys, keyPair, type Namespace, rawRequest, Scene, tcpPair, tunnel, tunnelPeer } from './support.ts';
 
 interface Exchange {
   readonly about: string;
@@ -202,6 +202,11 @@ const second = a.device('p2p', [], 'doomed');
 a.ovpn.send(requests.peerNew(second, { id: 8, socket: doomed.fd, remote: { address: '192.0.2.9', port: 1 } }));
 a.deleteDevice(second);
 notifications['teardown'] = receiveAll(notified);
+const tcp = tcpPair(scene, a);
+a.ovpn.send(requests.peerNew(deviceA, { id: 9, socket: tcp.server, vpnIpv4: '10.80.0.9' }));
+writeSync(tcp.client, Buffer.from([0, 2, 0x48, 0]));
+await pause(200);
+notifications['transportError'] = receiveAll(notified);
 
 const rtnl: Record<string, Exchange> = {};
 const route = openRaw(b, NETLINK_ROUTE);

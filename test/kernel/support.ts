@@ -5,6 +5,16 @@ import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import {
+  accept,
+  AF_INET,
+  bind,
+  connect,
+  getsockname,
+  listen,
+  SOCK_STREAM,
+  socket,
+} from '../../operator/src/kernel/libc.ts';
 import { NetlinkError } from '../../operator/src/kernel/netlink/error.ts';
 import { genericHeader } from '../../operator/src/kernel/netlink/generic.ts';
 import type { RequestWriter } from '../../operator/src/kernel/netlink/message.ts';
@@ -190,6 +200,21 @@ export class Scene {
     for (const fd of this.#fds) closeSync(fd);
     await this.#poller?.close();
   }
+}
+
+/** An established TCP connection inside a namespace, as two descriptors. */
+export function tcpPair(scene: Scene, namespace: Namespace): { readonly client: number; readonly server: number } {
+  const { listener, client } = inNamespace(namespace.path, () => ({
+    listener: socket(AF_INET, SOCK_STREAM, 0),
+    client: scene.ownFd(socket(AF_INET, SOCK_STREAM, 0)),
+  }));
+  // 127.0.0.1, a port of the kernel's choice.
+  bind(listener, Buffer.from([AF_INET, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]));
+  listen(listener, 1);
+  connect(client, getsockname(listener));
+  const server = scene.ownFd(accept(listener));
+  closeSync(listener);
+  return { client, server };
 }
 
 /** Collects the notifications of a namespace's `peers` group. */

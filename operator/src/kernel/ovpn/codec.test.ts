@@ -189,6 +189,7 @@ describe('notifications', () => {
     ['userspace', { kind: 'peer-deleted', ifindex: device, peerId: 3, reason: 'userspace' }],
     ['expired', { kind: 'peer-deleted', ifindex: device, peerId: 0x123456, reason: 'expired' }],
     ['transportDisconnect', { kind: 'peer-deleted', ifindex: device, peerId: 7, reason: 'transport-disconnect' }],
+    ['transportError', { kind: 'peer-deleted', ifindex: device, peerId: 9, reason: 'transport-error' }],
     ['teardown', { kind: 'peer-deleted', peerId: 8, reason: 'teardown' }],
     ['floatV4', { kind: 'peer-floated', peerId: 7, remote: { address: '192.0.2.2' } }],
     ['floatV6', { kind: 'peer-floated', peerId: 7, remote: { address: '2001:db8::2' } }],
