@@ -1,0 +1,129 @@
+import { callAgent } from '../../cni-plugin/src/agent-client.ts';
+import { type Attachment, protocolVersion } from '../../operator/src/agent/attach-protocol.ts';
+import { type AgentProcess as Agent, AgentProcess, type CniCall, type Host, Hosts } from './hosts.ts';
+import { KernelView } from './kernel-view.ts';
+import { key, network, newStaticKey, peer, secret } from './manifests.ts';
+import { PlainRemote } from './remote.ts';
+import { run } from './run.ts';
+
+/** A pod: a namespace, attached by the CNI binary. */
+export interface Pod {
+  readonly name: string;
+  readonly netns: string;
+  readonly call: CniCall;
+  readonly result: CniResult;
+}
+
+export interface CniResult {
+  readonly interfaces: readonly { readonly name: string; readonly mac: string; readonly mtu?: number; readonly sandbox?: string }[];
+  readonly ips: readonly { readonly address: string; readonly gateway: string; readonly interface: number }[];
+  readonly routes: readonly { readonly dst: string; readonly gw: string }[];
+}
+
+/** Attaches a fresh pod. */
+export async function attachPod(agent: Agent, name: string, options: Partial<CniCall> = {}): Promise<Pod> {
+  const { hosts } = agent.host;
+  const full = `${hosts.prefix}-${name}`;
+  const netns = options.netns ?? (await hosts.namespace(full));
+  const call: CniCall = { network: 'corp', containerId: full, ...options, netns };
+  const added = await agent.cni('ADD', call);
+  if (added.code !== 0) throw new Error(`ADD of ${name}: ${added.stdout}${added.stderr}\n${agent.log}`);
+  return { name, netns, call, result: JSON.parse(added.stdout) as CniResult };
+}
+
+/** Attaches by the agent's socket, as the CNI binary does, without the time that its process takes to start. */
+export async function attachDirectly(agent: Agent, containerId: string, netns: string, network = 'corp'): Promise<Attachment> {
+  const request = { version: protocolVersion, op: 'add', network, containerId, ifname: 'vpn0', netns } as const;
+  return (await callAgent(agent.socket, request)) as Attachment;
+}
+
+/** Addresses of a pod without length, IPv4 first. */
+export function podAddress(pod: Pod, family: 4 | 6): string {
+  const found = pod.result.ips.map(({ address }) => address).find((address) => address.includes(':') === (family === 6));
+  if (found === undefined) throw new Error(`${pod.name} has no IPv${family} address`);
+  return found.split('/')[0] ?? '';
+}
+
+/**
+ * The common scene: a node with an agent, and a remote that is not ours, with an address of a network behind
+ * it. The agent runs when this resolves; the pod `p` of the node reaches the remote.
+ */
+export class Office {
+  readonly hosts: Hosts;
+  readonly agent: AgentProcess;
+  readonly remote: PlainRemote;
+  readonly kernel: KernelView;
+  readonly pod: Pod;
+  readonly material: string;
+  /** What lies behind the remote. */
+  readonly lan = { ipv4: '192.168.50.1', ipv6: 'fd50::1' };
+  readonly vpn = { ipv4: '10.80.0.2', ipv6: 'fd80::2' };
+
+  private constructor(hosts: Hosts, agent: AgentProcess, remote: PlainRemote, pod: Pod, material: string) {
+    this.hosts = hosts;
+    this.agent = agent;
+    this.remote = remote;
+    this.kernel = new KernelView(agent);
+    this.pod = pod;
+    this.material = material;
+  }
+
+  static async open(prefix: string, { spec = {}, options = [] }: { spec?: object; options?: readonly string[] } = {}): Promise<Office> {
+    const hosts = await Hosts.create(prefix);
+    try {
+      const node = await hosts.host('node');
+      const remoteHost = await hosts.host('remote');
+      const material = newStaticKey();
+      const agent = new AgentProcess(node, options);
+      agent.apply('network.yaml', officeNetwork(node, spec));
+      agent.apply('key.yaml', officeKey());
+      agent.apply('secret.yaml', secret('office', material));
+      agent.apply('peer.yaml', officePeer(remoteHost));
+      const [remote] = await Promise.all([
+        (async () => {
+          await run('ip', '-n', remoteHost.namespace, 'addr', 'add', '192.168.50.1/32', 'dev', 'lo');
+          await run('ip', '-n', remoteHost.namespace, 'addr', 'add', 'fd50::1/128', 'dev', 'lo');
+          return PlainRemote.create(remoteHost, {
+            peerId: 7,
+            addresses: ['10.80.0.2/24', 'fd80::2/112'],
+            routes: ['10.81.1.0/24', 'fd81::/64'],
+            endpoint: { address: node.ipv4, port: 1194 },
+            material,
+          });
+        })(),
+        agent.start(),
+      ]);
+      await agent.untilReady('corp', 1);
+      const pod = await attachPod(agent, 'p');
+      return new Office(hosts, agent, remote, pod, material);
+    } catch (error) {
+      await hosts.remove();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.hosts.remove();
+  }
+}
+
+export const officeNetwork = (node: Host, spec: object = {}): string =>
+  network({
+    node: node.name,
+    addresses: ['10.80.0.1', 'fd80::1'],
+    podBlocks: ['10.81.1.0/24', 'fd81::/64'],
+    spec: { keyTransition: { seconds: 2 }, ...spec },
+  });
+
+export const officePeer = (remote: Host, spec: object = {}, routes = ['192.168.50.0/24', 'fd50::/64']): string =>
+  peer({
+    name: 'office',
+    peerID: 7,
+    endpoint: { address: remote.ipv4, port: 1194 },
+    addresses: ['10.80.0.2', 'fd80::2'],
+    routes,
+    spec,
+  });
+
+export const officeKey = (generation = 1, spec: object = {}): string =>
+  key({ name: 'office', direction: 'Normal', generation, spec });

@@ -1,0 +1,107 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { eventually } from './run.ts';
+
+/** What a running ping has seen. */
+export interface StreamResult {
+  /** Requests up to the last one that was answered. */
+  readonly sent: number;
+  readonly lost: number;
+  /** Sequence numbers without an answer, the first few. */
+  readonly missing: readonly number[];
+  readonly output: string;
+}
+
+/**
+ * A ping that runs beside a test, 100 packets a second, until it is stopped. Loss is counted by sequence
+ * numbers up to the last answer, and it ends on an answer: what is under way at the end counts for nothing.
+ */
+export class PingStream {
+  readonly #child: ChildProcess;
+  readonly #seen = new Set<number>();
+  readonly #intervalMs: number;
+  readonly #started = Date.now();
+  #last = 0;
+  #output = '';
+  #rest = '';
+
+  private constructor(netns: string, destination: string, intervalMs: number) {
+    this.#intervalMs = intervalMs;
+    const args = [`--net=${netns}`, 'stdbuf', '-oL', 'ping', '-n', '-i', String(intervalMs / 1000), '-s', '56', destination];
+    this.#child = spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child.stdout?.on('data', (chunk: Buffer) => this.#take(chunk.toString('latin1')));
+    this.#child.stderr?.on('data', (chunk: Buffer) => (this.#output += chunk.toString('latin1')));
+  }
+
+  /** Starts and waits for the first answers. */
+  static async start(netns: string, destination: string, intervalMs = 10): Promise<PingStream> {
+    const stream = new PingStream(netns, destination, intervalMs);
+    try {
+      await stream.answers(3);
+    } catch (error) {
+      stream.#child.kill('SIGKILL');
+      throw error;
+    }
+    return stream;
+  }
+
+  /** Waits for so many more answers. */
+  async answers(count: number, timeoutMs = 10_000): Promise<void> {
+    const wanted = this.#seen.size + count;
+    await eventually(
+      `${count} more answers to ping`,
+      () => {
+        if (this.#child.exitCode !== null) throw new Error(`ping ended: ${this.#output}`);
+        return this.#seen.size >= wanted || undefined;
+      },
+      { timeoutMs, stepMs: 20 },
+    );
+  }
+
+  get result(): StreamResult {
+    const missing: number[] = [];
+    for (let sequence = 1; sequence <= this.#last; sequence++) if (!this.#seen.has(sequence)) missing.push(sequence);
+    return { sent: this.#last, lost: missing.length, missing: missing.slice(0, 20), output: this.#output };
+  }
+
+  /** Ends on answers; a stream that gets none any more fails. */
+  async stop(): Promise<StreamResult> {
+    try {
+      await this.answers(5);
+      const elapsed = Date.now() - this.#started;
+      const { sent } = this.result;
+      // A ping that stood still would lose nothing; a loaded machine may be slow.
+      if (sent < elapsed / this.#intervalMs / 10) throw new Error(`only ${sent} pings in ${elapsed} ms: ${this.#output}`);
+      return this.result;
+    } finally {
+      this.kill();
+    }
+  }
+
+  kill(): void {
+    if (this.#child.exitCode === null) this.#child.kill('SIGKILL');
+  }
+
+  #take(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const match = /icmp_seq=(\d+) (.*)/.exec(line);
+      if (match?.[2]?.startsWith('ttl=') === true) {
+        const sequence = Number(match[1]);
+        this.#seen.add(sequence);
+        this.#last = Math.max(this.#last, sequence);
+      } else if (line.trim() !== '' && this.#output.length < 2_000) this.#output += `${line}\n`;
+    }
+  }
+}
+
+/** Runs a ping beside an action and gives what it saw. */
+export async function whilePinging(netns: string, destination: string, action: () => Promise<void>): Promise<StreamResult> {
+  const stream = await PingStream.start(netns, destination);
+  try {
+    await action();
+    return await stream.stop();
+  } finally {
+    stream.kill();
+  }
+}
