@@ -38,6 +38,7 @@ export const errorTable = {
   AgentProtocol: { code: 'OVPN402', remedy: 'bring the plugin and the agent to the same version' },
   HolderUnreachable: { code: 'OVPN403', remedy: 'start the socket holder (ovpn-agent holder); the agent retries' },
   StateUnusable: { code: 'OVPN404', remedy: 'check the state folder: it must be writable by root and on a local disk' },
+  AgentInternal: { code: 'OVPN406', remedy: "look at the agent's log and report the defect; the runtime retries" },
   ConfigInvalid: { code: 'OVPN405', remedy: 'correct the option; see --help' },
 
   CniConfigInvalid: { code: 'OVPN501', remedy: 'correct the network configuration of the ovpn-cni plugin' },

@@ -188,12 +188,7 @@ function toFailure(error: unknown, log: AttachLog): AgentFailure {
 }
 
 function internalFailure(): AgentFailure {
-  const error = new OvpnError(
-    'AgentProtocol',
-    'the agent failed in a way it does not know',
-    {},
-    { remedy: "see the agent's log on this node and report it" },
-  );
+  const error = new OvpnError('AgentInternal', 'the agent failed in a way it does not know');
   return { name: error.name, code: error.code, message: error.message, retry: true };
 }
 

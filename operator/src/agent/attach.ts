@@ -3,6 +3,8 @@ import { allowsNamespace } from '../api/rules.ts';
 import type { VpnNetwork } from '../api/types.ts';
 import { OvpnError } from '../errors.ts';
 import { hostPrefix, isIpv6 } from '../kernel/address.ts';
+import { SystemError } from '../kernel/libc.ts';
+import { NetlinkError } from '../kernel/netlink/error.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { AddRequest, Attachment, DelRequest } from './attach-protocol.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
@@ -87,7 +89,7 @@ export class Attacher {
         agent.detach(record);
         this.#store.remove(record);
       }
-      throw error;
+      throw kernelTrouble(error, record);
     }
   }
 
@@ -145,6 +147,17 @@ function describeAttachment(record: AttachmentRecord, agent: NetworkAgent): Atta
       return gw === undefined ? [] : [{ dst, gw }];
     }),
   };
+}
+
+/** What the kernel refused, told about the sandbox it concerns. */
+function kernelTrouble(error: unknown, record: AttachmentRecord): unknown {
+  if (!(error instanceof NetlinkError || error instanceof SystemError)) return error;
+  return new OvpnError(
+    'KernelRefused',
+    error.message,
+    { object: `${record.ifname} in ${record.netns}` },
+    { cause: error },
+  );
 }
 
 function identity({ containerId, ifname, network, addresses, pod }: AttachmentRecord): Record<string, unknown> {
