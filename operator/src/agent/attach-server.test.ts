@@ -237,7 +237,7 @@ describe('answers', () => {
   ])('are a failure without inner text when the handler %s', async (_name, handle) => {
     const { socketPath } = await start({ handle });
     const reply = await ask(socketPath, line(add));
-    expect(reply).toMatchObject({ ok: false, error: { name: 'AgentProtocol', retry: true } });
+    expect(reply).toMatchObject({ ok: false, error: { name: 'AgentInternal', retry: true } });
     expect(JSON.stringify(reply)).not.toContain('secret');
   });
 
