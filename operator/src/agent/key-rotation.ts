@@ -6,7 +6,7 @@ import type { Peer } from '../kernel/ovpn/codec.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { DesiredKey, DesiredPeer } from './desired.ts';
 import { emptySlots, type KeyStep, planSlots, type SlotPlan } from './key-slots.ts';
-import type { Installation, Ledger } from './ledger.ts';
+import type { Installation, Ledger, LedgerEntry } from './ledger.ts';
 import type { NetworkKernel } from './network-kernel.ts';
 import type { ObservedNetwork } from './observed.ts';
 
@@ -26,7 +26,25 @@ interface PendingStep {
   readonly key: DesiredKey;
   readonly step: KeyStep;
   readonly request: Request;
+  /** Fingerprint of the key that a swap makes the transmitting one. */
+  readonly switches: string | undefined;
 }
+
+/** The ledger's entries of the keys in a peer's slots. */
+interface PresentKeys {
+  readonly primary: LedgerEntry | undefined;
+  readonly secondary: LedgerEntry | undefined;
+}
+
+/** What a round writes into the ledger when the kernel has answered. */
+interface Afterwards {
+  readonly installed: Installation[];
+  readonly switched: string[];
+  readonly refused: string[];
+}
+
+/** What of the kernel this needs. */
+export type KeyKernel = Pick<NetworkKernel, 'requests' | 'changeOvpn'>;
 
 /**
  * Puts data keys into the kernel's slots, each at most once in its life: what planSlots decides, carried out
@@ -77,42 +95,70 @@ export class KeyRotation {
     peers: readonly DesiredPeer[],
     deviceIndex: number,
     observed: ObservedNetwork,
-    kernel: NetworkKernel,
+    kernel: KeyKernel,
   ): Promise<KeyRound> {
     const results = new Map<number, KeyResult>();
     const steps: PendingStep[] = [];
+    const switched: string[] = [];
+    /** Keys that this round installs: the ledger does not know them yet, and a second peer must not get them too. */
+    const claimed = new Map<string, DesiredPeer>();
     for (const peer of peers) {
       const { key } = peer;
       const inKernel = observed.peers.get(peer.id);
       this.#due.delete(peer.id);
       if (key === undefined || inKernel === undefined) continue;
       this.#releaseUnused(peer, key, inKernel, observed);
-      const decision = this.#decide(peer, key, observed);
+      const { fingerprint } = key.keys;
+      const present = this.#presentKeys(peer, observed);
+      const decision = this.#decide(peer, key, observed, present);
       if (decision instanceof OvpnError) {
         results.set(peer.id, { problem: decision });
         continue;
       }
+      if (decision.steps.some(({ step }) => step === 'install')) {
+        const other = claimed.get(fingerprint);
+        if (other !== undefined) {
+          results.set(peer.id, { problem: spent(key, `it is being installed for ${formatRef(other.ref)}`) });
+          continue;
+        }
+        claimed.set(fingerprint, peer);
+      }
+      if (decision.noteSwitch && present.primary !== undefined) switched.push(present.primary.fingerprint);
       if (decision.adopt) this.#ledger.confirm([this.#installation(peer, key)]);
       if (decision.dueAt !== undefined) this.#due.set(peer.id, decision.dueAt);
       for (const step of decision.steps) {
-        steps.push({ peer, key, step, request: this.#request(kernel, deviceIndex, peer, key, step) });
+        const request = this.#request(kernel, deviceIndex, peer, key, step);
+        steps.push({ peer, key, step, request, switches: present.secondary?.fingerprint });
       }
     }
-    if (steps.length === 0) return { results, touched: [] };
+    if (steps.length === 0) {
+      this.#ledger.switched(...switched);
+      return { results, touched: [] };
+    }
     const installs = steps.filter(({ step }) => step.step === 'install');
     this.#ledger.reserve(installs.map(({ peer, key }) => this.#installation(peer, key)));
     const outcomes = await kernel.changeOvpn(steps.map(({ request }) => request));
-    const confirmed: Installation[] = [];
+    const after: Afterwards = { installed: [], switched, refused: [] };
     steps.forEach((pending, i) => {
       const outcome = outcomes[i];
-      if (outcome?.ok === false) results.set(pending.peer.id, { problem: this.#refused(pending, outcome.error) });
-      else confirmed.push(...this.#done(pending));
+      if (outcome?.ok === false) results.set(pending.peer.id, { problem: refused(pending, outcome.error, after) });
+      else this.#done(pending, after);
     });
-    this.#ledger.confirm(confirmed);
+    this.#ledger.confirm(after.installed);
+    this.#ledger.switched(...after.switched);
+    this.#ledger.release(...after.refused);
     return { results, touched: [...new Set(steps.map(({ peer }) => peer.id))] };
   }
 
-  #decide(peer: DesiredPeer, key: DesiredKey, observed: ObservedNetwork): SlotPlan | OvpnError {
+  /** What the ledger knows of the keys in a peer's slots. */
+  #presentKeys(peer: DesiredPeer, observed: ObservedNetwork): PresentKeys {
+    const { primary, secondary } = observed.keys.get(peer.id) ?? emptySlots;
+    const last = (slot: typeof primary) =>
+      slot === undefined ? undefined : this.#ledger.lastAt(this.#network, peer.id, slot.keyId);
+    return { primary: last(primary), secondary: last(secondary) };
+  }
+
+  #decide(peer: DesiredPeer, key: DesiredKey, observed: ObservedNetwork, present: PresentKeys): SlotPlan | OvpnError {
     const { fingerprint } = key.keys;
     const entry = this.#ledger.entry(fingerprint);
     if (entry !== undefined && !this.#isHere(entry, peer)) {
@@ -124,13 +170,14 @@ export class KeyRotation {
       slots: observed.keys.get(peer.id) ?? emptySlots,
       record: entry,
       otherKeyHadId: last !== undefined && last.fingerprint !== fingerprint,
+      present,
       now: this.#clock(),
     });
     if (plan.spent) return spent(key, 'it was installed for this peer before and the kernel does not hold it any more');
     return plan.clash ? clash(key) : plan;
   }
 
-  #request(kernel: NetworkKernel, deviceIndex: number, peer: DesiredPeer, key: DesiredKey, step: KeyStep): Request {
+  #request(kernel: KeyKernel, deviceIndex: number, peer: DesiredPeer, key: DesiredKey, step: KeyStep): Request {
     switch (step.step) {
       case 'install':
         return kernel.requests.keyNew(deviceIndex, {
@@ -148,29 +195,30 @@ export class KeyRotation {
     }
   }
 
-  #done({ peer, key, step }: PendingStep): Installation[] {
+  #done({ peer, key, step, switches }: PendingStep, after: Afterwards): void {
     const fields = { peer: formatRef(peer.ref), peerId: peer.id, keyId: key.keyId, generation: key.generation };
     switch (step.step) {
       case 'install':
+        after.installed.push(this.#installation(peer, key));
         this.#log.info({ event: 'key.installed', ...fields, slot: step.slot }, 'installed the data key');
-        return [this.#installation(peer, key)];
+        return;
       case 'swap':
-        this.#ledger.switched(key.keys.fingerprint);
-        this.#log.info({ event: 'key.switched', ...fields }, 'sending with the new data key');
-        return [];
+        if (switches !== undefined) after.switched.push(switches);
+        // Perhaps the key of a rotation that the wanted one waits for.
+        if (switches === key.keys.fingerprint)
+          this.#log.info({ event: 'key.switched', ...fields }, 'sending with the new data key');
+        else
+          this.#log.info(
+            { event: 'key.switched', peer: fields.peer, peerId: peer.id },
+            'sending with the next data key',
+          );
+        return;
       case 'delete':
         this.#log.info(
           { event: 'key.retired', peer: fields.peer, peerId: peer.id, slot: step.slot },
           'deleted the old data key',
         );
-        return [];
     }
-  }
-
-  #refused({ peer, key, step }: PendingStep, error: NetlinkError): OvpnError {
-    // Refused means that the kernel never had it.
-    if (step.step === 'install') this.#ledger.release(key.keys.fingerprint);
-    return kernelRefused(peer.ref, error);
   }
 
   /**
@@ -200,6 +248,12 @@ export class KeyRotation {
       generation: key.generation,
     };
   }
+}
+
+function refused({ peer, key, step }: PendingStep, error: NetlinkError, after: Afterwards): OvpnError {
+  // Refused means that the kernel never had it.
+  if (step.step === 'install') after.refused.push(key.keys.fingerprint);
+  return kernelRefused(peer.ref, error);
 }
 
 /** A refusal of the kernel, told about the object that it concerns. */

@@ -46,6 +46,11 @@ export interface SlotPlan {
   readonly adopt: boolean;
   /** Another key with the wanted id is in use: the receiver could not tell them apart. */
   readonly clash: boolean;
+  /**
+   * When the key in the primary slot began to transmit is not known (a crash after the swap): it is written
+   * down as now, so that the other key is still received for the whole transition time.
+   */
+  readonly noteSwitch: boolean;
 }
 
 export interface SlotQuestion {
@@ -55,15 +60,25 @@ export interface SlotQuestion {
   readonly record: InstallationRecord | undefined;
   /** The ledger's last record of another key with the wanted id at this peer exists. */
   readonly otherKeyHadId: boolean;
+  /** The ledger's last records of the ids that are in the slots, whatever key is wanted. */
+  readonly present: {
+    readonly primary: InstallationRecord | undefined;
+    readonly secondary: InstallationRecord | undefined;
+  };
   readonly now: number;
 }
 
 /** Decides the next steps for one peer. */
-export function planSlots({ wanted, slots, record, otherKeyHadId, now }: SlotQuestion): SlotPlan {
+export function planSlots(question: SlotQuestion): SlotPlan {
+  const { wanted, slots, record, otherKeyHadId, now } = question;
   const { primary, secondary } = slots;
+  // A later key took its id over: what a slot holds under that id is not the wanted key.
+  if (record !== undefined && (otherKeyHadId || record.keyId !== wanted.keyId))
+    return { ...settled(false), spent: true };
   if (record !== undefined && holds(primary, wanted)) {
     if (secondary === undefined) return settled(true);
-    const until = (record.switchedAt ?? record.installedAt) + wanted.transitionMs;
+    if (record.switchedAt === undefined) return { ...wait(now + wanted.transitionMs), noteSwitch: true };
+    const until = record.switchedAt + wanted.transitionMs;
     return now >= until ? act({ step: 'delete', slot: 'secondary' }) : wait(until);
   }
   if (record !== undefined && holds(secondary, wanted)) {
@@ -72,27 +87,54 @@ export function planSlots({ wanted, slots, record, otherKeyHadId, now }: SlotQue
     return now >= until ? { ...act({ step: 'swap' }), dueAt: now + wanted.transitionMs } : wait(until);
   }
   if (record !== undefined) return { ...settled(false), spent: true };
-  if (holds(primary, wanted) || holds(secondary, wanted)) {
-    return otherKeyHadId ? { ...settled(false), clash: true } : { ...settled(true), adopt: true, dueAt: now };
-  }
-  if (primary === undefined) {
-    // Whatever the secondary slot holds was never ours to send with.
-    return secondary === undefined
+  if (!otherKeyHadId && (holds(primary, wanted) || holds(secondary, wanted)))
+    return { ...settled(true), adopt: true, dueAt: now };
+  if (primary?.keyId === wanted.keyId) return { ...settled(false), clash: true };
+  if (secondary === undefined) {
+    return primary === undefined
       ? act({ step: 'install', slot: 'primary' })
-      : act({ step: 'delete', slot: 'secondary' }, { step: 'install', slot: 'primary' });
+      : { ...act({ step: 'install', slot: 'secondary' }), dueAt: now + wanted.transitionMs };
   }
-  const makeRoom: KeyStep[] = secondary === undefined ? [] : [{ step: 'delete', slot: 'secondary' }];
-  return {
-    ...act(...makeRoom, { step: 'install', slot: 'secondary' }),
-    dueAt: now + wanted.transitionMs,
-  };
+  const unfinished = primary === undefined ? undefined : finishRotation(question);
+  if (unfinished !== undefined) return unfinished;
+  const makeRoom: KeyStep = { step: 'delete', slot: 'secondary' };
+  if (secondary.keyId === wanted.keyId) {
+    // Alone: a crash between both would leave the old key looking like the new one that the ledger has reserved.
+    return { ...act(makeRoom), dueAt: now, installed: false };
+  }
+  return primary === undefined
+    ? act(makeRoom, { step: 'install', slot: 'primary' })
+    : { ...act(makeRoom, { step: 'install', slot: 'secondary' }), dueAt: now + wanted.transitionMs };
+}
+
+/**
+ * A third key waits for the rotation before it: a key that the other end may be sending with, or that it has
+ * just stopped sending with, must not be thrown away.
+ *
+ * @returns undefined when the secondary slot may be emptied
+ */
+function finishRotation({ wanted, present, now }: SlotQuestion): SlotPlan | undefined {
+  const { primary: sending, secondary: other } = present;
+  if (other === undefined) return undefined;
+  const pending =
+    other.switchedAt === undefined && (sending?.switchedAt ?? sending?.installedAt ?? 0) <= other.installedAt;
+  if (pending) {
+    const until = other.installedAt + wanted.transitionMs;
+    const plan = now >= until ? { ...act({ step: 'swap' }), dueAt: now + wanted.transitionMs } : wait(until);
+    return { ...plan, installed: false };
+  }
+  if (sending === undefined) return undefined;
+  if (sending.switchedAt === undefined)
+    return { ...wait(now + wanted.transitionMs), installed: false, noteSwitch: true };
+  const until = sending.switchedAt + wanted.transitionMs;
+  return now >= until ? undefined : { ...wait(until), installed: false };
 }
 
 function holds(slot: SlotKey | undefined, wanted: SlotKey): boolean {
   return slot !== undefined && slot.keyId === wanted.keyId && slot.cipher === wanted.cipher;
 }
 
-const flags = { spent: false, adopt: false, clash: false };
+const flags = { spent: false, adopt: false, clash: false, noteSwitch: false };
 const settled = (installed: boolean): SlotPlan => ({ steps: [], dueAt: undefined, installed, ...flags });
 const wait = (dueAt: number): SlotPlan => ({ steps: [], dueAt, installed: true, ...flags });
 const act = (...steps: KeyStep[]): SlotPlan => ({ steps, dueAt: undefined, installed: true, ...flags });

@@ -42,8 +42,10 @@ export class Ledger {
   readonly #path: string;
   readonly #clock: () => number;
   readonly #entries = new Map<string, LedgerEntry>();
-  /** Fingerprint of the last key at a peer and key id. */
-  readonly #byPlace = new Map<string, string>();
+  /** Fingerprints of the keys at a peer and key id, the last one last. */
+  readonly #byPlace = new Map<string, Set<string>>();
+  /** A failed append may have left half a line, which the next one must not be glued to. */
+  #tornByFailure = false;
   #fd: number;
 
   private constructor(path: string, clock: () => number) {
@@ -52,7 +54,7 @@ export class Ledger {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const lines = this.#load();
     if (lines > this.#entries.size * 2 + compactionSlack) this.#compact();
-    this.#fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
+    this.#fd = openForAppend(path);
   }
 
   /** @throws OvpnError LedgerUnusable when the file cannot be read or is damaged before its last line */
@@ -81,7 +83,7 @@ export class Ledger {
 
   /** The key that last went to this place. */
   lastAt(network: string, peerId: number, keyId: number): LedgerEntry | undefined {
-    const fingerprint = this.#byPlace.get(place({ network, peerId, keyId }));
+    const fingerprint = [...(this.#byPlace.get(place({ network, peerId, keyId })) ?? [])].at(-1);
     return fingerprint === undefined ? undefined : this.#entries.get(fingerprint);
   }
 
@@ -95,21 +97,24 @@ export class Ledger {
     this.#append(installations.map((entry) => ({ event: 'installed', at: this.#clock(), entry })));
   }
 
-  /** The key became the one that transmits. */
-  switched(fingerprint: string): void {
-    this.#append([{ event: 'switched', at: this.#clock(), fingerprint }]);
+  /** These keys became the ones that transmit. */
+  switched(...fingerprints: readonly string[]): void {
+    this.#append(fingerprints.map((fingerprint) => ({ event: 'switched', at: this.#clock(), fingerprint })));
   }
 
-  /** The kernel surely never used the key (it refused it, or the peer it was for never sent): it may be installed. */
-  release(fingerprint: string): void {
-    this.#append([{ event: 'released', at: this.#clock(), fingerprint }]);
+  /** The kernel surely never used the keys (it refused them, or the peer they were for never sent): they may be installed. */
+  release(...fingerprints: readonly string[]): void {
+    this.#append(fingerprints.map((fingerprint) => ({ event: 'released', at: this.#clock(), fingerprint })));
   }
 
   #append(lines: readonly Line[]): void {
     if (lines.length === 0) return;
     try {
+      if (this.#tornByFailure) this.#startAnew();
+      this.#tornByFailure = true;
       writeAll(this.#fd, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
       fsyncSync(this.#fd);
+      this.#tornByFailure = false;
     } catch (error) {
       // Nothing may be installed that is not written down.
       throw new OvpnError(
@@ -122,21 +127,33 @@ export class Ledger {
     lines.forEach((line) => this.#take(line));
   }
 
+  /** Replaces the file by what is known, so that no trace of a failed append is left in it. */
+  #startAnew(): void {
+    this.#compact();
+    const fd = openForAppend(this.#path);
+    closeSync(this.#fd);
+    this.#fd = fd;
+  }
+
+  /** Keeps entries in the order in which they were last written: a compacted file says the same. */
   #take(line: Line): void {
+    const { fingerprint } = 'entry' in line ? line.entry : line;
+    const before = this.#entries.get(fingerprint);
     if ('entry' in line) {
-      const { fingerprint } = line.entry;
+      this.#forget(fingerprint);
       this.#entries.set(fingerprint, { ...line.entry, state: line.event, installedAt: line.at, switchedAt: undefined });
-      this.#byPlace.set(place(line.entry), fingerprint);
-      return;
-    }
-    const entry = this.#entries.get(line.fingerprint);
+      const here = place(line.entry);
+      this.#byPlace.set(here, (this.#byPlace.get(here) ?? new Set()).add(fingerprint));
+    } else if (before !== undefined && line.event === 'switched') {
+      this.#entries.set(fingerprint, { ...before, switchedAt: line.at });
+    } else if (line.event === 'released') this.#forget(fingerprint);
+  }
+
+  #forget(fingerprint: string): void {
+    const entry = this.#entries.get(fingerprint);
     if (entry === undefined) return;
-    if (line.event === 'switched') {
-      this.#entries.set(line.fingerprint, { ...entry, switchedAt: line.at });
-      return;
-    }
-    this.#entries.delete(line.fingerprint);
-    if (this.#byPlace.get(place(entry)) === line.fingerprint) this.#byPlace.delete(place(entry));
+    this.#entries.delete(fingerprint);
+    this.#byPlace.get(place(entry))?.delete(fingerprint);
   }
 
   #load(): number {
@@ -144,7 +161,7 @@ export class Ledger {
     try {
       text = readFileSync(this.#path, 'utf8');
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return 0;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
       throw error;
     }
     const lines = text.split('\n');
@@ -175,6 +192,10 @@ export class Ledger {
 
 function place({ network, peerId, keyId }: { network: string; peerId: number; keyId: number }): string {
   return `${network}/${peerId}/${keyId}`;
+}
+
+function openForAppend(path: string): number {
+  return openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
 }
 
 function writeAll(fd: number, text: string): void {
