@@ -20,13 +20,7 @@ function ledgerPath(): string {
 let time = 1_000;
 function open(path: string): Ledger {
   const ledger = Ledger.open(path, () => time);
-  cleanups.push(() => {
-    try {
-      ledger.close();
-    } catch {
-      // Closed by the test.
-    }
-  });
+  cleanups.push(() => ledger.close());
   return ledger;
 }
 

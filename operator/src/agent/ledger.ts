@@ -37,6 +37,8 @@ type Line =
 
 /** Rewrite the file at start when it has this many lines more than entries. */
 const compactionSlack = 10_000;
+/** No descriptor has this number. */
+const closed = -1;
 
 export class Ledger {
   readonly #path: string;
@@ -73,7 +75,10 @@ export class Ledger {
   }
 
   close(): void {
+    if (this.#fd === closed) return;
     closeSync(this.#fd);
+    // The number may soon be another file's: a late write must fail, not go there.
+    this.#fd = closed;
   }
 
   /** What is known of a key, wherever it was installed. */
