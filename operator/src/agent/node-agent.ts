@@ -1,46 +1,32 @@
-import { findCondition } from '../api/conditions.ts';
-import {
-  formatRef,
-  type ObjectRef,
-  refOf,
-  type Resource,
-  type VpnKey,
-  type VpnNetwork,
-  type VpnPeer,
-} from '../api/types.ts';
+import { join } from 'node:path';
+import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import { Backoff } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import { describe, OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
-import { join } from 'node:path';
 import { NotificationSocket } from '../kernel/netlink/notifications.ts';
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
 import { deleteNamespace, listNamespaces } from '../kernel/netns.ts';
-import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { type Notification, parseNotification } from '../kernel/ovpn/codec.ts';
+import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
-import { dumpLinks, type Link } from '../kernel/rtnetlink/links.ts';
-import { formatEndpoint } from '../kernel/transport-socket.ts';
-import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
 import type { Log } from '../telemetry/log.ts';
-import { Attacher } from './attach.ts';
 import type { AgentRequest } from './attach-protocol.ts';
+import { Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
 import type { DesiredPeer } from './desired.ts';
+import { freeDeviceIndex, isOurs } from './devices.ts';
 import { EndpointMemory } from './endpoint-memory.ts';
 import { Ledger } from './ledger.ts';
-import { deviceAlias, deviceName, namespaceName } from './names.ts';
+import type { ManagedNetwork } from './managed-network.ts';
+import { namespaceName } from './names.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
 import { PeerBook } from './peer-book.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
-import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
-import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
 import { TransportSockets } from './sockets.ts';
+import { StatusBoard } from './status-board.ts';
 import { underlayMtu } from './underlay.ts';
-
-/** Device indexes of ours start here: far above what a kernel numbers by itself. */
-const firstDeviceIndex = 0x100000;
 
 export interface NodeAgentOptions {
   readonly node: string;
@@ -55,16 +41,6 @@ export interface NodeAgentOptions {
   readonly resyncMs: number;
   /** How often traffic figures in status are brought up to date. Milliseconds. */
   readonly statusMs: number;
-}
-
-interface ManagedNetwork {
-  readonly agent: NetworkAgent;
-  readonly book: PeerBook;
-  readonly backoff: Backoff;
-  /** Undefined when the node selector leaves this node out. */
-  selected: boolean;
-  problem: OvpnError | undefined;
-  cancelRetry: (() => void) | undefined;
 }
 
 /** What a pass has to do for one network. */
@@ -86,10 +62,9 @@ export class NodeAgent {
   readonly #users = new Map<string, Map<string, ObjectRef>>();
   /** Networks by device index: how a notification finds its network. */
   readonly #byDevice = new Map<number, string>();
-  readonly #statuses = new Map<string, unknown>();
-  readonly #programmedSince = new Map<string, string>();
   readonly #poller = new ReadinessPoller();
   readonly #services: NetworkServices;
+  readonly #board: StatusBoard;
   readonly #attacher: Attacher;
   readonly #host: NetlinkSocket;
   readonly #ledger: Ledger;
@@ -97,6 +72,7 @@ export class NodeAgent {
   #notifications: NotificationSocket | undefined;
   #pass: Promise<void> | undefined;
   #dueTimer: (() => void) | undefined;
+  #rounds = 0;
   #stopped = false;
 
   /** @throws OvpnError LedgerUnusable, StateUnusable */
@@ -114,11 +90,21 @@ export class NodeAgent {
       ledger: this.#ledger,
       endpoints: new EndpointMemory(join(options.stateDir, 'endpoints.json')),
       attachments,
-      allocateIndex: () => this.#freeDeviceIndex(),
+      allocateIndex: () => freeDeviceIndex(options.netnsFolder),
       clock: () => options.clock.now(),
       log: options.log,
       foreignDestinations: (network, netns) => this.#foreignDestinations(network, netns),
     };
+    this.#board = new StatusBoard({
+      node: options.node,
+      source: options.source,
+      networks: this.#networks,
+      attachments,
+      ledger: this.#ledger,
+      users: (ref) => this.#users.get(formatRef(ref))?.values() ?? [],
+      now: () => options.clock.now(),
+      netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
+    });
     this.#attacher = new Attacher({ find: (name) => this.#find(name) }, attachments, options.log);
   }
 
@@ -181,7 +167,7 @@ export class NodeAgent {
       case 'status':
         return { ready: true };
       case 'report':
-        return this.report();
+        return this.#board.report();
     }
   }
 
@@ -230,7 +216,7 @@ export class NodeAgent {
   #networkChanged(ref: ObjectRef): void {
     const network = this.#options.source.get('VpnNetwork', undefined, ref.name);
     if (network === undefined) {
-      this.#statuses.delete(formatRef(ref));
+      this.#board.forget(ref);
       this.#enqueueWhole(ref.name);
       return;
     }
@@ -256,17 +242,13 @@ export class NodeAgent {
 
   #peerChanged(ref: ObjectRef): void {
     const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
-    const name = formatRef(ref);
-    if (peer === undefined) {
-      this.#statuses.delete(name);
-      this.#programmedSince.delete(name);
-    }
+    if (peer === undefined) this.#board.forget(ref);
     for (const [network, { book }] of this.#networks) {
       if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
       else if (book.entry(ref) !== undefined) this.#enqueue(network, book.delete(ref));
     }
     if (peer === undefined) return;
-    if (!this.#networks.has(peer.spec.networkRef.name)) this.#publishPeer(peer);
+    if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);
     // Also when the key is not there yet: its coming is what the peer waits for.
     this.#use({ kind: 'VpnKey', namespace: peer.metadata.namespace, name: peer.spec.keyRef.name }, ref);
   }
@@ -274,10 +256,10 @@ export class NodeAgent {
   #referenceChanged(ref: ObjectRef): void {
     if (ref.kind === 'VpnKey') {
       const key = this.#options.source.get('VpnKey', ref.namespace, ref.name);
-      if (key === undefined) this.#statuses.delete(formatRef(ref));
+      if (key === undefined) this.#board.forget(ref);
       else {
         this.#use({ kind: 'Secret', ...secretOf(key) }, ref);
-        this.#publishKey(key);
+        this.#board.publishKey(key);
       }
     }
     for (const user of this.#users.get(formatRef(ref))?.values() ?? []) {
@@ -364,13 +346,13 @@ export class NodeAgent {
       this.#retry(name, managed);
     }
     const refs = work.whole ? managed.book.refs() : [...work.peers.values()];
-    this.#publishNetwork(managed);
+    this.#board.publishNetwork(managed);
     for (const ref of refs) {
       const peer = managed.book.entry(ref)?.peer;
       if (peer === undefined) continue;
-      this.#publishPeer(peer);
+      this.#board.publishPeer(peer);
       const key = this.#options.source.get('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name);
-      if (key !== undefined) this.#publishKey(key);
+      if (key !== undefined) this.#board.publishKey(key);
     }
   }
 
@@ -391,6 +373,7 @@ export class NodeAgent {
     for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
     const { peers, leaveAlone } = book.inForce();
     await agent.reconcile(desired, peers, { mayRemove: this.#options.source.complete, leaveAlone });
+    this.#rounds++;
     this.#services.sockets.renew();
     const index = agent.device?.index;
     if (index !== undefined) this.#byDevice.set(index, network.metadata.name);
@@ -413,7 +396,7 @@ export class NodeAgent {
   #removeNetwork(name: string): void {
     const managed = this.#networks.get(name);
     if (!this.#options.source.complete) return;
-    if (managed === undefined && !this.#isOurs(name)) return;
+    if (managed === undefined && !isOurs(name, this.#options.netnsFolder)) return;
     for (const record of this.#services.attachments.ofNetwork(name)) {
       managed?.agent.detach(record);
       this.#services.attachments.remove(record);
@@ -428,42 +411,12 @@ export class NodeAgent {
       this.#networks.delete(name);
       for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
       for (const peer of this.#options.source.list('VpnPeer'))
-        if (peer.spec.networkRef.name === name) this.#publishPeer(peer);
-    }
-  }
-
-  /** Only a namespace whose device carries our mark may be removed. */
-  #isOurs(network: string): boolean {
-    return this.#devicesIn(namespaceName(network)).some(
-      ({ name, alias }) => name === deviceName && alias === deviceAlias(network),
-    );
-  }
-
-  #devicesIn(namespace: string): Link[] {
-    try {
-      const socket = NetlinkSocket.open(NETLINK_ROUTE, join(this.#options.netnsFolder, namespace));
-      try {
-        return dumpLinks(socket);
-      } finally {
-        socket.close();
-      }
-    } catch {
-      return [];
+        if (peer.spec.networkRef.name === name) this.#board.publishPeer(peer);
     }
   }
 
   #namespaces(): string[] {
     return listNamespaces(this.#options.netnsFolder);
-  }
-
-  /** Unique over all networks of the node, whatever agent made them: notifications tell devices apart by it. */
-  #freeDeviceIndex(): number {
-    const taken = new Set(
-      this.#namespaces().flatMap((namespace) => this.#devicesIn(namespace).map(({ index }) => index)),
-    );
-    let index = firstDeviceIndex;
-    while (taken.has(index)) index++;
-    return index;
   }
 
   #facts(network: VpnNetwork, refs: readonly ObjectRef[]): NodeFacts {
@@ -536,173 +489,13 @@ export class NodeAgent {
 
   #publishAll(): void {
     for (const managed of this.#networks.values()) {
-      this.#publishNetwork(managed);
-      for (const { peer } of managed.book.entries.values()) this.#publishPeer(peer);
+      this.#board.publishNetwork(managed);
+      for (const { peer } of managed.book.entries.values()) this.#board.publishPeer(peer);
     }
-  }
-
-  #publishNetwork(managed: ManagedNetwork): void {
-    const { agent, book } = managed;
-    const { network } = book;
-    const { device } = agent;
-    this.#publish(network, (before: VpnNetwork['status']) =>
-      networkStatus(
-        {
-          network,
-          node: this.#options.node,
-          selected: managed.selected,
-          problem: managed.problem,
-          namespace: namespaceName(network.metadata.name),
-          device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
-          listeners: agent.desired?.listeners ?? [],
-          peers: agent.peerCount,
-          attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
-          now: this.#options.clock.now(),
-        },
-        before,
-      ),
-    );
-  }
-
-  #publishPeer(peer: VpnPeer): void {
-    const managed = this.#networks.get(peer.spec.networkRef.name);
-    const ref = refOf(peer);
-    const name = formatRef(ref);
-    const entry = managed?.book.entry(ref);
-    const id = entry?.inForce?.id;
-    const index = managed?.agent.device?.index;
-    const observed = id === undefined || index === undefined ? undefined : managed?.agent.kernel?.getPeer(index, id);
-    const now = this.#options.clock.now();
-    if (observed === undefined) this.#programmedSince.delete(name);
-    else if (!this.#programmedSince.has(name)) {
-      this.#programmedSince.set(name, new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'));
-    }
-    this.#publish(peer, (before: VpnPeer['status']) =>
-      peerStatus(
-        {
-          peer,
-          entry,
-          networkProblem: managed?.problem?.message,
-          state: id === undefined ? undefined : managed?.agent.peers.get(id),
-          observed,
-          primaryKeyId: id === undefined ? undefined : managed?.agent.observedKeys(id).primary,
-          node: this.#options.node,
-          now,
-          since: this.#programmedSince.get(name),
-        },
-        before,
-      ),
-    );
-  }
-
-  #publishKey(key: VpnKey): void {
-    const facts = this.#keyFacts(key);
-    this.#publish(key, (before: VpnKey['status']) => keyStatus(facts, before));
-  }
-
-  #keyFacts(key: VpnKey): KeyFacts {
-    const { source, node, clock } = this.#options;
-    const ref = refOf(key);
-    const { namespace, name } = secretOf(key);
-    let problem: OvpnError | undefined;
-    let spent: OvpnError | undefined;
-    let installation: KeyFacts['installation'];
-    for (const user of this.#users.get(formatRef(ref))?.values() ?? []) {
-      const peer = source.get('VpnPeer', user.namespace, user.name);
-      const managed = peer === undefined ? undefined : this.#networks.get(peer.spec.networkRef.name);
-      const entry = managed?.book.entry(user);
-      problem ??= entry?.plan.keyProblem;
-      const inForce = entry?.inForce;
-      const trouble = inForce === undefined ? undefined : managed?.agent.peers.get(inForce.id)?.problem;
-      if (trouble?.name === 'KeySpent') spent ??= trouble;
-      const record = inForce?.key === undefined ? undefined : this.#ledger.entry(inForce.key.keys.fingerprint);
-      if (record !== undefined) installation = { generation: record.generation, since: record.installedAt };
-    }
-    const material = source.get('Secret', namespace, name)?.data[key.spec.static.secretRef.key];
-    return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: clock.now() };
-  }
-
-  /** Hands a status to the source when it differs from the one before. */
-  #publish<T>(resource: Resource, make: (before: T | undefined) => T): void {
-    const name = formatRef(refOf(resource));
-    const known = this.#statuses.get(name) ?? ('status' in resource ? resource.status : undefined);
-    const status = make(known as T | undefined);
-    if (JSON.stringify(status) === JSON.stringify(this.#statuses.get(name))) return;
-    this.#statuses.set(name, status);
-    this.#options.source.publishStatus(resource, status);
-  }
-
-  /** What the kernel holds now, for a person. */
-  report(): NodeReport {
-    const { source, node } = this.#options;
-    return {
-      node,
-      sourcesComplete: source.complete,
-      netlink: { writes: this.writes },
-      rejections: source.rejections.map(({ ref, origin, errors }) => ({
-        origin,
-        object: ref === undefined ? undefined : formatRef(ref),
-        errors: errors.map(({ message }) => message),
-      })),
-      networks: [...this.#networks.values()].map((managed) => this.#reportNetwork(managed)),
-    };
-  }
-
-  #reportNetwork({ agent, book, problem }: ManagedNetwork): NetworkReport {
-    const name = book.network.metadata.name;
-    return {
-      name,
-      namespace: namespaceName(name),
-      device: agent.device?.name,
-      mtu: agent.device?.mtu,
-      addresses: agent.desired?.addresses ?? [],
-      listeners: (agent.desired?.listeners ?? []).map(formatEndpoint),
-      problem: problem?.message,
-      peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, peer)),
-      attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
-        containerId,
-        ifname,
-        addresses,
-        pod: pod === undefined ? undefined : `${pod.namespace}/${pod.name}`,
-      })),
-    };
-  }
-
-  #reportPeer(agent: NetworkAgent, book: PeerBook, peer: VpnPeer): PeerReport {
-    this.#publishPeer(peer);
-    const ref = refOf(peer);
-    const status = this.#statuses.get(formatRef(ref)) as VpnPeer['status'];
-    const ready = findCondition(status?.conditions, 'Ready');
-    const inForce = book.entry(ref)?.inForce;
-    return {
-      name: `${peer.metadata.namespace}/${peer.metadata.name}`,
-      peerId: peer.spec.static.peerID,
-      addresses: status?.addresses ?? [],
-      endpoint: status?.endpoint,
-      keys: agent.observedKeys(peer.spec.static.peerID),
-      keyGeneration: status?.keyGeneration,
-      routes: inForce?.routes.map(({ destination }) => destination) ?? [],
-      rxBytes: status?.traffic?.rxBytes ?? 0,
-      txBytes: status?.traffic?.txBytes ?? 0,
-      rxPackets: status?.traffic?.rxPackets ?? 0,
-      txPackets: status?.traffic?.txPackets ?? 0,
-      ready: ready?.status ?? 'Unknown',
-      reason: ready?.reason ?? 'Pending',
-      message: ready?.message ?? '',
-    };
   }
 }
 
 function allRefs(source: ResourceSource): ObjectRef[] {
   const kinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'Secret'] as const;
   return kinds.flatMap((kind) => [...source.list(kind)].map(refOf));
-}
-
-function fingerprintOf(material: Uint8Array | undefined): string | undefined {
-  if (material === undefined) return undefined;
-  try {
-    return staticKeyFingerprint(parseStaticKey(Buffer.from(material).toString('latin1'), {}));
-  } catch {
-    return undefined;
-  }
 }

@@ -5,8 +5,11 @@ export interface NodeReport {
   readonly node: string;
   /** Whether all resources are known, so that what is not wanted may be removed. */
   readonly sourcesComplete: boolean;
-  /** Netlink requests since the agent started. A settled node's `writes` stands still. */
-  readonly netlink: { readonly writes: number };
+  /**
+   * Netlink requests that changed something since the agent started, and how often a network was read whole
+   * and compared. On a settled node `writes` stands still while `rounds` goes on.
+   */
+  readonly netlink: { readonly writes: number; readonly rounds: number };
   readonly rejections: readonly {
     readonly origin: string;
     readonly object: string | undefined;

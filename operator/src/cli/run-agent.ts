@@ -7,7 +7,7 @@ import { loadKubeAccess } from '../cluster/kube-access.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import { HolderClient, OwnSockets } from '../holder/client.ts';
 import { createLog, type Log } from '../telemetry/log.ts';
-import type { RunOptions } from './run.ts';
+import type { RunOptions } from './run-options.ts';
 
 /** Runs the node agent until SIGTERM or SIGINT. Stopping leaves the kernel as it is. */
 export async function runAgent(options: RunOptions): Promise<void> {

@@ -3,23 +3,8 @@ import { hostname } from 'node:os';
 import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import { defaultHolderSocket } from '../holder/protocol.ts';
 import { defaultNetnsFolder } from '../kernel/netns.ts';
-import { type LogLevel, logLevels } from '../telemetry/levels.ts';
-
-/** The options of `ovpn-agent run`. */
-export interface RunOptions {
-  readonly manifests?: string;
-  readonly node: string;
-  readonly label: readonly [string, string][];
-  readonly state: string;
-  readonly socket: string;
-  readonly holder: string;
-  readonly netns: string;
-  readonly kubeconfig?: string;
-  readonly namespace: string;
-  readonly resync: number;
-  readonly statusInterval: number;
-  readonly logLevel: LogLevel;
-}
+import { logLevels } from '../telemetry/levels.ts';
+import type { RunOptions } from './run-options.ts';
 
 /** `ovpn-agent run`: the node agent, on a folder of manifests or on the API server. */
 export function runCommand(): Command {

@@ -1,0 +1,215 @@
+import { findCondition } from '../api/conditions.ts';
+import {
+  formatRef,
+  type ObjectRef,
+  refOf,
+  type Resource,
+  type VpnKey,
+  type VpnNetwork,
+  type VpnPeer,
+} from '../api/types.ts';
+import type { ResourceSource } from '../cluster/source.ts';
+import type { OvpnError } from '../errors.ts';
+import { formatEndpoint } from '../kernel/transport-socket.ts';
+import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
+import type { AttachmentStore } from './attachment-store.ts';
+import type { Ledger } from './ledger.ts';
+import type { ManagedNetwork } from './managed-network.ts';
+import { namespaceName } from './names.ts';
+import type { NetworkAgent } from './network-agent.ts';
+import type { PeerBook } from './peer-book.ts';
+import { secretOf } from './plan.ts';
+import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
+import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
+
+/** What the board reads. */
+export interface StatusServices {
+  readonly node: string;
+  readonly source: ResourceSource;
+  readonly networks: ReadonlyMap<string, ManagedNetwork>;
+  readonly attachments: AttachmentStore;
+  readonly ledger: Ledger;
+  /** Who refers to a VpnKey. */
+  readonly users: (ref: ObjectRef) => Iterable<ObjectRef>;
+  readonly now: () => number;
+  /** Figures of the agent's work with the kernel. */
+  readonly netlink: () => NodeReport['netlink'];
+}
+
+/** Says what is: publishes the status of objects when it changed, and makes the report for a person. */
+export class StatusBoard {
+  readonly #services: StatusServices;
+  readonly #statuses = new Map<string, unknown>();
+  readonly #programmedSince = new Map<string, string>();
+
+  constructor(services: StatusServices) {
+    this.#services = services;
+  }
+
+  /** Forgets an object that is gone. */
+  forget(ref: ObjectRef): void {
+    this.#statuses.delete(formatRef(ref));
+    this.#programmedSince.delete(formatRef(ref));
+  }
+
+  publishNetwork(managed: ManagedNetwork): void {
+    const { agent, book } = managed;
+    const { network } = book;
+    const { device } = agent;
+    this.#publish(network, (before: VpnNetwork['status']) =>
+      networkStatus(
+        {
+          network,
+          node: this.#services.node,
+          selected: managed.selected,
+          problem: managed.problem,
+          namespace: namespaceName(network.metadata.name),
+          device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
+          listeners: agent.desired?.listeners ?? [],
+          peers: agent.peerCount,
+          attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
+          now: this.#services.now(),
+        },
+        before,
+      ),
+    );
+  }
+
+  /** Also for a peer whose network is not there: its status says so. */
+  publishPeer(peer: VpnPeer): void {
+    const managed = this.#services.networks.get(peer.spec.networkRef.name);
+    const ref = refOf(peer);
+    const name = formatRef(ref);
+    const entry = managed?.book.entry(ref);
+    const id = entry?.inForce?.id;
+    const index = managed?.agent.device?.index;
+    const observed = id === undefined || index === undefined ? undefined : managed?.agent.kernel?.getPeer(index, id);
+    const now = this.#services.now();
+    if (observed === undefined) this.#programmedSince.delete(name);
+    else if (!this.#programmedSince.has(name)) {
+      this.#programmedSince.set(name, new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'));
+    }
+    this.#publish(peer, (before: VpnPeer['status']) =>
+      peerStatus(
+        {
+          peer,
+          entry,
+          networkProblem: managed?.problem?.message,
+          state: id === undefined ? undefined : managed?.agent.peers.get(id),
+          observed,
+          primaryKeyId: id === undefined ? undefined : managed?.agent.observedKeys(id).primary,
+          node: this.#services.node,
+          now,
+          since: this.#programmedSince.get(name),
+        },
+        before,
+      ),
+    );
+  }
+
+  publishKey(key: VpnKey): void {
+    const facts = this.#keyFacts(key);
+    this.#publish(key, (before: VpnKey['status']) => keyStatus(facts, before));
+  }
+
+  #keyFacts(key: VpnKey): KeyFacts {
+    const { source, node, ledger, users, now } = this.#services;
+    const ref = refOf(key);
+    const { namespace, name } = secretOf(key);
+    let problem: OvpnError | undefined;
+    let spent: OvpnError | undefined;
+    let installation: KeyFacts['installation'];
+    for (const user of users(ref)) {
+      const peer = source.get('VpnPeer', user.namespace, user.name);
+      const managed = peer === undefined ? undefined : this.#services.networks.get(peer.spec.networkRef.name);
+      const entry = managed?.book.entry(user);
+      problem ??= entry?.plan.keyProblem;
+      const inForce = entry?.inForce;
+      const trouble = inForce === undefined ? undefined : managed?.agent.peers.get(inForce.id)?.problem;
+      if (trouble?.name === 'KeySpent') spent ??= trouble;
+      const record = inForce?.key === undefined ? undefined : ledger.entry(inForce.key.keys.fingerprint);
+      if (record !== undefined) installation = { generation: record.generation, since: record.installedAt };
+    }
+    const material = source.get('Secret', namespace, name)?.data[key.spec.static.secretRef.key];
+    return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: now() };
+  }
+
+  /** Hands a status to the source when it differs from the one before. */
+  #publish<T>(resource: Resource, make: (before: T | undefined) => T): void {
+    const name = formatRef(refOf(resource));
+    const known = this.#statuses.get(name) ?? ('status' in resource ? resource.status : undefined);
+    const status = make(known as T | undefined);
+    if (JSON.stringify(status) === JSON.stringify(this.#statuses.get(name))) return;
+    this.#statuses.set(name, status);
+    this.#services.source.publishStatus(resource, status);
+  }
+
+  /** What the kernel holds now, for a person. */
+  report(): NodeReport {
+    const { source, node, networks, netlink } = this.#services;
+    return {
+      node,
+      sourcesComplete: source.complete,
+      netlink: netlink(),
+      rejections: source.rejections.map(({ ref, origin, errors }) => ({
+        origin,
+        object: ref === undefined ? undefined : formatRef(ref),
+        errors: errors.map(({ message }) => message),
+      })),
+      networks: [...networks.values()].map((managed) => this.#reportNetwork(managed)),
+    };
+  }
+
+  #reportNetwork({ agent, book, problem }: ManagedNetwork): NetworkReport {
+    const name = book.network.metadata.name;
+    return {
+      name,
+      namespace: namespaceName(name),
+      device: agent.device?.name,
+      mtu: agent.device?.mtu,
+      addresses: agent.desired?.addresses ?? [],
+      listeners: (agent.desired?.listeners ?? []).map(formatEndpoint),
+      problem: problem?.message,
+      peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, peer)),
+      attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
+        containerId,
+        ifname,
+        addresses,
+        pod: pod === undefined ? undefined : `${pod.namespace}/${pod.name}`,
+      })),
+    };
+  }
+
+  #reportPeer(agent: NetworkAgent, book: PeerBook, peer: VpnPeer): PeerReport {
+    this.publishPeer(peer);
+    const ref = refOf(peer);
+    const status = this.#statuses.get(formatRef(ref)) as VpnPeer['status'];
+    const ready = findCondition(status?.conditions, 'Ready');
+    const inForce = book.entry(ref)?.inForce;
+    return {
+      name: `${peer.metadata.namespace}/${peer.metadata.name}`,
+      peerId: peer.spec.static.peerID,
+      addresses: status?.addresses ?? [],
+      endpoint: status?.endpoint,
+      keys: agent.observedKeys(peer.spec.static.peerID),
+      keyGeneration: status?.keyGeneration,
+      routes: inForce?.routes.map(({ destination }) => destination) ?? [],
+      rxBytes: status?.traffic?.rxBytes ?? 0,
+      txBytes: status?.traffic?.txBytes ?? 0,
+      rxPackets: status?.traffic?.rxPackets ?? 0,
+      txPackets: status?.traffic?.txPackets ?? 0,
+      ready: ready?.status ?? 'Unknown',
+      reason: ready?.reason ?? 'Pending',
+      message: ready?.message ?? '',
+    };
+  }
+}
+
+function fingerprintOf(material: Uint8Array | undefined): string | undefined {
+  if (material === undefined) return undefined;
+  try {
+    return staticKeyFingerprint(parseStaticKey(Buffer.from(material).toString('latin1'), {}));
+  } catch {
+    return undefined;
+  }
+}
