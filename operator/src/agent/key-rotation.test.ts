@@ -261,7 +261,9 @@ describe('key rotation', () => {
     scene.now += T;
     switched.mockClear();
     await scene.round(...ids.map((id) => peer(id, 2)));
-    expect(switched.mock.calls.filter((fingerprints) => fingerprints.length > 0)).toHaveLength(1);
+    expect(
+      (switched.mock.calls as unknown as string[][]).filter((fingerprints) => fingerprints.length > 0),
+    ).toHaveLength(1);
     expect(scene.primary(3)).toBe('key of 3, generation 2');
   });
 

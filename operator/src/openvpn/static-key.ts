@@ -83,18 +83,28 @@ export function parseStaticKey(text: string, where: Where): Uint8Array {
  * The data keys of one generation. With HKDF-SHA256 (RFC 5869) every generation and cipher gives
  * unrelated keys, so raising the generation on both ends is a full rotation; with `None` the file's bytes are used as
  * they are and a new generation needs new bytes.
+ *
+ * @throws OvpnError KeyMaterialInvalid when both ends would encrypt with one key
  */
 export function deriveDataKeys(staticKey: Uint8Array, options: DataKeyOptions): DataKeys {
   const material = options.derivation === 'None' ? staticKey : expand(staticKey, options);
   const normal = options.direction === 'Normal';
   const encrypt = directionKey(material, normal ? 0 : halfBytes, options.cipher);
   const decrypt = directionKey(material, normal ? halfBytes : 0, options.cipher);
+  if (sameKey(encrypt, decrypt)) {
+    // The halves differ, but only in bytes that this cipher leaves out.
+    throw new OvpnError('KeyMaterialInvalid', `gives the same ${options.cipher} key for both directions`);
+  }
   const fingerprint = createHash('sha256')
     .update('ovpn-operator data key\0')
     .update(encrypt.cipherKey)
     .update(encrypt.nonceTail)
     .digest('hex');
   return { encrypt, decrypt, fingerprint };
+}
+
+function sameKey(one: DirectionKey, other: DirectionKey): boolean {
+  return Buffer.compare(one.cipherKey, other.cipherKey) === 0 && Buffer.compare(one.nonceTail, other.nonceTail) === 0;
 }
 
 function expand(staticKey: Uint8Array, { generation, cipher }: DataKeyOptions): Uint8Array {
