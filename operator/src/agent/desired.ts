@@ -54,6 +54,11 @@ export interface DesiredKey {
   readonly keyId: number;
   readonly cipher: CipherAlgorithm;
   readonly keys: DataKeys;
+  /**
+   * The highest generation that this node has said in the key's status to have installed, 0 for none: what
+   * remains of the ledger when the node's disk is lost.
+   */
+  readonly publishedGeneration: number;
   /** How long both keys of a rotation are accepted before and after the switch. Milliseconds. */
   readonly transitionMs: number;
 }

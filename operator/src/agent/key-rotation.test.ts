@@ -149,6 +149,7 @@ function peer(id: number, generation: number | undefined, material = `key of ${i
             keyId: generation % 8,
             cipher: 'AES-GCM',
             keys: { encrypt: direction, decrypt: direction, fingerprint: `fp ${text}` },
+            publishedGeneration: 0,
             transitionMs: T,
           },
   };
@@ -427,6 +428,18 @@ describe('key rotation', () => {
     }
     expect(seen).toEqual(['12', '21', '23', '32', '3-']);
     expect(scene.ledger.entry('fp key of 7, generation 2')?.switchedAt).toBeDefined();
+  });
+
+  test.each([
+    [1, 'spent'],
+    [2, 'spent'],
+    [3, 'installed'],
+  ])('with ledger and kernel state lost, generation %i beside a published 2 is %s', async (generation, outcome) => {
+    const scene = new Scene(7);
+    const wanted = peer(7, generation);
+    const { results } = await scene.round({ ...wanted, key: { ...wanted.key!, publishedGeneration: 2 } });
+    expect(results.get(7)?.problem?.name).toBe(outcome === 'spent' ? 'KeySpent' : undefined);
+    expect(scene.kernel.installations).toHaveLength(outcome === 'spent' ? 0 : 1);
   });
 
   test('leaves peers alone that are not in the kernel or have no usable key', async () => {

@@ -174,7 +174,15 @@ export class KeyRotation {
       now: this.#clock(),
     });
     if (plan.spent) return spent(key, 'it was installed for this peer before and the kernel does not hold it any more');
-    return plan.clash ? clash(key) : plan;
+    if (plan.clash) return clash(key);
+    if (
+      entry === undefined &&
+      plan.steps.some(({ step }) => step === 'install') &&
+      key.generation <= key.publishedGeneration
+    ) {
+      return spent(key, 'its status says that this node installed it before, though the ledger does not know of it');
+    }
+    return plan;
   }
 
   #request(kernel: KeyKernel, deviceIndex: number, peer: DesiredPeer, key: DesiredKey, step: KeyStep): Request {

@@ -139,7 +139,7 @@ export function planPeer(
   });
   if (routeProblems.length > 0) return { ...absent, problems: routeProblems };
 
-  const resolved = resolveKey(network, peer, key, secret);
+  const resolved = resolveKey(network, peer, key, secret, node.name);
   const desiredKey = resolved instanceof OvpnError ? undefined : resolved;
   return {
     desired: {
@@ -174,6 +174,7 @@ function resolveKey(
   peer: VpnPeer,
   key: VpnKey | undefined,
   secret: Secret | undefined,
+  node: string,
 ): DesiredKey | OvpnError {
   if (key === undefined) {
     const missing = `there is no VpnKey ${peer.metadata.namespace}/${peer.spec.keyRef.name}`;
@@ -206,6 +207,8 @@ function resolveKey(
       keyId: generation % 8,
       cipher: kernelCipher(cipher),
       keys,
+      publishedGeneration:
+        key.status?.installations?.find((installation) => installation.node === node)?.generation ?? 0,
       transitionMs: network.spec.keyTransition.seconds * 1000,
     };
   } catch (error) {
