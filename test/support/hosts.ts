@@ -145,6 +145,14 @@ export class AgentProcess {
     return this.#logs + (this.#agent?.log ?? '');
   }
 
+  get holderSocket(): string {
+    return join(this.folder, 'holder.sock');
+  }
+
+  get holderPid(): number | undefined {
+    return this.#holder?.pid;
+  }
+
   get holderLog(): string {
     return this.#holder?.log ?? '';
   }

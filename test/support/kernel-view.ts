@@ -59,7 +59,9 @@ export class KernelView {
       this.exec('ip', '-6', 'route', 'show', 'table', 'all'),
       this.exec('ip', 'rule'),
     ]);
-    const peers = (await this.peers()).map(({ vpn: _vpn, link: _link, ...peer }) => JSON.stringify(peer));
+    const peers = (await this.peers()).map(({ vpn: _vpn, link: _link, local: _learned, ...peer }) =>
+      JSON.stringify(peer),
+    );
     const keys = await Promise.all((await this.peers()).map(async ({ id }) => `${id}: ${await this.slots(id)}`));
     return [...parts, ...peers.sort(), ...keys.sort()].join('\n');
   }

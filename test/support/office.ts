@@ -15,7 +15,12 @@ export interface Pod {
 }
 
 export interface CniResult {
-  readonly interfaces: readonly { readonly name: string; readonly mac: string; readonly mtu?: number; readonly sandbox?: string }[];
+  readonly interfaces: readonly {
+    readonly name: string;
+    readonly mac: string;
+    readonly mtu?: number;
+    readonly sandbox?: string;
+  }[];
   readonly ips: readonly { readonly address: string; readonly gateway: string; readonly interface: number }[];
   readonly routes: readonly { readonly dst: string; readonly gw: string }[];
 }
@@ -32,14 +37,21 @@ export async function attachPod(agent: Agent, name: string, options: Partial<Cni
 }
 
 /** Attaches by the agent's socket, as the CNI binary does, without the time that its process takes to start. */
-export async function attachDirectly(agent: Agent, containerId: string, netns: string, network = 'corp'): Promise<Attachment> {
+export async function attachDirectly(
+  agent: Agent,
+  containerId: string,
+  netns: string,
+  network = 'corp',
+): Promise<Attachment> {
   const request = { version: protocolVersion, op: 'add', network, containerId, ifname: 'vpn0', netns } as const;
   return (await callAgent(agent.socket, request)) as Attachment;
 }
 
 /** Addresses of a pod without length, IPv4 first. */
 export function podAddress(pod: Pod, family: 4 | 6): string {
-  const found = pod.result.ips.map(({ address }) => address).find((address) => address.includes(':') === (family === 6));
+  const found = pod.result.ips
+    .map(({ address }) => address)
+    .find((address) => address.includes(':') === (family === 6));
   if (found === undefined) throw new Error(`${pod.name} has no IPv${family} address`);
   return found.split('/')[0] ?? '';
 }
@@ -68,7 +80,10 @@ export class Office {
     this.material = material;
   }
 
-  static async open(prefix: string, { spec = {}, options = [] }: { spec?: object; options?: readonly string[] } = {}): Promise<Office> {
+  static async open(
+    prefix: string,
+    { spec = {}, options = [] }: { spec?: object; options?: readonly string[] } = {},
+  ): Promise<Office> {
     const hosts = await Hosts.create(prefix);
     try {
       const node = await hosts.host('node');
@@ -127,3 +142,59 @@ export const officePeer = (remote: Host, spec: object = {}, routes = ['192.168.5
 
 export const officeKey = (generation = 1, spec: object = {}): string =>
   key({ name: 'office', direction: 'Normal', generation, spec });
+
+/** A second node with an agent of its own, and a pod on it: both ends of its tunnel with `office` are ours. */
+export interface Branch {
+  readonly agent: AgentProcess;
+  readonly kernel: KernelView;
+  readonly pod: Pod;
+}
+
+export const branchPeer = (branch: Host, spec: object = {}): string =>
+  peer({
+    name: 'branch',
+    peerID: 8,
+    endpoint: { address: branch.ipv4, port: 1194 },
+    addresses: ['10.80.0.3', 'fd80::3'],
+    routes: ['10.82.1.0/24', 'fd82::/64'],
+    spec,
+  });
+
+/** Raises, or sets for the first time, the generation of the branch's key on both ends. */
+export function setBranchGeneration(office: Office, branch: AgentProcess, generation: number): void {
+  office.agent.apply('branch-key.yaml', key({ name: 'branch', direction: 'Normal', generation }));
+  branch.apply('key.yaml', key({ name: 'node', direction: 'Inverse', generation }));
+}
+
+export async function openBranch(office: Office, options: readonly string[] = []): Promise<Branch> {
+  const node = office.agent.host;
+  const host = await office.hosts.host('branch');
+  const material = newStaticKey();
+  const agent = new AgentProcess(host, options);
+  agent.apply(
+    'network.yaml',
+    network({
+      node: host.name,
+      addresses: ['10.80.0.3', 'fd80::3'],
+      podBlocks: ['10.82.1.0/24', 'fd82::/64'],
+      spec: { keyTransition: { seconds: 2 } },
+    }),
+  );
+  agent.apply('secret.yaml', secret('node', material));
+  agent.apply(
+    'peer.yaml',
+    peer({
+      name: 'node',
+      peerID: 8,
+      endpoint: { address: node.ipv4, port: 1194 },
+      addresses: ['10.80.0.1', 'fd80::1'],
+      routes: ['10.81.1.0/24', 'fd81::/64'],
+    }),
+  );
+  setBranchGeneration(office, agent, 1);
+  office.agent.apply('branch-secret.yaml', secret('branch', material));
+  office.agent.apply('branch-peer.yaml', branchPeer(host));
+  await agent.start();
+  await Promise.all([agent.untilReady('corp', 1), office.agent.untilReady('corp', 2)]);
+  return { agent, kernel: new KernelView(agent), pod: await attachPod(agent, 'q') };
+}

@@ -67,7 +67,10 @@ export class PlainRemote {
     const ovpn = OvpnFamily.open(path);
     const fd = inNamespace(path, () => openUdpSocket({ address: '::', port: settings.port ?? 1194 }));
     const remote = new PlainRemote(host, settings, device, ovpn, fd);
-    host.hosts.onCleanup(() => Promise.resolve(remote.close()));
+    host.hosts.onCleanup(() => {
+      remote.close();
+      return Promise.resolve();
+    });
     ovpn.send(ovpn.requests.peerNew(device, { id: settings.peerId, socket: fd, remote: settings.endpoint }));
     remote.install('primary', settings.generation ?? 1);
     return remote;

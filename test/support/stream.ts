@@ -26,7 +26,18 @@ export class PingStream {
 
   private constructor(netns: string, destination: string, intervalMs: number) {
     this.#intervalMs = intervalMs;
-    const args = [`--net=${netns}`, 'stdbuf', '-oL', 'ping', '-n', '-i', String(intervalMs / 1000), '-s', '56', destination];
+    const args = [
+      `--net=${netns}`,
+      'stdbuf',
+      '-oL',
+      'ping',
+      '-n',
+      '-i',
+      String(intervalMs / 1000),
+      '-s',
+      '56',
+      destination,
+    ];
     this.#child = spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child.stdout?.on('data', (chunk: Buffer) => this.#take(chunk.toString('latin1')));
     this.#child.stderr?.on('data', (chunk: Buffer) => (this.#output += chunk.toString('latin1')));
@@ -70,7 +81,8 @@ export class PingStream {
       const elapsed = Date.now() - this.#started;
       const { sent } = this.result;
       // A ping that stood still would lose nothing; a loaded machine may be slow.
-      if (sent < elapsed / this.#intervalMs / 10) throw new Error(`only ${sent} pings in ${elapsed} ms: ${this.#output}`);
+      if (sent < elapsed / this.#intervalMs / 10)
+        throw new Error(`only ${sent} pings in ${elapsed} ms: ${this.#output}`);
       return this.result;
     } finally {
       this.kill();
@@ -96,7 +108,11 @@ export class PingStream {
 }
 
 /** Runs a ping beside an action and gives what it saw. */
-export async function whilePinging(netns: string, destination: string, action: () => Promise<void>): Promise<StreamResult> {
+export async function whilePinging(
+  netns: string,
+  destination: string,
+  action: () => Promise<void>,
+): Promise<StreamResult> {
   const stream = await PingStream.start(netns, destination);
   try {
     await action();

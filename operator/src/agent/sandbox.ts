@@ -26,6 +26,8 @@ import { gatewayOf } from './pod-addresses.ts';
 /** Only taken when the real route is gone; one better than the highest, which the kernel keeps for itself. */
 const failClosedMetric = 0xffff_fffe;
 const LINK_SCOPE = 253;
+/** Above the indexes of the networks' devices (node-agent.ts). */
+const firstFarIndex = 0x200000;
 
 /** What a sandbox should hold, beyond the attachment itself. */
 export interface SandboxSettings {
@@ -152,9 +154,10 @@ function ensureLinks(
   }
   // Half a pair: the sandbox it belonged to was made anew under the same path.
   if (farBefore !== undefined) kernel.change([deleteLink(farBefore.index)]);
+  const index = freeFarIndex(kernel.links());
   const namespaceFd = openSync(attachment.netns, 'r');
   try {
-    kernel.change([newVeth({ name, mtu, peer: { name: attachment.ifname, namespaceFd, mac: attachment.mac } })]);
+    kernel.change([newVeth({ name, index, mtu, peer: { name: attachment.ifname, namespaceFd, mac: attachment.mac } })]);
   } finally {
     closeSync(namespaceFd);
   }
@@ -167,6 +170,16 @@ function ensureLinks(
   }
   observed.veths.set(name, far);
   return { inside, far };
+}
+
+/**
+ * An index that the pod's end surely has not: a kernel numbers by itself from 1. When both ends of a pair have
+ * the same index, the kernel takes the new carrier for no urgent news (net/core/link_watch.c,
+ * linkwatch_urgent_event) and for up to a second the far end has no link-local address and is in no multicast
+ * group: no neighbour discovery, so the first IPv6 packet waits for a second try.
+ */
+function freeFarIndex(links: readonly Link[]): number {
+  return Math.max(firstFarIndex - 1, ...links.map(({ index }) => index)) + 1;
 }
 
 /** The far end: the gateway's address, and a route to the pod for each of its addresses. */

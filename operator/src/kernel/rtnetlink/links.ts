@@ -54,6 +54,8 @@ export interface NewOvpnLink {
 
 export interface NewVeth {
   readonly name: string;
+  /** Index of this end; the kernel chooses one when it is left out. */
+  readonly index?: number;
   readonly mtu: number;
   readonly mac?: string | undefined;
   readonly peer: {
@@ -91,7 +93,7 @@ export function newVeth(link: NewVeth): Request {
     emit(inner, (out) => rt.formatLinkMessage({ kind: 'link', data: {}, attrs: peer }, out));
     data.bytes(VETH_INFO_PEER, inner.view());
   });
-  return newLink(`make veth pair ${link.name} and ${link.peer.name}`, {}, attributes);
+  return newLink(`make veth pair ${link.name} and ${link.peer.name}`, { index: link.index ?? 0 }, attributes);
 }
 
 function newLink(describe: string, data: rt.Link, attrs: LinkAttrs): Request {
