@@ -126,10 +126,14 @@ describe('descriptors over a unix socket', () => {
   test('two in one message do not leave one open that nobody knows of', async () => {
     const path = join(folder, 'two.sock');
     const server = listenAt(path);
-    const sender = spawn('python3', [
-      '-c',
-      `import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(${JSON.stringify(path)}); socket.send_fds(s, [b'two'], [0, 1])`,
-    ]);
+    const sender = spawn(
+      'python3',
+      [
+        '-c',
+        `import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(${JSON.stringify(path)}); socket.send_fds(s, [b'two'], [0, 1])`,
+      ],
+      { stdio: 'ignore' },
+    );
     await once(sender, 'exit');
     const to = scene.ownFd(accept(server));
     const before = readdirSync('/proc/self/fd').length;
