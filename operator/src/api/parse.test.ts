@@ -245,6 +245,22 @@ describe('manifests', () => {
     expect(rejections[0]!.errors[0]!.message).toMatch(/f\.yaml \(document 2\): .*\(line 4, column 1\)/);
   });
 
+  test('gives objects without a namespace the default one, where they live in one', () => {
+    const manifests = [
+      'apiVersion: v1\nkind: Secret\nmetadata: { name: a }',
+      'apiVersion: v1\nkind: Secret\nmetadata: { name: b, namespace: own }',
+      'apiVersion: v1\nkind: List\nitems: [{ apiVersion: v1, kind: Secret, metadata: { name: c } }]',
+    ].join('\n---\n');
+    const { resources, rejections } = parseManifests(manifests, 'f.yaml', { defaultNamespace: 'ns' });
+    expect(rejections).toEqual([]);
+    expect(resources.map(({ resource }) => formatRef(refOf(resource)))).toEqual([
+      'Secret ns/a',
+      'Secret own/b',
+      'Secret ns/c',
+    ]);
+    expect(parseManifests(manifests, 'f.yaml').rejections).toHaveLength(2);
+  });
+
   test('a syntax error does not show the text around it', () => {
     const text = 'kind: Secret\nstringData:\n  key: hunter2: hunter2\n';
     const { rejections } = parseManifests(text, 'f.yaml');

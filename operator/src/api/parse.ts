@@ -176,11 +176,16 @@ export function checkTransition(old: Resource, next: Resource): OvpnError[] {
   return checkChange(definition.spec, next.spec, old.spec, { object: formatRef(refOf(next)), field: 'spec' });
 }
 
+export interface ManifestOptions {
+  /** The namespace of objects that name none, as kubectl would give it to them. Without it they are refused. */
+  readonly defaultNamespace?: string;
+}
+
 /**
  * Reads a file of YAML documents (JSON is YAML), each an object or a List of objects. What is wrong in one
  * document or item does not keep the others from coming out. Of two objects with one name the first stays.
  */
-export function parseManifests(text: string, origin: string): ManifestResult {
+export function parseManifests(text: string, origin: string, options: ManifestOptions = {}): ManifestResult {
   const resources: { resource: Resource; origin: string }[] = [];
   const rejections: ManifestRejection[] = [];
   const places = new Map<string, string>();
@@ -189,7 +194,7 @@ export function parseManifests(text: string, origin: string): ManifestResult {
       rejections.push({ ref: undefined, origin: found.origin, errors: [found.error] });
       continue;
     }
-    const result = parseResource(found.value, found.origin);
+    const result = parseResource(inNamespace(found.value, options.defaultNamespace), found.origin);
     const ref = result.ok ? refOf(result.resource) : result.ref;
     const name = ref === undefined ? undefined : formatRef(ref);
     const first = name === undefined ? undefined : places.get(name);
@@ -207,6 +212,14 @@ export function parseManifests(text: string, origin: string): ManifestResult {
     else rejections.push({ ref, origin: found.origin, errors: result.errors });
   }
   return { resources, rejections };
+}
+
+/** The object with a namespace, where it needs one and names none. */
+function inNamespace(value: unknown, namespace: string | undefined): unknown {
+  if (namespace === undefined || !isRecord(value) || value['kind'] === 'VpnNetwork') return value;
+  const metadata = value['metadata'];
+  if (!isRecord(metadata) || (metadata['namespace'] ?? undefined) !== undefined) return value;
+  return { ...value, metadata: { ...metadata, namespace } };
 }
 
 interface Found {

@@ -23,7 +23,7 @@ function readAll(paths: readonly string[]): { resources: Resource[]; problems: O
   const problems: OvpnError[] = [];
   for (const file of paths.flatMap(filesOf)) {
     try {
-      const result = parseManifests(readFileSync(file, 'utf8'), file);
+      const result = parseManifests(readFileSync(file, 'utf8'), file, { defaultNamespace: 'default' });
       resources.push(...result.resources.map(({ resource }) => resource));
       problems.push(...result.rejections.flatMap(({ errors }) => errors));
     } catch (error) {

@@ -5,7 +5,6 @@ import { parseManifests } from '../api/parse.ts';
 import { formatRef, refOf } from '../api/types.ts';
 import type { Resource } from '../api/types.ts';
 import { OvpnError, describe } from '../errors.ts';
-import { isNamespaceMissing, withDefaultNamespace } from './default-namespace.ts';
 import type { Claim } from './store.ts';
 
 /** What one look at a file found. */
@@ -83,10 +82,7 @@ export async function readManifestFile(path: string, name: string, defaultNamesp
 
 /** The claims of a text. Their ids sort by file name, then by place in the file. */
 function parseFile(text: string, name: string, defaultNamespace: string): Claim[] {
-  let result = parseManifests(text, name);
-  if (result.rejections.some(({ errors }) => errors.some(isNamespaceMissing))) {
-    result = parseManifests(withDefaultNamespace(text, defaultNamespace), name);
-  }
+  const result = parseManifests(text, name, { defaultNamespace });
   const id = (group: string, index: number): string => `${name}\0${group}${String(index).padStart(6, '0')}`;
   return [
     ...result.resources.map(({ resource, origin }, index): Claim => {

@@ -2,7 +2,6 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Backoff } from './backoff.ts';
 import { sleep } from './clock.ts';
-import { withDefaultNamespace } from './default-namespace.ts';
 import { canonical } from './json.ts';
 import { LineSplitter } from './lines.ts';
 import { agentFieldManager } from './status-writer.ts';
@@ -95,29 +94,5 @@ describe('agentFieldManager', () => {
     const [one, other] = [agentFieldManager(`${'n'.repeat(240)}1`), agentFieldManager(`${'n'.repeat(240)}2`)];
     expect(one.length).toBe(128);
     expect(one).not.toBe(other);
-  });
-});
-
-describe('withDefaultNamespace', () => {
-  test('keeps the lines of everything else', () => {
-    const text = [
-      '# first',
-      'kind: VpnPeer',
-      'metadata:',
-      '  name: a # why',
-      'spec: {}',
-      '---',
-      'kind: VpnNetwork',
-      'metadata:',
-      '  name: n',
-      '---',
-      'kind: VpnPeer',
-      'metadata: { name: b, namespace: own }',
-      '--- # broken',
-      'kind: [x',
-    ].join('\n');
-    const lines = withDefaultNamespace(text, 'ns').split('\n');
-    expect(lines[1]).toBe('{"kind":"VpnPeer","metadata":{"name":"a","namespace":"ns"},"spec":{}}');
-    expect(lines.slice(5)).toEqual(text.split('\n').slice(5));
   });
 });
