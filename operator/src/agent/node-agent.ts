@@ -245,7 +245,7 @@ export class NodeAgent {
     if (peer === undefined) this.#board.forget(ref);
     for (const [network, { book }] of this.#networks) {
       if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
-      else if (book.entry(ref) !== undefined) this.#enqueue(network, book.delete(ref));
+      else if (book.has(ref)) this.#enqueue(network, book.delete(ref));
     }
     if (peer === undefined) return;
     if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);

@@ -1,8 +1,9 @@
+import { overlaps, parseCidr } from '../api/ip.ts';
 import { NetworkIndex } from '../api/rules.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { DesiredPeer } from './desired.ts';
-import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer } from './plan.ts';
+import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer, selects } from './plan.ts';
 
 /** A peer as it is planned, and what is in force for it. */
 export interface BookEntry {
@@ -13,6 +14,8 @@ export interface BookEntry {
    * the version that worked stays in force until the new one is mended.
    */
   readonly inForce: DesiredPeer | undefined;
+  /** The peer is suspended or placed elsewhere: whatever else is wrong with it, it must not be in the kernel. */
+  readonly away: boolean;
 }
 
 /** Problems after which the last good version must not go on: someone took the permission away. */
@@ -38,6 +41,11 @@ export class PeerBook {
 
   get entries(): ReadonlyMap<string, BookEntry> {
     return this.#entries;
+  }
+
+  /** Whether the peer is in the book, planned or not. */
+  has(ref: ObjectRef): boolean {
+    return this.#peers.has(formatRef(ref));
   }
 
   entry(ref: ObjectRef): BookEntry | undefined {
@@ -81,16 +89,13 @@ export class PeerBook {
       return changes;
     }
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
+    const away = peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels);
     let inForce = plan.desired;
-    if (
-      plan.problems.length > 0 &&
-      before !== undefined &&
-      !plan.problems.some((problem) => revoking.has(problem.name))
-    ) {
+    if (before !== undefined && !away && isMendable(plan.problems)) {
       inForce = before;
       this.#retained.add(name);
     } else if (inForce !== undefined) this.#displaceRetained(inForce, changes);
-    this.#entries.set(name, { peer, plan, inForce });
+    this.#entries.set(name, { peer, plan, inForce, away });
     if (before !== undefined && before.id !== inForce?.id) changes.set(before.id, undefined);
     if (inForce !== undefined) changes.set(inForce.id, inForce);
     return changes;
@@ -100,9 +105,9 @@ export class PeerBook {
   inForce(): { readonly peers: DesiredPeer[]; readonly leaveAlone: ReadonlySet<number> } {
     const peers: DesiredPeer[] = [];
     const leaveAlone = new Set<number>();
-    for (const { peer, plan, inForce } of this.#entries.values()) {
+    for (const { peer, plan, inForce, away } of this.#entries.values()) {
       if (inForce !== undefined) peers.push(inForce);
-      else if (isMendable(plan.problems)) leaveAlone.add(peer.spec.static.peerID);
+      else if (!away && isMendable(plan.problems)) leaveAlone.add(peer.spec.static.peerID);
     }
     for (const { id } of peers) leaveAlone.delete(id);
     return { peers, leaveAlone };
@@ -121,8 +126,8 @@ export class PeerBook {
 }
 
 /**
- * A refused peer that a restarted agent finds in the kernel may be there by an earlier version that was good:
- * it is left alone until the object is mended.
+ * Whether an earlier version that was good may go on. One that a restarted agent finds in the kernel is left
+ * alone, too, until the object is mended.
  */
 function isMendable(problems: readonly OvpnError[]): boolean {
   return problems.length > 0 && !problems.some((problem) => revoking.has(problem.name));
@@ -132,6 +137,12 @@ function collide(one: DesiredPeer, other: DesiredPeer): boolean {
   if (one.id === other.id) return true;
   if (one.vpnIpv4 !== undefined && one.vpnIpv4 === other.vpnIpv4) return true;
   if (one.vpnIpv6 !== undefined && one.vpnIpv6 === other.vpnIpv6) return true;
-  const destinations = new Set(one.routes.map(({ destination }) => destination));
-  return other.routes.some(({ destination }) => destinations.has(destination));
+  return one.routes.some((mine) => other.routes.some((theirs) => routesCollide(mine.destination, theirs.destination)));
+}
+
+/** The rule of api/rules.ts: a default route means "everything else", so it meets nothing but another one. */
+function routesCollide(one: string, other: string): boolean {
+  const [a, b] = [parseCidr(one), parseCidr(other)];
+  if (a === undefined || b === undefined) return one === other;
+  return a.prefix === 0 || b.prefix === 0 ? a.text === b.text : overlaps(a, b);
 }

@@ -194,12 +194,8 @@ function resolveKey(
   }
   try {
     const where = { object: formatRef(refOf(secret)), field: `data[${secretRef.key}]` };
-    const keys = deriveDataKeys(parseStaticKey(Buffer.from(material).toString('latin1'), where), {
-      cipher,
-      direction,
-      generation,
-      derivation,
-    });
+    const bytes = parseStaticKey(Buffer.from(material).toString('latin1'), where);
+    const keys = deriveDataKeys(bytes, { cipher, direction, generation, derivation }, where);
     return {
       ref: refOf(key),
       generation,

@@ -17,7 +17,6 @@ import type { PeerState } from './network-agent.ts';
 /** What status says of the objects: pure, from what the kernel reports and the plan wanted. */
 
 const reasons: Partial<Record<ErrorName, ConditionReason>> = {
-  ReferenceNotFound: 'KeyNotFound',
   SecretMissing: 'SecretNotFound',
   KeyMaterialInvalid: 'KeyInvalid',
   KeySpent: 'KeySpent',
@@ -89,7 +88,9 @@ export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined):
             txPackets: Number(observed.vpn.txPackets),
           },
           ...(facts.primaryKeyId === undefined ? {} : { keyID: facts.primaryKeyId }),
-          ...(key !== undefined && facts.primaryKeyId === key.keyId ? { keyGeneration: key.generation } : {}),
+          ...(key !== undefined && facts.primaryKeyId === key.keyId && state?.problem?.name !== 'KeySpent'
+            ? { keyGeneration: key.generation }
+            : {}),
         }),
   };
 }
@@ -106,22 +107,31 @@ function peerConditions({ peer, entry, networkProblem, state, observed, primaryK
   const { plan } = entry;
   const [problem] = plan.problems;
   const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
-  const resolved =
-    plan.keyProblem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', plan.keyProblem, 'KeyInvalid');
+  const resolved = resolvedCondition(plan.keyProblem);
   const programmed = programmedCondition(entry, state, observed, networkProblem);
   return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
 }
 
+/** A peer and a key refer to nothing else than keys and Secrets: what is not found is one of these. */
+function resolvedCondition(problem: OvpnError | undefined): ConditionUpdate {
+  if (problem === undefined) return yes('ResolvedRefs');
+  return because('ResolvedRefs', problem, problem.name === 'ReferenceNotFound' ? 'KeyNotFound' : 'KeyInvalid');
+}
+
 function programmedCondition(
-  { peer, inForce }: BookEntry,
+  { peer, plan, inForce }: BookEntry,
   state: PeerState | undefined,
   observed: Peer | undefined,
   networkProblem: string | undefined,
 ): ConditionUpdate {
   if (inForce === undefined) {
-    return peer.spec.suspend
-      ? no('Programmed', 'Suspended', 'spec.suspend is set')
-      : no('Programmed', 'Pending', 'nothing is wanted of the kernel; see Accepted');
+    if (peer.spec.suspend) return no('Programmed', 'Suspended', 'spec.suspend is set');
+    const away = plan.problems.length === 0;
+    return no(
+      'Programmed',
+      'Pending',
+      away ? 'spec.placement does not select this node' : 'nothing is wanted of the kernel; see Accepted',
+    );
   }
   if (state?.problem?.name === 'KernelRefused') return because('Programmed', state.problem, 'KernelRefused');
   if (observed !== undefined) return yes('Programmed');
@@ -197,10 +207,10 @@ export interface KeyFacts {
 
 export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): VpnKeyStatus {
   const { key, problem, spent, installation, node, now } = facts;
-  const resolved = problem === undefined ? yes('ResolvedRefs') : because('ResolvedRefs', problem, 'KeyInvalid');
+  const resolved = resolvedCondition(problem);
   const ready =
     problem !== undefined
-      ? because('Ready', problem, 'KeyInvalid')
+      ? { ...resolved, type: 'Ready' as const }
       : spent !== undefined
         ? because('Ready', spent, 'KeySpent')
         : yes('Ready');

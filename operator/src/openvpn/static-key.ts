@@ -86,14 +86,14 @@ export function parseStaticKey(text: string, where: Where): Uint8Array {
  *
  * @throws OvpnError KeyMaterialInvalid when both ends would encrypt with one key
  */
-export function deriveDataKeys(staticKey: Uint8Array, options: DataKeyOptions): DataKeys {
+export function deriveDataKeys(staticKey: Uint8Array, options: DataKeyOptions, where: Where = {}): DataKeys {
   const material = options.derivation === 'None' ? staticKey : expand(staticKey, options);
   const normal = options.direction === 'Normal';
   const encrypt = directionKey(material, normal ? 0 : halfBytes, options.cipher);
   const decrypt = directionKey(material, normal ? halfBytes : 0, options.cipher);
   if (sameKey(encrypt, decrypt)) {
     // The halves differ, but only in bytes that this cipher leaves out.
-    throw new OvpnError('KeyMaterialInvalid', `gives the same ${options.cipher} key for both directions`);
+    throw new OvpnError('KeyMaterialInvalid', `gives the same ${options.cipher} key for both directions`, where);
   }
   const fingerprint = createHash('sha256')
     .update('ovpn-operator data key\0')
