@@ -1,4 +1,4 @@
-import { overlaps, parseCidr } from '../api/ip.ts';
+import { type Cidr, overlaps, parseCidr } from '../api/ip.ts';
 import { NetworkIndex } from '../api/rules.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
@@ -30,6 +30,8 @@ export class PeerBook {
   readonly #entries = new Map<string, BookEntry>();
   /** Entries whose last good version is in force though the present one is refused. */
   readonly #retained = new Set<string>();
+  /** Who has a peer id in force. */
+  readonly #holders = new Map<number, string>();
 
   constructor(network: VpnNetwork) {
     this.#index = new NetworkIndex(network);
@@ -83,21 +85,23 @@ export class PeerBook {
     const peer = this.#peers.get(name);
     const changes = new Map<number, DesiredPeer | undefined>();
     this.#retained.delete(name);
+    if (before !== undefined) this.#takeOut(name, before, changes);
     if (peer === undefined) {
       this.#entries.delete(name);
-      if (before !== undefined) changes.set(before.id, undefined);
       return changes;
     }
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
     const away = peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels);
     let inForce = plan.desired;
-    if (before !== undefined && !away && isMendable(plan.problems)) {
+    if (before !== undefined && !away && isMendable(plan.problems) && !this.#isTaken(before, name)) {
       inForce = before;
       this.#retained.add(name);
     } else if (inForce !== undefined) this.#displaceRetained(inForce, changes);
     this.#entries.set(name, { peer, plan, inForce, away });
-    if (before !== undefined && before.id !== inForce?.id) changes.set(before.id, undefined);
-    if (inForce !== undefined) changes.set(inForce.id, inForce);
+    if (inForce !== undefined) {
+      this.#holders.set(inForce.id, name);
+      changes.set(inForce.id, inForce);
+    }
     return changes;
   }
 
@@ -113,15 +117,30 @@ export class PeerBook {
     return { peers, leaveAlone };
   }
 
+  /** Gives a peer's id free, unless another peer has it already. */
+  #takeOut(name: string, desired: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
+    if (this.#holders.get(desired.id) !== name) return;
+    this.#holders.delete(desired.id);
+    changes.set(desired.id, undefined);
+  }
+
   /** A peer that is accepted goes before an old version that is only kept. */
   #displaceRetained(accepted: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
     for (const name of this.#retained) {
       const entry = this.#entries.get(name);
       if (entry?.inForce === undefined || !collide(entry.inForce, accepted)) continue;
-      changes.set(entry.inForce.id, undefined);
+      this.#takeOut(name, entry.inForce, changes);
       this.#retained.delete(name);
       this.#entries.set(name, { ...entry, inForce: undefined });
     }
+  }
+
+  /** Whether an accepted peer has something of an old version that might be kept. */
+  #isTaken(old: DesiredPeer, name: string): boolean {
+    return [...this.#entries].some(
+      ([other, { inForce }]) =>
+        other !== name && inForce !== undefined && !this.#retained.has(other) && collide(old, inForce),
+    );
   }
 }
 
@@ -137,12 +156,23 @@ function collide(one: DesiredPeer, other: DesiredPeer): boolean {
   if (one.id === other.id) return true;
   if (one.vpnIpv4 !== undefined && one.vpnIpv4 === other.vpnIpv4) return true;
   if (one.vpnIpv6 !== undefined && one.vpnIpv6 === other.vpnIpv6) return true;
-  return one.routes.some((mine) => other.routes.some((theirs) => routesCollide(mine.destination, theirs.destination)));
+  const theirs = rangesOf(other);
+  return rangesOf(one).some((mine) => theirs.some((range) => rangesCollide(mine, range)));
 }
 
 /** The rule of api/rules.ts: a default route means "everything else", so it meets nothing but another one. */
-function routesCollide(one: string, other: string): boolean {
-  const [a, b] = [parseCidr(one), parseCidr(other)];
-  if (a === undefined || b === undefined) return one === other;
-  return a.prefix === 0 || b.prefix === 0 ? a.text === b.text : overlaps(a, b);
+function rangesCollide(one: Cidr, other: Cidr): boolean {
+  return one.prefix === 0 || other.prefix === 0 ? one.text === other.text : overlaps(one, other);
+}
+
+/** Desired peers never change, and are compared with many others. */
+const ranges = new WeakMap<DesiredPeer, readonly Cidr[]>();
+
+function rangesOf(peer: DesiredPeer): readonly Cidr[] {
+  let known = ranges.get(peer);
+  if (known === undefined) {
+    known = peer.routes.flatMap(({ destination }) => parseCidr(destination) ?? []);
+    ranges.set(peer, known);
+  }
+  return known;
 }

@@ -1,0 +1,294 @@
+import { describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { parseResource } from '../api/parse.ts';
+import { refOf, type Resource, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { networkManifest, peerManifest } from '../cluster/testing/objects.ts';
+import type { DesiredPeer } from './desired.ts';
+import { PeerBook } from './peer-book.ts';
+import type { NodeFacts } from './plan.ts';
+
+function parse<T extends Resource>(manifest: object): T {
+  const result = parseResource(manifest, 'test');
+  if (!result.ok) throw result.errors[0] ?? new Error('refused');
+  return result.resource as T;
+}
+
+const node: NodeFacts = { name: 'n1', labels: { zone: 'a' }, underlayMtu: 1500 };
+const network = (spec: object = {}): VpnNetwork => parse<VpnNetwork>(networkManifest('offices', spec));
+
+/** Peers are older the smaller their number is. */
+function peer(number: number, spec: object = {}, namespace = 'team-a'): VpnPeer {
+  const own = { static: { peerID: number }, addresses: [`10.8.0.${number}`] };
+  const creationTimestamp = `2026-01-01T00:00:${String(number % 60).padStart(2, '0')}Z`;
+  return parse<VpnPeer>(peerManifest(`peer-${number}`, { ...own, ...spec }, { namespace, creationTimestamp }));
+}
+
+/** A book whose changes are carried out in a kernel that is a map. */
+class Desk {
+  readonly book: PeerBook;
+  readonly kernel = new Map<number, DesiredPeer>();
+  node = node;
+
+  constructor(spec: object = {}) {
+    this.book = new PeerBook(network(spec));
+  }
+
+  set(given: VpnPeer): void {
+    this.#replan(this.book.set(given));
+  }
+
+  delete(given: VpnPeer): void {
+    this.#replan(this.book.delete(refOf(given)));
+  }
+
+  all(): void {
+    this.#replan(this.book.refs());
+  }
+
+  /** As the node agent does it: a peer's leaving must not undo another's coming under its id. */
+  #replan(refs: ReturnType<PeerBook['refs']>): void {
+    const changes = new Map<number, DesiredPeer | undefined>();
+    for (const ref of refs) {
+      for (const [id, desired] of this.book.plan(ref, () => ({ key: undefined, secret: undefined }), this.node)) {
+        if (desired !== undefined || !changes.has(id)) changes.set(id, desired);
+      }
+    }
+    for (const [id, desired] of changes) {
+      if (desired === undefined) this.kernel.delete(id);
+      else this.kernel.set(id, desired);
+    }
+  }
+
+  /** What is in force by peer id: the name and the routes. */
+  get held(): Record<number, string> {
+    return Object.fromEntries(
+      [...this.kernel].map(([id, { ref, routes }]) => [id, [ref.name, ...routes.map((r) => r.destination)].join(' ')]),
+    );
+  }
+
+  entry(given: VpnPeer) {
+    return this.book.entry(refOf(given));
+  }
+}
+
+describe('the peer book', () => {
+  test('puts a good peer in force, and takes it out with its object', () => {
+    const desk = new Desk();
+    const seven = peer(7, { routes: ['10.20.0.0/16'] });
+    desk.set(seven);
+    expect(desk.held).toEqual({ 7: 'peer-7 10.20.0.0/16' });
+    expect(desk.book.has(refOf(seven))).toBe(true);
+    desk.delete(seven);
+    expect(desk.held).toEqual({});
+    expect(desk.entry(seven)).toBeUndefined();
+    expect(desk.book.has(refOf(seven))).toBe(false);
+    expect(desk.book.refs()).toEqual([]);
+  });
+
+  test('knows a peer that was never planned, so that it can be deleted', () => {
+    const book = new PeerBook(network());
+    const seven = peer(7);
+    book.set(seven);
+    expect(book.entry(refOf(seven))).toBeUndefined();
+    expect(book.has(refOf(seven))).toBe(true);
+    book.delete(refOf(seven));
+    expect(book.refs()).toEqual([]);
+  });
+
+  test('keeps the last good version while the new one conflicts', () => {
+    const desk = new Desk();
+    desk.set(peer(7, { routes: ['10.20.0.0/16'] }));
+    desk.set(peer(8, { routes: ['10.21.0.0/16'] }));
+    const bad = peer(8, { routes: ['10.20.5.0/24'], addresses: ['10.8.0.99'] });
+    desk.set(bad);
+    expect(desk.held).toEqual({ 7: 'peer-7 10.20.0.0/16', 8: 'peer-8 10.21.0.0/16' });
+    expect(desk.entry(bad)?.plan.problems.map(({ name }) => name)).toEqual(['RouteConflict']);
+    expect(desk.book.inForce().peers.map(({ vpnIpv4 }) => vpnIpv4)).toEqual(['10.8.0.7', '10.8.0.8']);
+    desk.set(peer(8, { routes: ['10.22.0.0/16'] }));
+    expect(desk.held[8]).toBe('peer-8 10.22.0.0/16');
+  });
+
+  test('takes the refused version when what it conflicted with goes', () => {
+    const desk = new Desk();
+    const seven = peer(7, { routes: ['10.20.0.0/16'] });
+    desk.set(seven);
+    desk.set(peer(8));
+    desk.set(peer(8, { routes: ['10.20.0.0/16'] }));
+    expect(desk.held[8]).toBe('peer-8');
+    desk.delete(seven);
+    expect(desk.held).toEqual({ 8: 'peer-8 10.20.0.0/16' });
+  });
+
+  test('has nothing to keep of a peer that never was good', () => {
+    const desk = new Desk();
+    desk.set(peer(7, { routes: ['10.20.0.0/16'] }));
+    desk.set(peer(8, { routes: ['10.20.0.0/16'] }));
+    expect(desk.held).toEqual({ 7: 'peer-7 10.20.0.0/16' });
+    expect(desk.book.inForce().leaveAlone).toEqual(new Set([8]));
+  });
+
+  test.each<[string, object]>([
+    ['namespace', { allowedPeers: { namespaces: { names: ['team-b'] }, routes: ['10.20.0.0/14'] } }],
+    ['routes', { allowedPeers: { namespaces: { names: ['team-a'] }, routes: [] } }],
+  ])('takes a peer out when its %s is no longer allowed', (_name, spec) => {
+    const desk = new Desk();
+    desk.set(peer(7, { routes: ['10.20.0.0/16'] }));
+    desk.book.setNetwork(network(spec));
+    desk.all();
+    expect(desk.held).toEqual({});
+    expect(desk.book.inForce()).toEqual({ peers: [], leaveAlone: new Set() });
+  });
+
+  test('takes a peer out for what is no longer allowed also when it conflicts besides', () => {
+    const desk = new Desk();
+    desk.set(peer(6));
+    desk.set(peer(7));
+    desk.set(peer(7, { static: { peerID: 6 }, routes: ['172.16.0.0/12'] }));
+    expect(desk.held).toEqual({ 6: 'peer-6' });
+  });
+
+  test.each<[string, object]>([
+    ['suspended', { suspend: true }],
+    ['placed elsewhere', { placement: { nodeSelector: { zone: 'b' } } }],
+  ])('takes a %s peer out, also when something is wrong with it', (_name, spec) => {
+    const desk = new Desk();
+    desk.set(peer(6));
+    desk.set(peer(7));
+    desk.set(peer(7, { static: { peerID: 6 }, ...spec }));
+    expect(desk.held).toEqual({ 6: 'peer-6' });
+    expect(desk.entry(peer(7))?.plan.problems).toMatchObject([{ name: 'PeerIdConflict' }]);
+    // And after a restart it is not left alone either.
+    const restarted = new Desk();
+    restarted.set(peer(6));
+    restarted.set(peer(7, { addresses: ['10.8.0.6'], ...spec }));
+    expect(restarted.book.inForce().leaveAlone).toEqual(new Set());
+  });
+
+  test('a label of the node that goes takes the peer out', () => {
+    const desk = new Desk();
+    desk.set(peer(7, { placement: { nodeSelector: { zone: 'a' } } }));
+    expect(desk.held).toEqual({ 7: 'peer-7' });
+    desk.node = { ...node, labels: {} };
+    desk.all();
+    expect(desk.held).toEqual({});
+  });
+
+  test.each<[string, object, object]>([
+    ['peer id', { static: { peerID: 7 } }, { static: { peerID: 7 } }],
+    ['IPv4 address', { addresses: ['10.8.0.77'] }, { addresses: ['10.8.0.77'] }],
+    ['route', { routes: ['10.21.0.0/16'] }, { routes: ['10.21.0.0/16'] }],
+    ['part of a route', { routes: ['10.21.0.0/16'] }, { routes: ['10.21.5.0/24'] }],
+    ['wider route', { routes: ['10.21.5.0/24'] }, { routes: ['10.21.0.0/16'] }],
+  ])('lets an accepted peer go before an old version that has its %s', (_name, old, taken) => {
+    const desk = new Desk();
+    desk.set(peer(2, { routes: ['10.20.0.0/16'] }));
+    desk.set(peer(7, old));
+    // The new version is refused and no longer claims what the old one has.
+    desk.set(peer(7, { static: { peerID: 70 }, addresses: ['10.8.0.70'], routes: ['10.20.0.0/16'] }));
+    const before = desk.held;
+    expect(Object.keys(before)).toHaveLength(2);
+    desk.set(peer(9, taken));
+    expect(Object.values(desk.held).map((text) => text.split(' ')[0])).toEqual(
+      expect.arrayContaining(['peer-2', 'peer-9']),
+    );
+    expect(Object.values(desk.held)).toHaveLength(2);
+    // The displaced one does not come back by being planned again.
+    desk.all();
+    expect(Object.values(desk.held)).toHaveLength(2);
+    expect(
+      desk.book
+        .inForce()
+        .peers.map(({ ref }) => ref.name)
+        .sort(),
+    ).toEqual(['peer-2', 'peer-9']);
+  });
+
+  test('a default route leaves others alone', () => {
+    const desk = new Desk({
+      allowedPeers: { namespaces: { names: ['team-a'] }, routes: ['0.0.0.0/0', '10.20.0.0/15'] },
+    });
+    desk.set(peer(2, { routes: ['10.20.0.0/16'] }));
+    desk.set(peer(7, { routes: ['0.0.0.0/0'] }));
+    desk.set(peer(7, { routes: ['10.20.0.0/16'] }));
+    desk.set(peer(9, { routes: ['10.21.0.0/16'] }));
+    expect(desk.held).toEqual({ 2: 'peer-2 10.20.0.0/16', 7: 'peer-7 0.0.0.0/0', 9: 'peer-9 10.21.0.0/16' });
+  });
+
+  test('moves a peer to another id, and two peers to each other’s', () => {
+    const desk = new Desk();
+    desk.set(peer(7));
+    desk.set(peer(7, { static: { peerID: 17 } }));
+    expect(desk.held).toEqual({ 17: 'peer-7' });
+    desk.set(peer(8));
+    desk.set(peer(7, { static: { peerID: 18 } }));
+    desk.set(peer(8, { static: { peerID: 17 } }));
+    desk.set(peer(7, { static: { peerID: 8 } }));
+    expect(desk.held).toEqual({ 17: 'peer-8', 8: 'peer-7' });
+  });
+
+  test('hands an id on when its peer goes and another one comes in the same moment', () => {
+    const desk = new Desk();
+    const seven = peer(7);
+    desk.set(seven);
+    desk.set(peer(8, { static: { peerID: 7 } }));
+    expect(desk.held).toEqual({ 7: 'peer-7' });
+    desk.delete(seven);
+    expect(desk.held).toEqual({ 7: 'peer-8' });
+  });
+
+  test('a restarted agent leaves refused peers alone in the kernel, but not an id that somebody has', () => {
+    const desk = new Desk();
+    desk.set(peer(7));
+    desk.set(peer(8, { addresses: ['10.8.0.7'] }));
+    desk.set(peer(9, { static: { peerID: 7 } }));
+    desk.set(peer(10, {}, 'team-b'));
+    expect(desk.book.inForce().leaveAlone).toEqual(new Set([8]));
+  });
+
+  test('a peer that names another network is refused', () => {
+    const desk = new Desk();
+    const other = peer(7, { networkRef: { name: 'lab' } });
+    desk.set(other);
+    expect(desk.entry(other)?.plan.problems).toMatchObject([{ name: 'ReferenceNotFound' }]);
+    expect(desk.held).toEqual({});
+  });
+
+  test('a problem of the key leaves the peer in force', () => {
+    const desk = new Desk();
+    desk.set(peer(7));
+    expect(desk.entry(peer(7))?.plan.keyProblem?.name).toBe('ReferenceNotFound');
+    expect(desk.entry(peer(7))?.inForce?.id).toBe(7);
+  });
+
+  test('whatever comes, the changes add up to what is in force, and no two peers in force collide', () => {
+    const spec = fc.record({
+      static: fc.record({ peerID: fc.integer({ min: 1, max: 4 }) }),
+      addresses: fc.integer({ min: 2, max: 5 }).map((i) => [`10.8.0.${i}`]),
+      routes: fc.constantFrom([], ['10.20.0.0/16'], ['10.20.1.0/24'], ['10.21.0.0/16'], ['172.16.0.0/12']),
+      suspend: fc.constantFrom(false, false, false, true),
+    });
+    const act = fc.record({ number: fc.integer({ min: 1, max: 4 }), spec: fc.option(spec) });
+    fc.assert(
+      fc.property(fc.array(act, { maxLength: 25 }), (acts) => {
+        const desk = new Desk();
+        for (const { number, spec: given } of acts) {
+          if (given === null) desk.delete(peer(number));
+          else desk.set(peer(number, given));
+          const { peers, leaveAlone } = desk.book.inForce();
+          expect(new Map(peers.map((one) => [one.id, one]))).toEqual(desk.kernel);
+          expect(peers).toHaveLength(desk.kernel.size);
+          expect(new Set(peers.map(({ vpnIpv4 }) => vpnIpv4)).size).toBe(peers.length);
+          const destinations = peers.flatMap(({ routes }) => routes.map(({ destination }) => destination));
+          expect(new Set(destinations).size).toBe(destinations.length);
+          if (destinations.includes('10.20.0.0/16')) expect(destinations).not.toContain('10.20.1.0/24');
+          expect(destinations).not.toContain('172.16.0.0/12');
+          for (const id of desk.kernel.keys()) expect(leaveAlone).not.toContain(id);
+          for (const { peer: object, inForce } of desk.book.entries.values()) {
+            if (object.spec.suspend) expect(inForce).toBeUndefined();
+          }
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
