@@ -151,17 +151,18 @@ export function send(fd: number, data: Uint8Array, flags: number): number {
  *   nothing is queued. The sender's address is written to `address` when given.
  */
 export function recvNow(fd: number, data: Uint8Array, flags: number, address?: Uint8Array): number | undefined {
-  let length: Buffer | null = null;
-  if (address !== undefined) {
-    length = Buffer.alloc(4);
-    length.writeUInt32LE(address.length);
-  }
-  const result = Number(native.recvfrom(fd, data, data.length, flags | MSG_DONTWAIT, address ?? null, length));
+  if (address !== undefined) addressLength.writeUInt32LE(address.length);
+  const result = Number(
+    native.recvfrom(fd, data, data.length, flags | MSG_DONTWAIT, address ?? null, address && addressLength),
+  );
   if (result >= 0) return result;
   const errno = koffi.errno();
   if (errno === constants.errno.EAGAIN) return undefined;
   throw new SystemError('recvfrom', errno);
 }
+
+/** In and out parameter of recvfrom; one for all calls, as none outlasts its own. */
+const addressLength = Buffer.alloc(4);
 
 /** Sends `data` with one file descriptor attached, by SCM_RIGHTS (unix(7)). Blocks. */
 export function sendWithFd(fd: number, data: Uint8Array, passed: number | undefined): void {

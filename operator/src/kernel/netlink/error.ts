@@ -47,12 +47,17 @@ export class DumpInterrupted extends Error {
   override readonly name = 'DumpInterrupted';
 }
 
+/** errno of an NLMSG_ERROR or NLMSG_DONE, 0 for success; {@link parseOutcome} tells more. */
+export function parseErrno({ payload }: Message): number {
+  // A DONE without payload ends a dump of an old kernel: success.
+  return payload.length < 4 ? 0 : -payload.readInt32LE(0);
+}
+
 /** errno of an NLMSG_ERROR or NLMSG_DONE (0 for an acknowledgement) and what came with it. */
 export function parseOutcome(message: Message): { readonly errno: number; readonly ack: ExtendedAck } {
   const { payload, flags, type } = message;
-  // A DONE without payload ends a dump of an old kernel: success.
-  if (payload.length < 4) return { errno: 0, ack: {} };
-  const errno = -payload.readInt32LE(0);
+  const errno = parseErrno(message);
+  if (payload.length < 4) return { errno, ack: {} };
   if ((flags & NLM_F_ACK_TLVS) === 0) return { errno, ack: {} };
   let tlvs = 4;
   if (type !== NLMSG_DONE) {

@@ -65,19 +65,83 @@ export function parseMessages(datagram: Buffer): Message[] {
 }
 
 /**
+ * Walks over attributes without a view per value: for what is parsed by the ten thousand. `next` goes on to the
+ * following attribute; `type` (flags stripped) and the readers tell of the one it stands on.
+ *
+ * @throws MalformedMessage when a length does not fit, or a value is not of the width that a reader wants
+ */
+export class AttributeCursor {
+  readonly #data: Buffer;
+  readonly #end: number;
+  #next: number;
+  #start = 0;
+  #length = 0;
+  type = 0;
+
+  constructor(data: Buffer, start = 0, end = data.length) {
+    this.#data = data;
+    this.#next = start;
+    this.#end = end;
+  }
+
+  /** False after the last attribute. */
+  next(): boolean {
+    const offset = this.#next;
+    if (offset + NLA_HDRLEN > this.#end) return false;
+    const length = this.#data.readUInt16LE(offset);
+    if (length < NLA_HDRLEN || offset + length > this.#end) {
+      throw new MalformedMessage(`netlink attribute of ${length} bytes at offset ${offset} of ${this.#end}`);
+    }
+    this.type = this.#data.readUInt16LE(offset + 2) & NLA_TYPE_MASK;
+    this.#start = offset + NLA_HDRLEN;
+    this.#length = length - NLA_HDRLEN;
+    this.#next = offset + align(length);
+    return true;
+  }
+
+  /** The attributes inside this one. */
+  nested(): AttributeCursor {
+    return new AttributeCursor(this.#data, this.#start, this.#start + this.#length);
+  }
+
+  /** The value, as a view into the message. */
+  value(): Buffer {
+    return this.#data.subarray(this.#start, this.#start + this.#length);
+  }
+
+  u32(): number {
+    return this.#data.readUInt32LE(this.#sized(4));
+  }
+  s32(): number {
+    return this.#data.readInt32LE(this.#sized(4));
+  }
+  /** A big-endian port. */
+  port(): number {
+    return this.#data.readUInt16BE(this.#sized(2));
+  }
+  /** As {@link readUint}. */
+  uint(): bigint {
+    if (this.#length !== 4) return this.#data.readBigUInt64LE(this.#sized(8));
+    const value = this.#data.readUInt32LE(this.#start);
+    return value === 0 ? 0n : BigInt(value);
+  }
+
+  #sized(length: number): number {
+    if (this.#length !== length) {
+      throw new MalformedMessage(`netlink attribute of ${this.#length} bytes, not ${length}`);
+    }
+    return this.#start;
+  }
+}
+
+/**
  * Calls `visit` with the type (flags stripped) and value of each attribute.
  *
  * @throws MalformedMessage when a length does not fit
  */
 export function forEachAttribute(data: Buffer, visit: (type: number, value: Buffer) => void): void {
-  for (let offset = 0; offset + NLA_HDRLEN <= data.length;) {
-    const length = data.readUInt16LE(offset);
-    if (length < NLA_HDRLEN || offset + length > data.length) {
-      throw new MalformedMessage(`netlink attribute of ${length} bytes at offset ${offset} of ${data.length}`);
-    }
-    visit(data.readUInt16LE(offset + 2) & NLA_TYPE_MASK, data.subarray(offset + NLA_HDRLEN, offset + length));
-    offset += align(length);
-  }
+  const at = new AttributeCursor(data);
+  while (at.next()) visit(at.type, at.value());
 }
 
 /** Reads a value of an exact width. @throws MalformedMessage when the kernel sent another one */
@@ -146,6 +210,12 @@ export class RequestWriter {
   /** Sets the sequence number of the message in hand. */
   sequence(value: number): void {
     this.#buffer.writeUInt32LE(value, this.#messageStart + 8);
+  }
+
+  /** Asks for an acknowledgement of the message that was begun last. */
+  acknowledge(): void {
+    const at = this.#messageStart + 6;
+    this.#buffer.writeUInt16LE(this.#buffer.readUInt16LE(at) | NLM_F_ACK, at);
   }
 
   end(): void {
@@ -218,7 +288,8 @@ export class RequestWriter {
   #pad(): void {
     const padded = align(this.#length);
     this.#reserve(padded - this.#length);
-    this.#buffer.fill(0, this.#length, padded);
+    // At most three bytes: a call of fill costs more.
+    for (let i = this.#length; i < padded; i++) this.#buffer[i] = 0;
     this.#length = padded;
   }
 

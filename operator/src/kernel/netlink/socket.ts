@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import {
   AF_NETLINK,
   bind,
@@ -14,11 +15,10 @@ import {
   SystemError,
 } from '../libc.ts';
 import { inNamespace } from '../netns.ts';
-import { DumpInterrupted, NetlinkError, parseOutcome } from './error.ts';
+import { DumpInterrupted, NetlinkError, parseErrno, parseOutcome } from './error.ts';
 import {
   MalformedMessage,
   type Message,
-  NLM_F_ACK,
   NLM_F_DUMP,
   NLM_F_DUMP_INTR,
   NLMSG_DONE,
@@ -46,6 +46,7 @@ const socketBufferBytes = 4 * 1024 * 1024;
 /** A dump arrives in pieces of up to 32 KiB (net/netlink/af_netlink.c, netlink_dump); single replies are smaller. */
 const receiveBytes = 128 * 1024;
 const dumpAttempts = 8;
+const { ENOENT } = constants.errno;
 
 /** One request: writes its family header and attributes. The message header is the socket's business. */
 export interface Request {
@@ -60,6 +61,23 @@ export interface Request {
 /** The kernel's answer to one request of a batch. */
 export type Outcome =
   { readonly ok: true; readonly replies: readonly Message[] } | { readonly ok: false; readonly error: NetlinkError };
+
+/** Changes are answered by an acknowledgement alone: one value for all of them. */
+const accepted: Outcome = { ok: true, replies: [] };
+
+/** What is done with the kernel's answers, by the index of the request. */
+interface Answers {
+  readonly reply: (index: number, message: Message) => void;
+  readonly refused: (index: number, message: Message) => void;
+}
+
+/** A message that lives on after the next receive. */
+const copyOf = (message: Message): Message => ({ ...message, payload: Buffer.from(message.payload) });
+
+function refusal(request: Request | undefined, message: Message): NetlinkError {
+  const { errno, ack } = parseOutcome(message);
+  return new NetlinkError(request?.describe() ?? '', errno, ack);
+}
 
 /** How many requests of each sort a socket has sent: shows that a settled node writes nothing. */
 export interface RequestCounters {
@@ -117,17 +135,43 @@ export class NetlinkSocket {
   /** Sends one request that reads something and returns its reply. @throws NetlinkError */
   get(request: Request): Message {
     this.counters.reads++;
-    const [outcome] = this.#exchange([request]);
-    if (outcome?.ok === false) throw outcome.error;
-    const reply = outcome?.replies[0];
+    let reply: Message | undefined;
+    this.#exchange([request], 0, {
+      reply: (_index, message) => (reply = copyOf(message)),
+      refused: (_index, message) => {
+        throw refusal(request, message);
+      },
+    });
     if (reply === undefined) throw new MalformedMessage(`${request.describe()}: the kernel sent no reply`);
     return reply;
   }
 
-  /** Like {@link get} for many requests at once; each has its own outcome. */
-  getAll(requests: readonly Request[]): Outcome[] {
+  /**
+   * Like {@link get} for many requests, with few system calls.
+   *
+   * @param parse turns a reply into a value; its payload is valid only during the call
+   * @returns a value per request, in the same order; undefined for what is not there (ENOENT)
+   * @throws NetlinkError for any other refusal
+   */
+  getAll<T>(requests: readonly Request[], parse: (message: Message) => T): (T | undefined)[] {
     this.counters.reads += requests.length;
-    return this.#inBatches(requests);
+    const values = new Array<T | undefined>(requests.length).fill(undefined);
+    const answered = new Uint8Array(requests.length);
+    for (let start = 0; start < requests.length;) {
+      start += this.#exchange(requests, start, {
+        reply: (index, message) => {
+          values[index] = parse(message);
+          answered[index] = 1;
+        },
+        refused: (index, message) => {
+          if (message.payload.readInt32LE(0) !== -ENOENT) throw refusal(requests[index], message);
+          answered[index] = 1;
+        },
+      });
+    }
+    const silent = answered.indexOf(0);
+    if (silent !== -1) throw new MalformedMessage(`${requests[silent]?.describe() ?? ''}: the kernel sent no reply`);
+    return values;
   }
 
   /**
@@ -138,78 +182,77 @@ export class NetlinkSocket {
    */
   batch(requests: readonly Request[]): Outcome[] {
     this.counters.writes += requests.length;
-    return this.#inBatches(requests);
-  }
-
-  #inBatches(requests: readonly Request[]): Outcome[] {
-    const outcomes: Outcome[] = [];
+    const outcomes = new Array<Outcome>(requests.length).fill(accepted);
     for (let start = 0; start < requests.length;) {
-      const done = this.#exchange(requests, start);
-      for (const outcome of done) outcomes.push(outcome);
-      start += done.length;
+      start += this.#exchange(requests, start, {
+        reply: (index, message) => {
+          outcomes[index] = { ok: true, replies: [copyOf(message)] };
+        },
+        refused: (index, message) => {
+          outcomes[index] = { ok: false, error: refusal(requests[index], message) };
+        },
+      });
     }
     return outcomes;
   }
 
-  /** Sends requests from `start` until the batch is full, and collects what the kernel says to each. */
-  #exchange(requests: readonly Request[], start = 0): Outcome[] {
+  /**
+   * Sends requests from `start` until the batch is full, and hands on what the kernel says to each.
+   *
+   * Only the last request asks for an acknowledgement. The kernel works through a send in order and before
+   * send(2) returns, refuses aloud whether asked or not (net/netlink/af_netlink.c, netlink_rcv_skb), and an
+   * answer that finds no room makes the next receive fail with ENOBUFS: so the last acknowledgement says
+   * that every request before it was accepted unless its refusal came.
+   *
+   * @returns how many requests were sent
+   */
+  #exchange(requests: readonly Request[], start: number, answers: Answers): number {
     const writer = this.#writer;
     const firstSequence = this.#nextSequence();
     let count = 0;
     try {
       let request = requests[start];
       while (request !== undefined && writer.length < batchBytes) {
-        writer.begin(request.type, (request.flags ?? 0) | NLM_F_ACK);
+        writer.begin(request.type, request.flags ?? 0);
         writer.sequence(firstSequence + count);
         request.write(writer);
         writer.end();
         count++;
         request = requests[start + count];
       }
+      if (count === 0) return 0;
+      writer.acknowledge();
       this.#sequence = firstSequence + count - 1;
       send(this.#fd, writer.view(), 0);
     } finally {
       writer.reset();
     }
-    return this.#collect(requests, start, firstSequence, count);
+    try {
+      this.#collect(start, firstSequence, count, answers);
+    } catch (error) {
+      this.#discardQueue();
+      throw error;
+    }
+    return count;
   }
 
-  #collect(requests: readonly Request[], start: number, firstSequence: number, count: number): Outcome[] {
-    const outcomes = new Array<Outcome | undefined>(count);
-    const replies = new Map<number, Message[]>();
-    for (let outstanding = count; outstanding > 0;) {
+  #collect(start: number, firstSequence: number, count: number, answers: Answers): void {
+    for (;;) {
       const messages = this.#receiveNow();
-      if (messages === undefined) break;
+      if (messages === undefined) throw new MalformedMessage('the kernel did not acknowledge a batch of requests');
       for (const message of messages) {
         const index = message.sequence - firstSequence;
         // Left over from an exchange that was cut short by an exception.
         if (index < 0 || index >= count) continue;
         if (message.type !== NLMSG_ERROR) {
-          if (message.type === NLMSG_NOOP) continue;
-          // Replies live on after the next receive: keep a copy.
-          const kept = { ...message, payload: Buffer.from(message.payload) };
-          const list = replies.get(index);
-          if (list === undefined) replies.set(index, [kept]);
-          else list.push(kept);
+          if (message.type !== NLMSG_NOOP) answers.reply(start + index, message);
           continue;
         }
-        const { errno, ack } = parseOutcome(message);
-        outstanding--;
-        outcomes[index] =
-          errno === 0
-            ? { ok: true, replies: replies.get(index) ?? [] }
-            : { ok: false, error: new NetlinkError(requests[start + index]?.describe() ?? '', errno, ack) };
+        // The acknowledgement of the last request is an "error" 0.
+        if (parseErrno(message) !== 0) answers.refused(start + index, message);
+        if (index === count - 1) return;
       }
     }
-    return Array.from(outcomes, (outcome, index) => {
-      if (outcome !== undefined) return outcome;
-      // Cannot happen with the buffer sizes above; if it does, "unknown" must not read as success.
-      const operation = requests[start + index]?.describe() ?? '';
-      return {
-        ok: false,
-        error: new NetlinkError(operation, 5, { text: 'the kernel did not acknowledge the request' }),
-      };
-    });
   }
 
   /**

@@ -1,14 +1,5 @@
 import { addressBytes, addressText, isIpv6 } from '../address.ts';
-import {
-  forEachAttribute,
-  MalformedMessage,
-  readPort,
-  readS32,
-  readU16,
-  readU32,
-  readUint,
-  type RequestWriter,
-} from '../netlink/message.ts';
+import { AttributeCursor, MalformedMessage, readU16, type RequestWriter } from '../netlink/message.ts';
 import {
   Attr,
   type CipherAlgorithm,
@@ -171,20 +162,18 @@ export function writeKeyRef(writer: RequestWriter, peerId: number, slot?: KeySlo
   });
 }
 
-/** Finds one top-level nest of a message. `attributes` starts after the generic header. */
-function nest(attributes: Buffer, wanted: number): Buffer {
-  let found: Buffer | undefined;
-  forEachAttribute(attributes, (type, value) => {
-    if (type === wanted) found = value;
-  });
-  if (found === undefined) throw new MalformedMessage(`ovpn message without attribute ${wanted}`);
-  return found;
+/** Stands on one top-level attribute of a message. `attributes` starts after the generic header. */
+function find(attributes: Buffer, wanted: number): AttributeCursor {
+  for (const at = new AttributeCursor(attributes); at.next();) if (at.type === wanted) return at;
+  throw new MalformedMessage(`ovpn message without attribute ${wanted}`);
 }
 
 /** Parses a PEER_GET reply. @throws MalformedMessage when it is not one */
 export function parsePeer(attributes: Buffer): Peer {
-  const counters = new Map<number, bigint>();
-  const fields = { id: -1, txId: -1, interval: 0, timeout: 0 };
+  let id = -1;
+  let txId = -1;
+  let interval = 0;
+  let timeout = 0;
   let remoteAddress: string | undefined;
   let remotePort = 0;
   let scopeId: number | undefined;
@@ -193,70 +182,88 @@ export function parsePeer(attributes: Buffer): Peer {
   let socketNetnsid: number | undefined;
   let vpnIpv4: string | undefined;
   let vpnIpv6: string | undefined;
-  forEachAttribute(nest(attributes, Attr.Peer), (type, value) => {
-    switch (type) {
+  const vpn = { rxBytes: 0n, txBytes: 0n, rxPackets: 0n, txPackets: 0n };
+  const link = { rxBytes: 0n, txBytes: 0n, rxPackets: 0n, txPackets: 0n };
+  for (const at = find(attributes, Attr.Peer).nested(); at.next();) {
+    switch (at.type) {
       case PeerAttr.Id:
-        fields.id = readU32(value);
+        id = at.u32();
         break;
       case PeerAttr.TxId:
-        fields.txId = readU32(value);
+        txId = at.u32();
         break;
       case PeerAttr.RemoteIpv4:
       case PeerAttr.RemoteIpv6:
-        remoteAddress = parseAddress(value);
+        remoteAddress = parseAddress(at.value());
         break;
       case PeerAttr.RemoteIpv6ScopeId:
-        scopeId = readU32(value);
+        scopeId = at.u32();
         break;
       case PeerAttr.RemotePort:
-        remotePort = readPort(value);
+        remotePort = at.port();
         break;
       case PeerAttr.LocalIpv4:
       case PeerAttr.LocalIpv6:
-        local = parseAddress(value);
+        local = parseAddress(at.value());
         break;
       case PeerAttr.LocalPort:
-        localPort = readPort(value);
+        localPort = at.port();
         break;
       case PeerAttr.SocketNetnsid:
-        socketNetnsid = readS32(value);
+        socketNetnsid = at.s32();
         break;
       case PeerAttr.VpnIpv4:
-        vpnIpv4 = parseAddress(value);
+        vpnIpv4 = parseAddress(at.value());
         break;
       case PeerAttr.VpnIpv6:
-        vpnIpv6 = parseAddress(value);
+        vpnIpv6 = parseAddress(at.value());
         break;
       case PeerAttr.KeepaliveInterval:
-        fields.interval = readU32(value);
+        interval = at.u32();
         break;
       case PeerAttr.KeepaliveTimeout:
-        fields.timeout = readU32(value);
+        timeout = at.u32();
         break;
-      default:
-        if (type >= PeerAttr.VpnRxBytes && type <= PeerAttr.LinkTxPackets) counters.set(type, readUint(value));
+      case PeerAttr.VpnRxBytes:
+        vpn.rxBytes = at.uint();
+        break;
+      case PeerAttr.VpnTxBytes:
+        vpn.txBytes = at.uint();
+        break;
+      case PeerAttr.VpnRxPackets:
+        vpn.rxPackets = at.uint();
+        break;
+      case PeerAttr.VpnTxPackets:
+        vpn.txPackets = at.uint();
+        break;
+      case PeerAttr.LinkRxBytes:
+        link.rxBytes = at.uint();
+        break;
+      case PeerAttr.LinkTxBytes:
+        link.txBytes = at.uint();
+        break;
+      case PeerAttr.LinkRxPackets:
+        link.rxPackets = at.uint();
+        break;
+      case PeerAttr.LinkTxPackets:
+        link.txPackets = at.uint();
+        break;
     }
-  });
-  if (fields.id < 0) throw new MalformedMessage('ovpn peer without an id');
-  const traffic = (first: number): Traffic => ({
-    rxBytes: counters.get(first) ?? 0n,
-    txBytes: counters.get(first + 1) ?? 0n,
-    rxPackets: counters.get(first + 2) ?? 0n,
-    txPackets: counters.get(first + 3) ?? 0n,
-  });
+  }
+  if (id < 0) throw new MalformedMessage('ovpn peer without an id');
   return {
-    id: fields.id,
+    id,
     // Kernels before 7.1 have one id for both directions.
-    txId: fields.txId < 0 ? fields.id : fields.txId,
+    txId: txId < 0 ? id : txId,
     remote: endpoint(remoteAddress, remotePort, scopeId),
     local,
     localPort,
     socketNetnsid,
     vpnIpv4,
     vpnIpv6,
-    keepalive: { interval: fields.interval, timeout: fields.timeout },
-    vpn: traffic(PeerAttr.VpnRxBytes),
-    link: traffic(PeerAttr.LinkRxBytes),
+    keepalive: { interval, timeout },
+    vpn,
+    link,
   };
 }
 
@@ -278,12 +285,12 @@ export function parseKey(attributes: Buffer): KeyInfo {
   let slot = 0;
   let keyId = 0;
   let cipher = 0;
-  forEachAttribute(nest(attributes, Attr.Keyconf), (type, value) => {
-    if (type === KeyconfAttr.PeerId) peerId = readU32(value);
-    else if (type === KeyconfAttr.Slot) slot = readU32(value);
-    else if (type === KeyconfAttr.KeyId) keyId = readU32(value);
-    else if (type === KeyconfAttr.CipherAlg) cipher = readU32(value);
-  });
+  for (const at = find(attributes, Attr.Keyconf).nested(); at.next();) {
+    if (at.type === KeyconfAttr.PeerId) peerId = at.u32();
+    else if (at.type === KeyconfAttr.Slot) slot = at.u32();
+    else if (at.type === KeyconfAttr.KeyId) keyId = at.u32();
+    else if (at.type === KeyconfAttr.CipherAlg) cipher = at.u32();
+  }
   if (peerId < 0) throw new MalformedMessage('ovpn key without a peer id');
   return { peerId, slot: slotName(slot), keyId, cipher: cipherName(cipher) };
 }
@@ -305,42 +312,42 @@ export function parseNotification(payload: Buffer): Notification | undefined {
   ) {
     return undefined;
   }
-  const ifindex = readU32(nest(attributes, Attr.Ifindex));
+  const ifindex = find(attributes, Attr.Ifindex).u32();
   if (command === Command.KeySwapNotification) {
-    const { peerId, keyId } = parseSwap(nest(attributes, Attr.Keyconf));
+    const { peerId, keyId } = parseSwap(find(attributes, Attr.Keyconf).nested());
     return { kind: 'key-exhausted', ifindex, peerId, keyId };
   }
-  const { peerId, reason, remote } = parsePeerEvent(nest(attributes, Attr.Peer));
+  const { peerId, reason, remote } = parsePeerEvent(find(attributes, Attr.Peer).nested());
   if (command === Command.PeerDelNotification) return { kind: 'peer-deleted', ifindex, peerId, reason };
   if (remote === undefined) throw new MalformedMessage('float notification without an address');
   return { kind: 'peer-floated', ifindex, peerId, remote };
 }
 
-function parseSwap(keyconf: Buffer): { peerId: number; keyId: number } {
+function parseSwap(at: AttributeCursor): { peerId: number; keyId: number } {
   let peerId = -1;
   let keyId = 0;
-  forEachAttribute(keyconf, (type, value) => {
-    if (type === KeyconfAttr.PeerId) peerId = readU32(value);
+  while (at.next()) {
+    if (at.type === KeyconfAttr.PeerId) peerId = at.u32();
     // The specification says u32, the driver sends two bytes (drivers/net/ovpn/netlink.c, ovpn_nl_key_swap_notify).
-    if (type === KeyconfAttr.KeyId) keyId = value.length === 2 ? readU16(value) : readU32(value);
-  });
+    if (at.type === KeyconfAttr.KeyId) keyId = at.value().length === 2 ? readU16(at.value()) : at.u32();
+  }
   if (peerId < 0) throw new MalformedMessage('key notification without a peer id');
   return { peerId, keyId };
 }
 
-function parsePeerEvent(peer: Buffer): { peerId: number; reason: DeleteReason; remote: Endpoint | undefined } {
+function parsePeerEvent(at: AttributeCursor): { peerId: number; reason: DeleteReason; remote: Endpoint | undefined } {
   let peerId = -1;
   let reason: DeleteReason = 'unknown';
   let address: string | undefined;
   let port = 0;
   let scopeId: number | undefined;
-  forEachAttribute(peer, (type, value) => {
-    if (type === PeerAttr.Id) peerId = readU32(value);
-    else if (type === PeerAttr.DelReason) reason = deleteReasonName(readU32(value));
-    else if (type === PeerAttr.RemoteIpv4 || type === PeerAttr.RemoteIpv6) address = parseAddress(value);
-    else if (type === PeerAttr.RemotePort) port = readPort(value);
-    else if (type === PeerAttr.RemoteIpv6ScopeId) scopeId = readU32(value);
-  });
+  while (at.next()) {
+    if (at.type === PeerAttr.Id) peerId = at.u32();
+    else if (at.type === PeerAttr.DelReason) reason = deleteReasonName(at.u32());
+    else if (at.type === PeerAttr.RemoteIpv4 || at.type === PeerAttr.RemoteIpv6) address = parseAddress(at.value());
+    else if (at.type === PeerAttr.RemotePort) port = at.port();
+    else if (at.type === PeerAttr.RemoteIpv6ScopeId) scopeId = at.u32();
+  }
   if (peerId < 0) throw new MalformedMessage('peer notification without an id');
   return { peerId, reason, remote: endpoint(address, port, scopeId) };
 }

@@ -2,7 +2,7 @@ import { OvpnError } from '../../errors.ts';
 import { genericHeader, type GenericFamily, resolveFamily } from '../netlink/generic.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { NETLINK_GENERIC, NetlinkSocket, type Outcome, type Request } from '../netlink/socket.ts';
-import type { RequestWriter } from '../netlink/message.ts';
+import type { Message, RequestWriter } from '../netlink/message.ts';
 import {
   type KeyInfo,
   type NewKey,
@@ -33,33 +33,61 @@ export class OvpnRequests {
   }
 
   peerNew(ifindex: number, peer: NewPeer): Request {
-    return this.#request(Command.PeerNew, ifindex, `PEER_NEW ${peer.id}`, (writer) => writePeer(writer, peer));
+    return this.#request(
+      Command.PeerNew,
+      ifindex,
+      () => `PEER_NEW ${peer.id}`,
+      (writer) => writePeer(writer, peer),
+    );
   }
 
   peerSet(ifindex: number, peer: PeerSettings): Request {
-    return this.#request(Command.PeerSet, ifindex, `PEER_SET ${peer.id}`, (writer) => writePeer(writer, peer));
+    return this.#request(
+      Command.PeerSet,
+      ifindex,
+      () => `PEER_SET ${peer.id}`,
+      (writer) => writePeer(writer, peer),
+    );
   }
 
   peerDel(ifindex: number, id: number): Request {
-    return this.#request(Command.PeerDel, ifindex, `PEER_DEL ${id}`, (writer) => writePeerId(writer, id));
+    return this.#request(
+      Command.PeerDel,
+      ifindex,
+      () => `PEER_DEL ${id}`,
+      (writer) => writePeerId(writer, id),
+    );
   }
 
   peerGet(ifindex: number, id: number): Request {
-    return this.#request(Command.PeerGet, ifindex, `PEER_GET ${id}`, (writer) => writePeerId(writer, id));
+    return this.#request(
+      Command.PeerGet,
+      ifindex,
+      () => `PEER_GET ${id}`,
+      (writer) => writePeerId(writer, id),
+    );
   }
 
   peerDump(ifindex: number): Request {
-    return this.#request(Command.PeerGet, ifindex, 'PEER_GET dump', () => undefined);
+    return this.#request(
+      Command.PeerGet,
+      ifindex,
+      () => 'PEER_GET dump',
+      () => undefined,
+    );
   }
 
   keyNew(ifindex: number, key: NewKey): Request {
-    const name = `KEY_NEW of peer ${key.peerId}, ${key.slot} slot, key id ${key.keyId}`;
+    const name = (): string => `KEY_NEW of peer ${key.peerId}, ${key.slot} slot, key id ${key.keyId}`;
     return this.#request(Command.KeyNew, ifindex, name, (writer) => writeKey(writer, key));
   }
 
   keyGet(ifindex: number, peerId: number, slot: KeySlot): Request {
-    return this.#request(Command.KeyGet, ifindex, `KEY_GET of peer ${peerId}, ${slot} slot`, (writer) =>
-      writeKeyRef(writer, peerId, slot),
+    return this.#request(
+      Command.KeyGet,
+      ifindex,
+      () => `KEY_GET of peer ${peerId}, ${slot} slot`,
+      (writer) => writeKeyRef(writer, peerId, slot),
     );
   }
 
@@ -68,29 +96,40 @@ export class OvpnRequests {
    * transmission: callers check first (drivers/net/ovpn/crypto.c, ovpn_crypto_key_slots_swap).
    */
   keySwap(ifindex: number, peerId: number): Request {
-    return this.#request(Command.KeySwap, ifindex, `KEY_SWAP of peer ${peerId}`, (writer) =>
-      writeKeyRef(writer, peerId),
+    return this.#request(
+      Command.KeySwap,
+      ifindex,
+      () => `KEY_SWAP of peer ${peerId}`,
+      (writer) => writeKeyRef(writer, peerId),
     );
   }
 
   keyDel(ifindex: number, peerId: number, slot: KeySlot): Request {
-    return this.#request(Command.KeyDel, ifindex, `KEY_DEL of peer ${peerId}, ${slot} slot`, (writer) =>
-      writeKeyRef(writer, peerId, slot),
+    return this.#request(
+      Command.KeyDel,
+      ifindex,
+      () => `KEY_DEL of peer ${peerId}, ${slot} slot`,
+      (writer) => writeKeyRef(writer, peerId, slot),
     );
   }
 
-  #request(command: number, ifindex: number, name: string, write: (writer: RequestWriter) => void): Request {
+  #request(command: number, ifindex: number, name: () => string, write: (writer: RequestWriter) => void): Request {
     return {
       type: this.#family,
-      describe: () => `ovpn ${name} on interface index ${ifindex}`,
+      describe: () => `ovpn ${name()} on interface index ${ifindex}`,
       write: (writer) => {
-        writer.raw(genericHeader(command));
+        writer.raw(headers[command] ?? genericHeader(command));
         writer.u32(Attr.Ifindex, ifindex);
         write(writer);
       },
     };
   }
 }
+
+const headers = Object.values(Command).reduce<Buffer[]>((made, command) => {
+  made[command] = genericHeader(command);
+  return made;
+}, []);
 
 /** The ovpn family in one network namespace: requests that are sent at once and waited for. */
 export class OvpnFamily {
@@ -148,7 +187,7 @@ export class OvpnFamily {
   /** One peer, or undefined when the device has no such peer. @throws NetlinkError on anything else */
   getPeer(ifindex: number, id: number): Peer | undefined {
     try {
-      return parsePeer(this.#socket.get(this.requests.peerGet(ifindex, id)).payload.subarray(GENL_HDRLEN));
+      return readPeer(this.#socket.get(this.requests.peerGet(ifindex, id)));
     } catch (error) {
       absent(error);
       return undefined;
@@ -157,17 +196,9 @@ export class OvpnFamily {
 
   /** Many peers by id, with few system calls; those the device does not have are left out. */
   getPeers(ifindex: number, ids: readonly number[]): Map<number, Peer> {
+    const requests = ids.map((id) => this.requests.peerGet(ifindex, id));
     const peers = new Map<number, Peer>();
-    for (const outcome of this.#socket.getAll(ids.map((id) => this.requests.peerGet(ifindex, id)))) {
-      if (!outcome.ok) {
-        absent(outcome.error);
-        continue;
-      }
-      const reply = outcome.replies[0];
-      if (reply === undefined) continue;
-      const peer = parsePeer(reply.payload.subarray(GENL_HDRLEN));
-      peers.set(peer.id, peer);
-    }
+    for (const peer of this.#socket.getAll(requests, readPeer)) if (peer !== undefined) peers.set(peer.id, peer);
     return peers;
   }
 
@@ -176,15 +207,13 @@ export class OvpnFamily {
    * changing table a peer can be missed or come twice: the caller treats this as a hint for one round.
    */
   dumpPeers(ifindex: number): Peer[] {
-    return this.#socket.dump(this.requests.peerDump(ifindex), (message) =>
-      parsePeer(message.payload.subarray(GENL_HDRLEN)),
-    );
+    return this.#socket.dump(this.requests.peerDump(ifindex), readPeer);
   }
 
   /** The key in a slot, or undefined when the slot is empty or the peer gone. */
   getKey(ifindex: number, peerId: number, slot: KeySlot): KeyInfo | undefined {
     try {
-      return parseKey(this.#socket.get(this.requests.keyGet(ifindex, peerId, slot)).payload.subarray(GENL_HDRLEN));
+      return readKey(this.#socket.get(this.requests.keyGet(ifindex, peerId, slot)));
     } catch (error) {
       absent(error);
       return undefined;
@@ -198,19 +227,13 @@ export class OvpnFamily {
       this.requests.keyGet(ifindex, id, 'secondary'),
     ]);
     const keys = new Map<number, KeyInfo[]>(peerIds.map((id) => [id, []]));
-    for (const outcome of this.#socket.getAll(requests)) {
-      if (!outcome.ok) {
-        absent(outcome.error);
-        continue;
-      }
-      const reply = outcome.replies[0];
-      if (reply === undefined) continue;
-      const key = parseKey(reply.payload.subarray(GENL_HDRLEN));
-      keys.get(key.peerId)?.push(key);
-    }
+    for (const key of this.#socket.getAll(requests, readKey)) if (key !== undefined) keys.get(key.peerId)?.push(key);
     return keys;
   }
 }
+
+const readPeer = (message: Message): Peer => parsePeer(message.payload.subarray(GENL_HDRLEN));
+const readKey = (message: Message): KeyInfo => parseKey(message.payload.subarray(GENL_HDRLEN));
 
 /** ENOENT of a read means "not there"; everything else is a failure. */
 function absent(error: unknown): void {
