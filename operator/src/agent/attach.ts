@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { allowsNamespace } from '../api/rules.ts';
 import type { VpnNetwork } from '../api/types.ts';
-import { OvpnError } from '../errors.ts';
+import { describe, OvpnError } from '../errors.ts';
 import { hostPrefix, isIpv6 } from '../kernel/address.ts';
 import { SystemError } from '../kernel/libc.ts';
 import { NetlinkError } from '../kernel/netlink/error.ts';
@@ -13,9 +13,12 @@ import { KeyedMutex } from './keyed-mutex.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import { allocateAddress, gatewayOf } from './pod-addresses.ts';
 
+/** What attaching needs of a network. */
+export type AttachAgent = Pick<NetworkAgent, 'attach' | 'detach' | 'desired' | 'device' | 'destinations' | 'kernel'>;
+
 /** What attaching needs to know of the networks of this node. */
 export interface AttachNetworks {
-  find(name: string): { readonly network: VpnNetwork; readonly agent: NetworkAgent } | undefined;
+  find(name: string): { readonly network: VpnNetwork; readonly agent: AttachAgent } | undefined;
 }
 
 /** Serves ADD and DEL of the CNI plugin. */
@@ -85,15 +88,25 @@ export class Attacher {
         this.#log.info({ event: 'attachment.added', ...identity(record) }, 'attached the sandbox');
       return attachment;
     } catch (error) {
-      if (known === undefined) {
-        agent.detach(record);
-        this.#store.remove(record);
-      }
+      if (known === undefined) this.#rollBack(record, agent);
       throw kernelTrouble(error, record);
     }
   }
 
-  #record(request: AddRequest, agent: NetworkAgent): AttachmentRecord {
+  /** What cannot be taken back stays written down: the runtime's DEL, or the next round, meets it again. */
+  #rollBack(record: AttachmentRecord, agent: AttachAgent): void {
+    try {
+      agent.detach(record);
+      this.#store.remove(record);
+    } catch (error) {
+      this.#log.warn(
+        { event: 'attachment.left-over', ...identity(record), error: describe(error) },
+        'a failed attachment could not be taken back',
+      );
+    }
+  }
+
+  #record(request: AddRequest, agent: AttachAgent): AttachmentRecord {
     const { desired } = agent;
     if (desired === undefined || agent.device === undefined) {
       throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', {
@@ -124,7 +137,7 @@ export class Attacher {
 }
 
 /** Makes the attachment stand and says what it is. */
-function describeAttachment(record: AttachmentRecord, agent: NetworkAgent): Attachment {
+function describeAttachment(record: AttachmentRecord, agent: AttachAgent): Attachment {
   const { inside, far } = agent.attach(record);
   const blocks = agent.desired?.podBlocks ?? [];
   const gateways = blocks.map(gatewayOf);

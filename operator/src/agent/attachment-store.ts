@@ -1,9 +1,14 @@
+import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { describe, OvpnError } from '../errors.ts';
 import type { AttachmentKey, PodIdentity } from './attach-protocol.ts';
 import type { DesiredAttachment } from './desired.ts';
 import { removeDurably, writeDurably } from './durable-file.ts';
+
+/** Room for `.json.tmp` is left below the 255 bytes of a file's name. */
+const maxNameLength = 240;
 
 /** An attachment as it is kept over restarts. */
 export interface AttachmentRecord extends DesiredAttachment {
@@ -27,7 +32,7 @@ export class AttachmentStore {
    */
   constructor(folder: string, onDamaged: (file: string, reason: string) => void) {
     this.#folder = folder;
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    this.#onDisk('read the attachments', () => mkdirSync(folder, { recursive: true, mode: 0o700 }));
     for (const file of readdirSync(folder)) {
       if (!file.endsWith('.json')) continue;
       try {
@@ -57,7 +62,7 @@ export class AttachmentStore {
 
   /** @throws OvpnError StateUnusable when the disk refuses */
   put(record: AttachmentRecord): void {
-    this.#onDisk(() => writeDurably(this.#path(record), `${JSON.stringify(record)}\n`));
+    this.#onDisk('record the attachment', () => writeDurably(this.#path(record), `${JSON.stringify(record)}\n`));
     this.#take(record);
   }
 
@@ -65,12 +70,19 @@ export class AttachmentStore {
   remove(key: AttachmentKey): void {
     const record = this.get(key);
     if (record === undefined) return;
-    this.#onDisk(() => removeDurably(this.#path(key)));
-    this.#records.delete(keyText(key));
-    for (const address of record.addresses) this.#addresses.get(record.network)?.delete(address);
+    this.#onDisk('record the attachment', () => removeDurably(this.#path(key)));
+    this.#forget(record);
+  }
+
+  #forget(record: AttachmentRecord): void {
+    this.#records.delete(keyText(record));
+    const taken = this.#addresses.get(record.network);
+    for (const address of record.addresses) if (taken?.get(address) === keyText(record)) taken.delete(address);
   }
 
   #take(record: AttachmentRecord): void {
+    const before = this.get(record);
+    if (before !== undefined) this.#forget(before);
     this.#records.set(keyText(record), record);
     let taken = this.#addresses.get(record.network);
     if (taken === undefined) this.#addresses.set(record.network, (taken = new Map<string, string>()));
@@ -79,16 +91,19 @@ export class AttachmentStore {
 
   #path({ containerId, ifname }: AttachmentKey): string {
     // Both come from outside: nothing in them may lead out of the folder.
-    return join(this.#folder, `${encodeURIComponent(containerId)}@${encodeURIComponent(ifname)}.json`);
+    const name = `${encodeURIComponent(containerId)}@${encodeURIComponent(ifname)}`;
+    // Nobody reads the name back; the file's content says whose it is.
+    const short = name.length <= maxNameLength ? name : createHash('sha256').update(name).digest('hex');
+    return join(this.#folder, `${short}.json`);
   }
 
-  #onDisk(action: () => void): void {
+  #onDisk(what: string, action: () => void): void {
     try {
       action();
     } catch (error) {
       throw new OvpnError(
         'StateUnusable',
-        `cannot record the attachment: ${describe(error)}`,
+        `cannot ${what}: ${describe(error)}`,
         { object: this.#folder },
         { cause: error },
       );
@@ -110,6 +125,8 @@ function parseRecord(value: unknown): AttachmentRecord {
   };
   const { addresses, pod } = fields;
   if (!Array.isArray(addresses) || addresses.length === 0) throw new TypeError('attachment without addresses');
+  const wrong: unknown = addresses.find((address) => isIP(String(address)) === 0);
+  if (wrong !== undefined) throw new TypeError(`attachment with address ${JSON.stringify(wrong)}`);
   return {
     containerId: text('containerId'),
     ifname: text('ifname'),

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { describe, OvpnError } from '../errors.ts';
 import type { Endpoint } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import { writeDurably } from './durable-file.ts';
@@ -42,10 +43,15 @@ export class EndpointMemory {
     if (this.#endpoints.delete(`${network}/${peerId}`)) this.#dirty = true;
   }
 
-  /** Writes what changed since the last call. */
+  /** Writes what changed since the last call. @throws OvpnError StateUnusable when the disk refuses */
   save(): void {
     if (!this.#dirty) return;
-    writeDurably(this.#path, JSON.stringify(Object.fromEntries(this.#endpoints)));
+    try {
+      writeDurably(this.#path, JSON.stringify(Object.fromEntries(this.#endpoints)));
+    } catch (error) {
+      const problem = `cannot write down the endpoints of peers: ${describe(error)}`;
+      throw new OvpnError('StateUnusable', problem, { object: this.#path }, { cause: error });
+    }
     this.#dirty = false;
   }
 }

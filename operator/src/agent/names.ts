@@ -16,7 +16,7 @@ export function namespaceName(network: string): string {
 
 /** The network a namespace's name stands for, or undefined when it cannot be ours. */
 export function networkOfNamespace(name: string): string | undefined {
-  return name.startsWith(namespacePrefix) ? name.slice(namespacePrefix.length) : undefined;
+  return name.startsWith(namespacePrefix) ? name.slice(namespacePrefix.length) || undefined : undefined;
 }
 
 /** The alias (`ip link show`) that marks a device as made by this project for this network. */

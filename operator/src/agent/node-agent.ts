@@ -385,8 +385,7 @@ export class NodeAgent {
     const changes = new Map<number, DesiredPeer | undefined>();
     for (const ref of refs) {
       for (const [id, desired] of book.plan(ref, (peer) => this.#refs(peer), facts)) {
-        // One peer's leaving must not undo another's coming under the same id.
-        if (desired !== undefined || !changes.has(id)) changes.set(id, desired);
+        changes.set(id, desired);
       }
     }
     await agent.reconcilePeers(changes);

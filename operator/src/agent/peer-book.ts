@@ -77,7 +77,8 @@ export class PeerBook {
   /**
    * Plans one peer again.
    *
-   * @returns what changes in the kernel, by peer id: undefined takes that peer out
+   * @returns what changes in the kernel, by peer id: undefined takes that peer out. Of the changes of several
+   *   peers the later ones count.
    */
   plan(ref: ObjectRef, lookup: (peer: VpnPeer) => PeerRefs, node: NodeFacts): Map<number, DesiredPeer | undefined> {
     const name = formatRef(ref);
