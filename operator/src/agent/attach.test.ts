@@ -176,8 +176,10 @@ describe('ADD', () => {
   });
 
   test('of a pod without a name of its own is let in', async () => {
-    const { pod: _, ...anonymous } = add();
-    expect(await new Scene().attacher.add(anonymous)).toMatchObject({ containerId: 'abc' });
+    const { version, op, network, containerId, ifname, netns } = add();
+    expect(await new Scene().attacher.add({ version, op, network, containerId, ifname, netns })).toMatchObject({
+      containerId: 'abc',
+    });
   });
 
   test.each<[string, (scene: Scene) => void, Partial<AddRequest>, string]>([

@@ -14,6 +14,7 @@ import { type HolderReply, type HolderRequest, maxHeld, maxPacketBytes, parseReq
  * descriptors and hands them over again; when both are gone, the kernel removes the peers.
  */
 const clientTimeoutMs = 1_000;
+const acceptPauseMs = 100;
 
 /** What the loop needs besides the socket: something to say to a person. */
 export type Report = (event: string, fields: Readonly<Record<string, unknown>>) => void;
@@ -29,15 +30,18 @@ export function runHolder(path: string, report: Report): never {
   const held = new Map<string, number>();
   const packet = Buffer.alloc(maxPacketBytes);
   for (;;) {
-    const client = accept(listener);
+    let client: number | undefined;
     try {
+      client = accept(listener);
       // A client that says nothing must not keep the others waiting.
       setsockoptTimeout(client, clientTimeoutMs);
       serveOne(client, packet, held, report);
     } catch (error) {
       report('holder-client-failed', { error: describe(error) });
+      // A machine out of descriptors or memory: the sockets in hand are worth waiting for.
+      if (client === undefined) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, acceptPauseMs);
     } finally {
-      close(client);
+      if (client !== undefined) close(client);
     }
   }
 }
@@ -91,6 +95,8 @@ function act(
     case 'put':
       if (passed === undefined) return refuse('no descriptor attached');
       if (present === undefined && held.size >= maxHeld) return refuse(`holds ${maxHeld} sockets already`);
+      if (present === undefined && !fits([...held.keys(), request.name]))
+        return refuse('holds as many names as a list can tell');
       held.set(request.name, passed);
       if (present !== undefined) close(present);
       return { ...accepted, keep: true };
@@ -101,4 +107,9 @@ function act(
       held.delete(request.name);
       return accepted;
   }
+}
+
+/** Whether the answer to `list` stays within one packet. */
+function fits(names: readonly string[]): boolean {
+  return Buffer.byteLength(JSON.stringify({ ok: true, names } satisfies HolderReply)) <= maxPacketBytes;
 }
