@@ -18,11 +18,11 @@ afterAll(async () => {
 /** The agent's process starts anew; the tunnel must not notice. */
 async function keepsAll(restart: () => Promise<void>): Promise<void> {
   const picture = await office.kernel.picture();
-  const before = await office.kernel.peer(7);
+  const before = office.kernel.peer(7);
   const stream = await whilePinging(office.pod.netns, office.lan.ipv4, restart);
   expect(stream).toMatchObject({ lost: 0 });
   expect(await office.kernel.picture()).toBe(picture);
-  const after = await office.kernel.peer(7);
+  const after = office.kernel.peer(7);
   // A peer that was made anew would count from nothing.
   expect(Number(after?.vpn.txPackets)).toBeGreaterThanOrEqual(Number(before?.vpn.txPackets) + stream.sent);
   expect(Number(after?.link.rxPackets)).toBeGreaterThanOrEqual(Number(before?.link.rxPackets) + stream.sent);
@@ -80,12 +80,9 @@ describe('the agent and the holder die together', () => {
   test('the kernel drops the peers; a new agent makes them, refuses the spent key and says what to do', async () => {
     await office.agent.stopAgent('SIGKILL');
     await office.agent.killHolder();
-    await eventually(
-      'the kernel dropped the peers',
-      async () => (await office.kernel.peers()).length === 0 || undefined,
-    );
+    await eventually('the kernel dropped the peers', () => office.kernel.peers().length === 0 || undefined);
     await office.agent.start();
-    expect(await office.kernel.slots(7)).toBe('-/-');
+    expect(office.kernel.slots(7)).toBe('-/-');
     const report = await office.agent.until(
       'the key is refused',
       ({ networks }) => networks[0]?.peers[0]?.reason === 'KeySpent',
@@ -104,7 +101,7 @@ describe('the agent and the holder die together', () => {
     office.remote.install('secondary', 2);
     office.remote.swap();
     office.agent.apply('key.yaml', officeKey(2));
-    await eventually('the new key', async () => (await office.kernel.slots(7)) === '2/-' || undefined);
+    await eventually('the new key', () => office.kernel.slots(7) === '2/-' || undefined);
     expect(await ping(office.pod.netns, office.lan.ipv4, { count: 3 })).toMatchObject({ received: 3 });
     await office.agent.untilReady('corp', 1);
   }, 60_000);

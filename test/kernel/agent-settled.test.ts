@@ -20,7 +20,7 @@ beforeAll(async () => {
     }),
   );
   office.agent.apply('key.yaml', officeKey(2));
-  await eventually('the key was rotated', async () => (await office.kernel.slots(7)) === '2/-' || undefined);
+  await eventually('the key was rotated', () => office.kernel.slots(7) === '2/-' || undefined);
   await office.agent.until('the suspended peer is known', ({ networks }) => networks[0]?.peers.length === 2);
 }, 60_000);
 afterAll(async () => {
@@ -40,7 +40,7 @@ test('a settled node writes nothing, however often it looks', async () => {
   expect(after.netlink.writes).toBe(before.netlink.writes);
   expect(monitors.map(({ log }) => log)).toEqual(['', '', '']);
   expect(await office.kernel.picture()).toBe(picture);
-  expect(picture).toContain('7: 2/-');
+  expect(picture).toContain('keys of 7: 2/-');
   expect(after.networks[0]?.peers.map(({ name, ready, reason }) => ({ name, ready, reason }))).toEqual([
     { name: 'default/office', ready: 'True', reason: 'Ready' },
     { name: 'default/suspended', ready: 'False', reason: 'Suspended' },
@@ -60,10 +60,10 @@ test('a change of one object writes what it needs and no more', async () => {
       key: 'missing',
     }),
   );
-  await eventually('the peer', async () => office.kernel.peer(10));
+  await eventually('the peer', () => office.kernel.peer(10));
   const { netlink: after } = await office.agent.until('the route is in the pod', () => true);
   // The peer, its route, and in the pod the route and the refusing one below it.
   expect(after.writes - netlink.writes).toBe(4);
   office.agent.unapply('more.yaml');
-  await eventually('the peer is gone', async () => (await office.kernel.peer(10)) === undefined || undefined);
+  await eventually('the peer is gone', () => office.kernel.peer(10) === undefined || undefined);
 }, 30_000);

@@ -1,6 +1,10 @@
+import { closeSync } from 'node:fs';
 import { join } from 'node:path';
+import { HolderClient } from '../../operator/src/holder/client.ts';
+import { NETLINK_ROUTE, NetlinkSocket } from '../../operator/src/kernel/netlink/socket.ts';
 import { OvpnFamily } from '../../operator/src/kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../../operator/src/kernel/ovpn/codec.ts';
+import { getLinkByName } from '../../operator/src/kernel/rtnetlink/links.ts';
 import type { AgentProcess } from './hosts.ts';
 import { run } from './run.ts';
 
@@ -17,53 +21,70 @@ export class KernelView {
     return run('nsenter', `--net=${this.path}`, command, ...args);
   }
 
-  async deviceIndex(): Promise<number> {
-    const [link] = JSON.parse(await this.exec('ip', '-j', 'link', 'show', 'ovpn0')) as { ifindex: number }[];
-    if (link === undefined) throw new Error(`no ovpn0 in ${this.path}`);
-    return link.ifindex;
+  get deviceIndex(): number {
+    const socket = NetlinkSocket.open(NETLINK_ROUTE, this.path);
+    try {
+      const link = getLinkByName(socket, 'ovpn0');
+      if (link === undefined) throw new Error(`no ovpn0 in ${this.path}`);
+      return link.index;
+    } finally {
+      socket.close();
+    }
   }
 
-  async peers(): Promise<Peer[]> {
-    const index = await this.deviceIndex();
+  peers(): Peer[] {
+    const index = this.deviceIndex;
     return this.#with((ovpn) => ovpn.dumpPeers(index));
   }
 
-  async peer(id: number): Promise<Peer | undefined> {
-    const index = await this.deviceIndex();
+  peer(id: number): Peer | undefined {
+    const index = this.deviceIndex;
     return this.#with((ovpn) => ovpn.getPeer(index, id));
   }
 
   /** Key ids as `primary/secondary`, `-` for an empty slot. */
-  async slots(id: number): Promise<string> {
-    const index = await this.deviceIndex();
+  slots(id: number): string {
+    const index = this.deviceIndex;
     const keys = this.#with((ovpn) => ovpn.getKeys(index, [id])).get(id) ?? [];
     const find = (slot: KeyInfo['slot']): string => String(keys.find((key) => key.slot === slot)?.keyId ?? '-');
     return `${find('primary')}/${find('secondary')}`;
   }
 
-  async deletePeer(id: number): Promise<void> {
-    const index = await this.deviceIndex();
+  deletePeer(id: number): void {
+    const index = this.deviceIndex;
     this.#with((ovpn) => ovpn.send(ovpn.requests.peerDel(index, id)));
   }
 
-  async deleteKey(id: number, slot: KeyInfo['slot']): Promise<void> {
-    const index = await this.deviceIndex();
+  /** Adds a peer behind the agent's back, on the agent's own socket. */
+  addPeer(id: number, agent: AgentProcess): void {
+    const index = this.deviceIndex;
+    const socket = new HolderClient(agent.holderSocket).get('corp/udp');
+    if (socket === undefined) throw new Error('the holder has no socket corp/udp');
+    const remote = { address: '203.0.113.200', port: 1194 };
+    try {
+      this.#with((ovpn) => {
+        ovpn.send(ovpn.requests.peerNew(index, { id, socket, remote, vpnIpv4: '10.80.0.200' }));
+      });
+    } finally {
+      closeSync(socket);
+    }
+  }
+
+  deleteKey(id: number, slot: KeyInfo['slot']): void {
+    const index = this.deviceIndex;
     this.#with((ovpn) => ovpn.send(ovpn.requests.keyDel(index, id, slot)));
   }
 
-  /** Links, addresses, routes and sysctls as text: equal texts, equal state. */
+  /** Links, addresses, routes, rules, peers and keys as sorted lines: equal texts, equal state. */
   async picture(): Promise<string> {
-    const parts = await Promise.all([
-      this.exec('ip', '-d', 'addr'),
-      this.exec('ip', 'route', 'show', 'table', 'all'),
-      this.exec('ip', '-6', 'route', 'show', 'table', 'all'),
-      this.exec('ip', 'rule'),
+    const commands = ['ip -d addr', 'ip route show table all', 'ip rule', 'ip -6 rule'];
+    const text = await this.exec('sh', '-ec', commands.join('; '));
+    const peers = this.peers().flatMap(({ id, txId, remote, localPort, vpnIpv4, vpnIpv6, keepalive }) => [
+      // Not the counters, nor the local address, which the kernel learns from packets.
+      JSON.stringify({ id, txId, remote, localPort, vpnIpv4, vpnIpv6, keepalive }),
+      `keys of ${id}: ${this.slots(id)}`,
     ]);
-    const peers = (await this.peers()).map(({ vpn: _vpn, link: _link, local: _learned, ...peer }) =>
-      JSON.stringify(peer),
-    );
-    const keys = await Promise.all((await this.peers()).map(async ({ id }) => `${id}: ${await this.slots(id)}`));
-    return [...parts, ...peers.sort(), ...keys.sort()].join('\n');
+    return [...text.split('\n'), ...peers].sort().join('\n');
   }
 
   #with<T>(use: (ovpn: OvpnFamily) => T): T {

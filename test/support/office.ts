@@ -150,6 +150,14 @@ export interface Branch {
   readonly pod: Pod;
 }
 
+export const branchNetwork = (node: Host, spec: object = {}): string =>
+  network({
+    node: node.name,
+    addresses: ['10.80.0.3', 'fd80::3'],
+    podBlocks: ['10.82.1.0/24', 'fd82::/64'],
+    spec: { keyTransition: { seconds: 2 }, ...spec },
+  });
+
 export const branchPeer = (branch: Host, spec: object = {}): string =>
   peer({
     name: 'branch',
@@ -171,15 +179,7 @@ export async function openBranch(office: Office, options: readonly string[] = []
   const host = await office.hosts.host('branch');
   const material = newStaticKey();
   const agent = new AgentProcess(host, options);
-  agent.apply(
-    'network.yaml',
-    network({
-      node: host.name,
-      addresses: ['10.80.0.3', 'fd80::3'],
-      podBlocks: ['10.82.1.0/24', 'fd82::/64'],
-      spec: { keyTransition: { seconds: 2 } },
-    }),
-  );
+  agent.apply('network.yaml', branchNetwork(host));
   agent.apply('secret.yaml', secret('node', material));
   agent.apply(
     'peer.yaml',
