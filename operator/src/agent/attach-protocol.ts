@@ -14,6 +14,9 @@ export const defaultAgentSocket = '/run/ovpn-operator/agent.sock';
 /** A request or reply longer than this is refused: the peer is not one of ours. Bytes. */
 export const maxMessageBytes = 256 * 1024;
 
+/** A report of many peers is longer than what the CNI plugin exchanges. Bytes. */
+export const maxReportBytes = 256 * maxMessageBytes;
+
 /** Who the sandbox belongs to, from CNI_ARGS; absent outside Kubernetes. */
 export interface PodIdentity {
   readonly namespace: string;

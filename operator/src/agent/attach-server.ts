@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import type { ErrorName } from '../errors.ts';
 import { OvpnError, describe } from '../errors.ts';
 import type { AgentFailure, AgentReply, AgentRequest } from './attach-protocol.ts';
-import { maxMessageBytes } from './attach-protocol.ts';
+import { maxMessageBytes, maxReportBytes } from './attach-protocol.ts';
 import { parseAgentRequest } from './attach-request.ts';
 
 export interface AttachLog {
@@ -118,7 +118,7 @@ async function serve(
     log.warn(fields, 'the CNI plugin did not wait for the answer; its runtime will call again');
     return;
   }
-  const text = encode(reply, log);
+  const text = encode(reply, request?.op === 'report' ? maxReportBytes : maxMessageBytes, log);
   const timer = setTimeout(() => socket.destroy(), idleMs);
   socket.on('close', () => clearTimeout(timer));
   socket.resume();
@@ -127,10 +127,10 @@ async function serve(
 }
 
 /** The reply as a line; a result that JSON cannot hold, or that is too long, becomes a failure. */
-function encode(reply: AgentReply<unknown>, log: AttachLog): string {
+function encode(reply: AgentReply<unknown>, maxBytes: number, log: AttachLog): string {
   try {
     const text = `${JSON.stringify(reply)}\n`;
-    if (Buffer.byteLength(text) <= maxMessageBytes) {
+    if (Buffer.byteLength(text) <= maxBytes) {
       return text;
     }
     log.error({ bytes: text.length }, 'the answer to the CNI plugin is too long');

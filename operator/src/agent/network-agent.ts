@@ -330,7 +330,8 @@ export class NetworkAgent {
       const applied = this.#services.endpoints.get(this.name, peer.id);
       const change = diffPeer(peer, observed.peers.get(peer.id), ports.get(peer.listener) ?? 0, applied);
       if (change.change === 'none') {
-        if (applied === undefined) this.#services.endpoints.set(this.name, peer.id, peer.remote);
+        // Also when the remote had floated there before the spec said so: where it floats next is not undone.
+        this.#services.endpoints.set(this.name, peer.id, peer.remote);
         continue;
       }
       if (change.change === 'set') {

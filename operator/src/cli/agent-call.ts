@@ -1,24 +1,31 @@
 import { createConnection } from 'node:net';
 import type { AgentReply } from '../agent/attach-protocol.ts';
-import { maxMessageBytes, protocolVersion } from '../agent/attach-protocol.ts';
+import { maxReportBytes, protocolVersion } from '../agent/attach-protocol.ts';
 import { describe, OvpnError } from '../errors.ts';
 
 const timeoutMs = 30_000;
-/** A report of many peers is longer than what the CNI plugin exchanges. */
-const maxReportBytes = 256 * maxMessageBytes;
 
 /** Asks the agent for its report. @throws OvpnError AgentUnreachable, AgentProtocol, or what the agent answers */
 export async function callReport(socketPath: string): Promise<unknown> {
   const text = await exchange(socketPath, `${JSON.stringify({ version: protocolVersion, op: 'report' })}\n`);
-  let reply: AgentReply<unknown>;
-  try {
-    reply = JSON.parse(text) as AgentReply<unknown>;
-  } catch {
-    throw new OvpnError('AgentProtocol', 'the agent answered something that is not JSON', { object: socketPath });
+  const reply = parseReply(text);
+  if (reply === undefined) {
+    throw new OvpnError('AgentProtocol', 'the agent answered something that is not a reply', { object: socketPath });
   }
   if (!reply.ok)
     throw new OvpnError('AgentProtocol', `the agent refused: ${reply.error.message}`, { object: socketPath });
   return reply.result;
+}
+
+/** @returns undefined when the text is no reply of an agent */
+function parseReply(text: string): AgentReply<unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    const isReply = typeof value === 'object' && value !== null && 'ok' in value;
+    return isReply ? (value as AgentReply<unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 async function exchange(socketPath: string, request: string): Promise<string> {

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { planPeer, secretOf } from '../agent/plan.ts';
 import { parseManifests } from '../api/parse.ts';
 import { NetworkIndex } from '../api/rules.ts';
@@ -19,18 +19,34 @@ export function checkManifests(paths: readonly string[]): ManifestCheck {
 }
 
 function readAll(paths: readonly string[]): { resources: Resource[]; problems: OvpnError[] } {
-  const resources: Resource[] = [];
+  const resources = new Map<string, { resource: Resource; origin: string }>();
   const problems: OvpnError[] = [];
-  for (const file of paths.flatMap(filesOf)) {
+  const reading = <T>(path: string, read: () => T): T | undefined => {
     try {
-      const result = parseManifests(readFileSync(file, 'utf8'), file, { defaultNamespace: 'default' });
-      resources.push(...result.resources.map(({ resource }) => resource));
-      problems.push(...result.rejections.flatMap(({ errors }) => errors));
+      return read();
     } catch (error) {
-      problems.push(new OvpnError('ManifestUnreadable', `cannot be read: ${describe(error)}`, { object: file }));
+      problems.push(new OvpnError('ManifestUnreadable', `cannot be read: ${describe(error)}`, { object: path }));
+      return undefined;
+    }
+  };
+  // A file that is named twice is still one file.
+  const files = new Set(paths.flatMap((path) => reading(path, () => filesOf(path)) ?? []).map((file) => resolve(file)));
+  for (const file of files) {
+    const shown = relative('', file);
+    const result = reading(shown, () =>
+      parseManifests(readFileSync(file, 'utf8'), shown, { defaultNamespace: 'default' }),
+    );
+    problems.push(...(result?.rejections ?? []).flatMap(({ errors }) => errors));
+    for (const { resource, origin } of result?.resources ?? []) {
+      const object = formatRef(refOf(resource));
+      const first = resources.get(object);
+      if (first === undefined) resources.set(object, { resource, origin });
+      else {
+        problems.push(new OvpnError('DuplicateObject', `is in ${first.origin} and again in ${origin}`, { object }));
+      }
     }
   }
-  return { resources, problems };
+  return { resources: [...resources.values()].map(({ resource }) => resource), problems };
 }
 
 function filesOf(path: string): string[] {

@@ -15,6 +15,9 @@ const program = new Command('ovpn-agent')
   .addCommand(statusCommand())
   .addCommand(checkCommand());
 
+// Commands that are added do not get it by themselves.
+for (const command of program.commands) command.copyInheritedSettings(program);
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -47,7 +47,12 @@ export function statusText(report: NodeReport, wide: boolean): string {
 function networkLines(network: NetworkReport, wide: boolean): string[] {
   const { name, namespace, device, mtu, addresses, listeners, problem, peers, attachments } = network;
   const lines = [
-    `network ${name}: ${device ?? 'no device'} in namespace ${namespace}, ${addresses.join(', ')}, MTU ${mtu ?? '-'}, listening on ${listeners.join(', ')}`,
+    [
+      `network ${name}: ${device ?? 'no device'} in namespace ${namespace}`,
+      ...addresses,
+      `MTU ${mtu ?? '-'}`,
+      ...(listeners.length === 0 ? [] : [`listening on ${listeners.join(', ')}`]),
+    ].join(', '),
   ];
   if (problem !== undefined) lines.push(`  not ready: ${problem}`);
   const header = ['PEER', 'ID', 'VPN ADDRESS', 'ENDPOINT', 'KEYS', 'RX', 'TX', 'READY'];

@@ -37,8 +37,8 @@ interface Holder {
 }
 
 async function start(path = socketPath(), wrap: readonly string[] = []): Promise<Holder> {
-  const [command = '', ...args] = [...wrap, process.execPath, '--no-warnings', program, 'holder', '--socket', path];
-  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const [command, ...args] = [...wrap, process.execPath, '--no-warnings', program, 'holder', '--socket', path];
+  const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   cleanups.push(() => child.kill('SIGKILL'));
   await new Promise<void>((resolve, reject) => {
     let log = '';
@@ -268,7 +268,6 @@ describe('the client', () => {
   test('of one process alone keeps nothing', () => {
     const own = new OwnSockets();
     own.put();
-    expect(own.get()).toBeUndefined();
     expect(own.list()).toEqual([]);
   });
 });
