@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buildCni } from '../../cni-plugin/build.ts';
+import { benchHelp, type BenchOptions, BenchUsageError, parseBenchArgs } from './args.ts';
+import { BenchError, benchCache, buildReference } from './reference.ts';
+import { parseRows, type Row, suiteNames } from './suite.ts';
+import { formatTable } from './table.ts';
+
+/** `npm run bench`: builds what is measured, runs the suites in the lab, shows what came out. */
+async function main(): Promise<number> {
+  const options = parseBenchArgs(process.argv.slice(2), process.cwd());
+  if (options === 'help') process.stdout.write(benchHelp);
+  else if (options === 'list') process.stdout.write(suiteNames.map((name) => `${name}\n`).join(''));
+  else return bench(options);
+  return 0;
+}
+
+async function bench(options: BenchOptions): Promise<number> {
+  const reference = await buildReference();
+  const cni = await buildCni({ outFile: join(benchCache(), 'ovpn-cni'), nodePath: process.execPath });
+  const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
+  try {
+    const code = await inLab(options, results, { suites: options.suites, peers: options.peers, reference, cni });
+    if (code !== 0) return code;
+    const rows = parseRows(await readFile(join(results, 'rows.json'), 'utf8'));
+    process.stdout.write(`\n${formatTable(rows)}`);
+    if (options.json !== undefined) await writeJson(options.json, rows);
+    return 0;
+  } finally {
+    await rm(results, { recursive: true, force: true });
+  }
+}
+
+/** Runs inside.ts in the lab; its words go to the screen, its rows to the results folder. */
+async function inLab({ kernel }: BenchOptions, results: string, request: object): Promise<number> {
+  const lab = join(import.meta.dirname, '..', 'lab', 'lab.ts');
+  const inside = join(import.meta.dirname, 'inside.ts');
+  const args = ['--kernel', kernel, '--results', results, '--', process.execPath, inside, JSON.stringify(request)];
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [lab, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
+    child.on('error', reject);
+    child.on('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 130)));
+  });
+}
+
+async function writeJson(file: string, rows: readonly Row[]): Promise<void> {
+  await writeFile(file, `${JSON.stringify(rows, undefined, 2)}\n`);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof BenchUsageError || error instanceof BenchError)) throw error;
+  process.stderr.write(`bench: ${error.message}\n`);
+  process.exitCode = error instanceof BenchUsageError ? 2 : 1;
+}

@@ -1,0 +1,30 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import { expediteGracePeriods } from '../kernel/support.ts';
+import { cniSuite } from './suites/cni.ts';
+import { netlinkSuite } from './suites/netlink.ts';
+import { reconcileSuite } from './suites/reconcile.ts';
+import type { Row, Suite, SuiteContext, SuiteName } from './suite.ts';
+
+/** What runs in the lab: the suites named in the request (the first argument), rows to $LAB_RESULTS/rows.json. */
+const suites: Readonly<Record<SuiteName, Suite>> = { netlink: netlinkSuite, reconcile: reconcileSuite, cni: cniSuite };
+
+const say = (text: string): void => {
+  process.stderr.write(`bench: ${text}\n`);
+};
+
+const request = JSON.parse(process.argv[2] ?? '') as Omit<SuiteContext, 'progress'> & {
+  readonly suites: readonly SuiteName[];
+};
+const model = /^model name\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'unknown processor';
+say(`kernel ${release()} (${process.env['LAB_KERNEL'] ?? 'host'}), ${model}, Node.js ${process.version}`);
+expediteGracePeriods();
+say('rcu_expedited=1: without it the driver takes some 30 ms to release one peer');
+
+const rows: Row[] = [];
+for (const name of request.suites) {
+  const context: SuiteContext = { ...request, progress: (text) => say(`${name}: ${text}`) };
+  rows.push(...(await suites[name](context)));
+}
+writeFileSync(join(process.env['LAB_RESULTS'] ?? '.', 'rows.json'), JSON.stringify(rows));
