@@ -38,7 +38,7 @@ interface Holder {
 
 async function start(path = socketPath(), wrap: readonly string[] = []): Promise<Holder> {
   const [command, ...args] = [...wrap, process.execPath, '--no-warnings', program, 'holder', '--socket', path];
-  const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   cleanups.push(() => child.kill('SIGKILL'));
   await new Promise<void>((resolve, reject) => {
     let log = '';

@@ -1,0 +1,497 @@
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import type { SocketKeeper } from '../holder/client.ts';
+import type { Endpoint, Peer } from '../kernel/ovpn/codec.ts';
+import { AF_INET, bind, close, SOCK_DGRAM, socket } from '../kernel/libc.ts';
+import type { Link } from '../kernel/rtnetlink/links.ts';
+import { boundAddress } from '../kernel/transport-socket.ts';
+import type { Route } from '../kernel/rtnetlink/routes.ts';
+import type { DesiredNetwork, DesiredPeer } from './desired.ts';
+import { diffBase, diffPeer, missingRoutes, namespaceSysctls, peerRoutes, sameEndpoint, sameRoute } from './diff.ts';
+import { removeDurably, writeDurably } from './durable-file.ts';
+import { EndpointMemory } from './endpoint-memory.ts';
+import { deviceAlias, namespaceName, networkOfNamespace, socketName, vethName } from './names.ts';
+import { type ObservedNetwork, routeKey } from './observed.ts';
+import { TransportSockets } from './sockets.ts';
+
+const cleanups: (() => void)[] = [];
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0).reverse()) cleanup();
+});
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'parts-'));
+  cleanups.push(() => rmSync(made, { recursive: true, force: true }));
+  return made;
+}
+
+const desired: DesiredPeer = {
+  ref: { kind: 'VpnPeer', namespace: 'team-a', name: 'office' },
+  id: 7,
+  txId: 7,
+  vpnIpv4: '10.80.0.7',
+  vpnIpv6: undefined,
+  remote: { address: '198.51.100.7', port: 1194 },
+  keepalive: { interval: 0, timeout: 0 },
+  listener: 'udp',
+  routes: [],
+  key: undefined,
+};
+const traffic = { rxBytes: 1n, txBytes: 2n, rxPackets: 3n, txPackets: 4n };
+const observed: Peer = {
+  id: 7,
+  txId: 7,
+  remote: { address: '198.51.100.7', port: 1194 },
+  local: undefined,
+  localPort: 1194,
+  socketNetnsid: 0,
+  vpnIpv4: '10.80.0.7',
+  vpnIpv6: undefined,
+  keepalive: { interval: 0, timeout: 0 },
+  vpn: traffic,
+  link: traffic,
+};
+const elsewhere: Endpoint = { address: '203.0.113.9', port: 40_000 };
+
+describe('names', () => {
+  test('of veths fit the kernel, are stable, and differ', () => {
+    expect(vethName({ containerId: 'abc', ifname: 'vpn0' })).toBe(vethName({ containerId: 'abc', ifname: 'vpn0' }));
+    const id = fc.stringMatching(/^[a-z0-9][a-z0-9_.-]{0,255}$/);
+    const ifname = fc.stringMatching(/^[a-z0-9]{1,15}$/);
+    fc.assert(
+      fc.property(id, ifname, id, ifname, (a, b, c, d) => {
+        const [one, other] = [vethName({ containerId: a, ifname: b }), vethName({ containerId: c, ifname: d })];
+        expect(one).toMatch(/^veth[0-9a-f]{11}$/);
+        expect(one.length).toBeLessThanOrEqual(15);
+        expect(one === other).toBe(a === c && b === d);
+      }),
+    );
+  });
+
+  test.each([
+    ['ovpn-corp', 'corp'],
+    ['ovpn-a-b', 'a-b'],
+    ['ovpn-', undefined],
+    ['ovpn', undefined],
+    ['corp', undefined],
+    ['my-ovpn-corp', undefined],
+  ])('namespace %s is of network %s', (name, network) => {
+    expect(networkOfNamespace(name)).toBe(network);
+    if (network !== undefined) expect(namespaceName(network)).toBe(name);
+  });
+
+  test('mark and find what is ours', () => {
+    expect(deviceAlias('corp')).toBe('ovpn-operator:corp');
+    expect(socketName('corp', 'udp')).toBe('corp/udp');
+  });
+});
+
+describe('diffPeer', () => {
+  const port = 1194;
+  test.each<[string, Partial<DesiredPeer>, Partial<Peer>, Endpoint | undefined, object]>([
+    ['nothing', {}, {}, desired.remote, { change: 'none' }],
+    ['a remote that floated', {}, { remote: elsewhere }, desired.remote, { change: 'none' }],
+    ['a remote that floated while the memory is lost', {}, { remote: elsewhere }, undefined, { change: 'none' }],
+    [
+      'a wanted endpoint that changed',
+      { remote: elsewhere },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, remote: elsewhere } },
+    ],
+    [
+      'a wanted port that changed',
+      { remote: { ...desired.remote, port: 1 } },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, remote: { ...desired.remote, port: 1 } } },
+    ],
+    [
+      'an endpoint that floated to where it is wanted now',
+      { remote: elsewhere },
+      { remote: elsewhere },
+      desired.remote,
+      { change: 'none' },
+    ],
+    ['a transmit id', { txId: 9 }, {}, desired.remote, { change: 'set', settings: { id: 7, txId: 9 } }],
+    [
+      'keepalive',
+      { keepalive: { interval: 5, timeout: 30 } },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, keepalive: { interval: 5, timeout: 30 } } },
+    ],
+    [
+      'keepalive off',
+      {},
+      { keepalive: { interval: 5, timeout: 30 } },
+      desired.remote,
+      { change: 'set', settings: { id: 7, keepalive: { interval: 0, timeout: 0 } } },
+    ],
+    [
+      'an address',
+      { vpnIpv4: '10.80.0.8' },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, vpnIpv4: '10.80.0.8' } },
+    ],
+    [
+      'a family more',
+      { vpnIpv6: 'fd80::7' },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, vpnIpv6: 'fd80::7' } },
+    ],
+    [
+      'a family less',
+      {},
+      { vpnIpv6: 'fd80::7' },
+      desired.remote,
+      { change: 'set', settings: { id: 7, vpnIpv6: '::' } },
+    ],
+    [
+      'another family',
+      { vpnIpv4: undefined, vpnIpv6: 'fd80::7' },
+      {},
+      desired.remote,
+      { change: 'set', settings: { id: 7, vpnIpv4: '0.0.0.0', vpnIpv6: 'fd80::7' } },
+    ],
+    [
+      'another socket',
+      {},
+      { localPort: 1195 },
+      desired.remote,
+      { change: 'replace', because: expect.stringContaining('port 1195, not 1194') },
+    ],
+    ['a port that the kernel does not tell', {}, { localPort: undefined }, desired.remote, { change: 'none' }],
+  ])('sees %s', (_name, wanted, there, applied, expected) => {
+    expect(diffPeer({ ...desired, ...wanted }, { ...observed, ...there }, port, applied)).toEqual(expected);
+  });
+
+  test('makes what is not there', () =>
+    expect(diffPeer(desired, undefined, port, undefined)).toEqual({ change: 'create' }));
+
+  test('is silent once its change is carried out', () => {
+    const some = <T>(...values: T[]): fc.Arbitrary<T> => fc.constantFrom(...values);
+    const shape = {
+      txId: some(7, 9),
+      vpnIpv4: some<string | undefined>(undefined, '10.80.0.7', '10.80.0.8'),
+      vpnIpv6: some<string | undefined>(undefined, 'fd80::7'),
+      remote: some(desired.remote, elsewhere),
+      keepalive: some({ interval: 0, timeout: 0 }, { interval: 5, timeout: 30 }),
+    };
+    fc.assert(
+      fc.property(
+        fc.record(shape),
+        fc.record(shape),
+        some(undefined, desired.remote, elsewhere),
+        (wanted, there, applied) => {
+          const peer = { ...desired, ...wanted };
+          const change = diffPeer(peer, { ...observed, ...there }, port, applied);
+          if (change.change === 'none') return;
+          expect(change.change).toBe('set');
+          if (change.change !== 'set') return;
+          const { vpnIpv4, vpnIpv6, ...rest } = change.settings;
+          const after: Peer = {
+            ...observed,
+            ...there,
+            ...(Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined)) as Partial<Peer>),
+            ...(vpnIpv4 === undefined ? {} : { vpnIpv4: vpnIpv4 === '0.0.0.0' ? undefined : vpnIpv4 }),
+            ...(vpnIpv6 === undefined ? {} : { vpnIpv6: vpnIpv6 === '::' ? undefined : vpnIpv6 }),
+          };
+          expect(diffPeer(peer, after, port, peer.remote)).toEqual({ change: 'none' });
+        },
+      ),
+    );
+  });
+
+  test.each<[Endpoint | undefined, Endpoint | undefined, boolean]>([
+    [undefined, undefined, true],
+    [undefined, elsewhere, false],
+    [elsewhere, { ...elsewhere }, true],
+    [elsewhere, { ...elsewhere, scopeId: 0 }, true],
+    [elsewhere, { ...elsewhere, scopeId: 3 }, false],
+    [elsewhere, { ...elsewhere, port: 1 }, false],
+  ])('endpoints %j and %j: %s', (one, other, same) => expect(sameEndpoint(one, other)).toBe(same));
+});
+
+describe('diffBase', () => {
+  const network: DesiredNetwork = {
+    name: 'corp',
+    mtu: 1416,
+    addresses: ['10.80.0.1/24'],
+    podBlocks: [],
+    listeners: [],
+    pools: [],
+  };
+  const device: Link = {
+    index: 0x100000,
+    name: 'ovpn0',
+    up: true,
+    mtu: 1416,
+    mac: '',
+    kind: 'ovpn',
+    ovpnMode: 'mp',
+    alias: 'ovpn-operator:corp',
+    peerIndex: undefined,
+    carrier: true,
+    loopback: false,
+  };
+  const settled: ObservedNetwork = {
+    device,
+    addresses: new Set(['10.80.0.1/24']),
+    routes: new Map(),
+    peers: new Map(),
+    keys: new Map(),
+    veths: new Map(),
+    sysctls: namespaceSysctls,
+    loopbackUp: true,
+  };
+  const none = {
+    sysctls: new Map(),
+    loopbackUp: false,
+    createDevice: false,
+    device: {},
+    addAddresses: [],
+    deleteAddresses: [],
+  };
+
+  test.each<[string, Partial<ObservedNetwork>, object]>([
+    ['nothing', {}, {}],
+    ['a device that is down', { device: { ...device, up: false } }, { device: { up: true } }],
+    ['another MTU', { device: { ...device, mtu: 1500 } }, { device: { mtu: 1416 } }],
+    [
+      'a device without our mark',
+      { device: { ...device, alias: undefined } },
+      { device: { alias: 'ovpn-operator:corp' } },
+    ],
+    [
+      'no device',
+      { device: undefined },
+      { createDevice: true, device: { up: true, mtu: 1416, alias: 'ovpn-operator:corp' } },
+    ],
+    ['a missing address', { addresses: new Set<string>() }, { addAddresses: ['10.80.0.1/24'] }],
+    [
+      'another length',
+      { addresses: new Set(['10.80.0.1/16']) },
+      { addAddresses: ['10.80.0.1/24'], deleteAddresses: ['10.80.0.1/16'] },
+    ],
+    ['loopback down', { loopbackUp: false }, { loopbackUp: true }],
+    [
+      'a sysctl of another value',
+      { sysctls: new Map([...namespaceSysctls, ['net.ipv4.ip_forward', '0']]) },
+      { sysctls: new Map([['net.ipv4.ip_forward', '1']]) },
+    ],
+    [
+      'a kernel without IPv6',
+      { sysctls: new Map([...namespaceSysctls].filter(([name]) => !name.includes('ipv6'))) },
+      {
+        sysctls: new Map([...namespaceSysctls].filter(([name]) => name.includes('ipv6'))),
+      },
+    ],
+  ])('sees %s', (_name, there, expected) => {
+    expect(diffBase(network, 'ovpn-operator:corp', { ...settled, ...there })).toEqual({ ...none, ...expected });
+  });
+});
+
+describe('routes', () => {
+  const route: Route = {
+    destination: '192.168.7.0/24',
+    type: 'unicast',
+    gateway: '10.80.0.7',
+    index: 9,
+    metric: 0,
+    source: undefined,
+    mtu: undefined,
+  };
+
+  test('of a peer are as the kernel stores them', () => {
+    const routes = [
+      { destination: '192.168.7.0/24', gateway: '10.80.0.7' },
+      { destination: 'fd70::/64', gateway: 'fd80::7' },
+    ];
+    expect(peerRoutes({ ...desired, routes }, 9)).toEqual([
+      route,
+      { ...route, destination: 'fd70::/64', gateway: 'fd80::7', metric: 1024 },
+    ]);
+  });
+
+  test.each<[string, Partial<Route>, boolean]>([
+    ['itself', {}, true],
+    ['another source, which the kernel chose', { source: '10.80.0.1' }, true],
+    ['another gateway', { gateway: '10.80.0.8' }, false],
+    ['another device', { index: 10 }, false],
+    ['another metric', { metric: 1 }, false],
+    ['another type', { type: 'unreachable' }, false],
+    ['another MTU', { mtu: 1300 }, false],
+    ['another destination', { destination: '192.168.8.0/24' }, false],
+  ])('with %s', (_name, change, same) => expect(sameRoute(route, { ...route, ...change })).toBe(same));
+
+  test('are missing when they are not there, or not as they should be', () => {
+    const there = (present: Route): Map<string, Route> => new Map([[routeKey(present), present]]);
+    expect(missingRoutes([route], new Map())).toEqual([route]);
+    expect(missingRoutes([route], there(route))).toEqual([]);
+    expect(missingRoutes([route], there({ ...route, gateway: '10.80.0.8' }))).toEqual([route]);
+    expect(missingRoutes([route], there({ ...route, metric: 5 }))).toEqual([route]);
+    expect(routeKey(route)).not.toBe(routeKey({ ...route, metric: 5 }));
+  });
+});
+
+describe('durable files', () => {
+  test('are made with their folder, replaced whole, and leave nothing beside them', () => {
+    const path = join(folder(), 'a', 'b', 'file');
+    writeDurably(path, 'a long first version');
+    writeDurably(path, 'second ü');
+    expect(readFileSync(path, 'utf8')).toBe('second ü');
+    expect(readdirSync(join(path, '..'))).toEqual(['file']);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    removeDurably(path);
+    removeDurably(path);
+    expect(readdirSync(join(path, '..'))).toEqual([]);
+  });
+
+  test('take the place of what a crash left', () => {
+    const path = join(folder(), 'file');
+    writeFileSync(`${path}.tmp`, 'half of something that was longer than this');
+    writeDurably(path, 'new');
+    expect(readFileSync(path, 'utf8')).toBe('new');
+  });
+
+  test('leave what was there when they cannot be written', () => {
+    const path = join(folder(), 'file');
+    writeDurably(path, 'old');
+    mkdirSync(`${path}.tmp`);
+    expect(() => writeDurably(path, 'new')).toThrow(/EISDIR/);
+    expect(readFileSync(path, 'utf8')).toBe('old');
+  });
+});
+
+describe('the memory of endpoints', () => {
+  const path = (): string => join(folder(), 'state', 'endpoints.json');
+
+  test('lasts over restarts once it is saved', () => {
+    const file = path();
+    const memory = new EndpointMemory(file);
+    memory.set('corp', 7, elsewhere);
+    expect(new EndpointMemory(file).get('corp', 7)).toBeUndefined();
+    memory.save();
+    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
+    expect(new EndpointMemory(file).get('corp', 8)).toBeUndefined();
+    expect(new EndpointMemory(file).get('lab', 7)).toBeUndefined();
+    memory.delete('corp', 7);
+    memory.save();
+    expect(new EndpointMemory(file).get('corp', 7)).toBeUndefined();
+  });
+
+  test('writes only what changed', () => {
+    const file = path();
+    const memory = new EndpointMemory(file);
+    memory.save();
+    expect(() => statSync(file)).toThrow(/ENOENT/);
+    memory.set('corp', 7, elsewhere);
+    memory.save();
+    rmSync(file);
+    memory.set('corp', 7, { ...elsewhere });
+    memory.delete('corp', 8);
+    memory.save();
+    expect(() => statSync(file)).toThrow(/ENOENT/);
+    memory.set('corp', 7, { ...elsewhere, port: 1 });
+    memory.save();
+    expect(statSync(file).size).toBeGreaterThan(0);
+  });
+
+  test.each([
+    '',
+    '{"corp/7":',
+    'null',
+    '7',
+    '"x"',
+    '[{"address":"a","port":1}]',
+    '{"corp/7":null}',
+    '{"corp/7":{"address":1,"port":1}}',
+    '{"corp/7":{"address":"x"}}',
+  ])('is empty when its file holds %j', (text) => {
+    const file = join(folder(), 'endpoints.json');
+    writeFileSync(file, text);
+    const memory = new EndpointMemory(file);
+    expect(memory.get('corp', 7)).toBeUndefined();
+    memory.set('corp', 7, elsewhere);
+    memory.save();
+    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
+  });
+
+  test('says when the disk refuses, and tries again at the next save', () => {
+    const file = path();
+    const memory = new EndpointMemory(file);
+    memory.set('corp', 7, elsewhere);
+    writeFileSync(join(file, '..'), 'in the way');
+    expect(() => memory.save()).toThrow(expect.objectContaining({ name: 'StateUnusable', where: { object: file } }));
+    rmSync(join(file, '..'));
+    memory.save();
+    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
+  });
+});
+
+/** A holder in this process: it hands out sockets made before. */
+class FakeKeeper implements SocketKeeper {
+  readonly held = new Map<string, number>();
+  readonly dropped: string[] = [];
+  put(name: string, fd: number): void {
+    this.held.set(name, fd);
+  }
+  get(name: string): number | undefined {
+    return this.held.get(name);
+  }
+  drop(name: string): void {
+    this.dropped.push(name);
+    this.held.delete(name);
+  }
+  list(): readonly string[] {
+    return [...this.held.keys()];
+  }
+}
+
+describe('transport sockets', () => {
+  const bound = (): { fd: number; port: number } => {
+    const fd = socket(AF_INET, SOCK_DGRAM, 0);
+    bind(fd, Buffer.from([AF_INET, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]));
+    return { fd, port: boundAddress(fd).port };
+  };
+
+  test('are taken from the holder after a restart, and kept from then on', () => {
+    const keeper = new FakeKeeper();
+    const { fd, port } = bound();
+    keeper.put('corp/udp', fd);
+    const sockets = new TransportSockets(keeper);
+    const listener = { name: 'udp', address: '127.0.0.1', port };
+    expect(sockets.ensure('corp', listener)).toBe(fd);
+    keeper.held.clear();
+    expect(sockets.ensure('corp', listener)).toBe(fd);
+    // A holder that was restarted gets it again.
+    sockets.renew();
+    expect(keeper.held.get('corp/udp')).toBe(fd);
+    sockets.close();
+    expect(() => boundAddress(fd)).toThrow(/EBADF/);
+    expect(keeper.list()).toEqual(['corp/udp']);
+  });
+
+  test('of a network are released without those of another whose name begins the same', () => {
+    const keeper = new FakeKeeper();
+    const [one, two, three] = [bound(), bound(), bound()];
+    keeper.put('corp/udp', one.fd);
+    keeper.put('corp/spare', two.fd);
+    keeper.put('corp-2/udp', three.fd);
+    const sockets = new TransportSockets(keeper);
+    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port: one.port });
+    sockets.release('corp', new Set(['udp']));
+    expect(keeper.dropped).toEqual(['corp/spare']);
+    sockets.release('corp', new Set());
+    expect(keeper.dropped).toEqual(['corp/spare', 'corp/udp']);
+    expect(() => boundAddress(one.fd)).toThrow(/EBADF/);
+    expect(keeper.list()).toEqual(['corp-2/udp']);
+    close(two.fd);
+    close(three.fd);
+  });
+});
