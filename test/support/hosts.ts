@@ -210,10 +210,11 @@ export class AgentProcess {
     ];
     const agent = new Service('nsenter', this.host.command(process.execPath, programs.agent, 'run', ...args));
     this.#agent = agent;
-    await eventually(`agent of ${this.host.name}`, async () => {
-      if (!agent.running) throw new Error(`the agent ended:\n${agent.log}`);
+    const started = await eventually(`agent of ${this.host.name}`, async () => {
+      if (!agent.running) return 'ended';
       return agent.log.includes('"agent.ready"') ? this.report() : undefined;
     });
+    if (started === 'ended') throw new Error(`the agent ended:\n${agent.log}`);
   }
 
   async stopAgent(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

@@ -79,6 +79,7 @@ export class Attacher {
         { remedy: 'call DEL for that attachment first' },
       );
     }
+    if (known === undefined) this.#refuseSharedDestinations(request, agent);
     const record = known ?? this.#record(request, agent);
     // On disk before the kernel: a crash from here on leaves an address that is written down.
     if (known === undefined) this.#store.put(record);
@@ -90,6 +91,22 @@ export class Attacher {
     } catch (error) {
       if (known === undefined) this.#rollBack(record, agent);
       throw kernelTrouble(error, record);
+    }
+  }
+
+  /** A sandbox has one routing table: what two attachments both claim could only go to one of them. */
+  #refuseSharedDestinations({ netns, network }: AddRequest, agent: AttachAgent): void {
+    for (const other of this.#store.all()) {
+      if (other.netns !== netns) continue;
+      const theirs = this.#networks.find(other.network)?.agent.destinations;
+      const shared = [...agent.destinations].find((destination) => theirs?.has(destination));
+      if (shared === undefined) continue;
+      throw new OvpnError(
+        'RouteConflict',
+        `${shared} is reached in this sandbox by ${other.ifname} already, which is attached to VpnNetwork ${other.network}`,
+        { object: `VpnNetwork ${network}` },
+        { remedy: 'attach the pod to one of the two networks only, or give them different address ranges' },
+      );
     }
   }
 

@@ -1,7 +1,9 @@
 import type { Endpoint, Keepalive, Peer, PeerSettings } from '../kernel/ovpn/codec.ts';
 import { effectiveMetric, type Route } from '../kernel/rtnetlink/routes.ts';
+import { formatRef } from '../api/types.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
+import type { PeerNote } from './peer-memory.ts';
 
 /**
  * The difference between what is wanted and what is there. Pure. An empty difference means that nothing is
@@ -56,24 +58,27 @@ export type PeerChange =
 /**
  * Compares one peer.
  *
- * @param applied the endpoint that we last told the kernel, when known. The kernel moves an endpoint by
- *   itself when authenticated packets come from elsewhere (float); undoing that would cut the peer off, so
- *   the endpoint is set only when the wanted one changed.
+ * @param note what this peer id was last given to, when known. Another VpnPeer's key must not serve this one.
+ *   And the kernel moves an endpoint by itself when authenticated packets come from elsewhere (float);
+ *   undoing that would cut the peer off, so the endpoint is set only when the wanted one changed.
  */
 export function diffPeer(
   desired: DesiredPeer,
   observed: Peer | undefined,
   port: number,
-  applied: Endpoint | undefined,
+  note: PeerNote | undefined,
 ): PeerChange {
   if (observed === undefined) return { change: 'create' };
   if (observed.localPort !== undefined && observed.localPort !== port) {
     return { change: 'replace', because: `it uses the socket on port ${observed.localPort}, not ${port}` };
   }
+  if (note !== undefined && note.owner !== formatRef(desired.ref)) {
+    return { change: 'replace', because: `its id belonged to ${note.owner}` };
+  }
   const settings: { -readonly [K in keyof PeerSettings]: PeerSettings[K] } = { id: desired.id };
   if (
-    applied !== undefined &&
-    !sameEndpoint(applied, desired.remote) &&
+    note !== undefined &&
+    !sameEndpoint(note.endpoint, desired.remote) &&
     !sameEndpoint(observed.remote, desired.remote)
   ) {
     settings.remote = desired.remote;

@@ -11,7 +11,7 @@ import type { Log } from '../telemetry/log.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { diffBase, diffPeer, missingRoutes, peerRoutes } from './diff.ts';
-import type { EndpointMemory } from './endpoint-memory.ts';
+import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import { emptySlots } from './key-slots.ts';
 import type { Ledger } from './ledger.ts';
@@ -26,7 +26,7 @@ export interface NetworkServices {
   readonly netnsFolder: string;
   readonly sockets: TransportSockets;
   readonly ledger: Ledger;
-  readonly endpoints: EndpointMemory;
+  readonly memory: PeerMemory;
   readonly attachments: AttachmentStore;
   /** A device index that no other network of this node has. */
   readonly allocateIndex: () => number;
@@ -34,6 +34,13 @@ export interface NetworkServices {
   readonly log: Log;
   /** Destinations of the other networks that a sandbox is attached to. */
   readonly foreignDestinations: (network: string, netns: string) => ReadonlySet<string>;
+}
+
+/** What a whole round may do, beyond what it was told to bring about. */
+export interface RoundLimits {
+  readonly mayRemove: boolean;
+  readonly leaveAlone: ReadonlySet<number>;
+  readonly claimed: readonly string[];
 }
 
 /** How a peer fared in the last round. */
@@ -62,6 +69,8 @@ export class NetworkAgent {
   #fds = new Map<string, number>();
   /** What pods reach: the network's pools, and every route of every peer. */
   #destinations = new Set<string>();
+  /** As in the last whole round. */
+  #mayRemove = false;
   #closedWrites = 0;
 
   constructor(name: string, services: NetworkServices) {
@@ -122,22 +131,24 @@ export class NetworkAgent {
   /**
    * A whole round: reads all of the kernel's state and mends every difference.
    *
-   * @param removal whether what is not wanted may go (only when all sources are complete), and which peers
-   *   must be left alone all the same
+   * @param limits whether what is not wanted may go (only when all sources are complete), which peers must be
+   *   left alone all the same, and the destinations that belong to the network though no peer here has them
    * @throws what keeps the network as a whole from standing; problems of single peers are in their state
    */
   async reconcile(
     desired: DesiredNetwork,
     peers: readonly DesiredPeer[],
-    { mayRemove, leaveAlone }: { readonly mayRemove: boolean; readonly leaveAlone: ReadonlySet<number> },
+    { mayRemove, leaveAlone, claimed }: RoundLimits,
   ): Promise<void> {
     this.#desired = desired;
+    this.#mayRemove = mayRemove;
     const kernel = this.#open();
     this.#observed = await kernel.observe();
     this.#applyBase(kernel, desired);
     this.#openSockets(desired, mayRemove);
-    this.#destinations = new Set(desired.pools);
+    this.#destinations = new Set([...desired.pools, ...claimed]);
     for (const { routes } of peers) for (const { destination } of routes) this.#destinations.add(destination);
+    for (const { destination } of this.#keptRoutes(leaveAlone)) this.#destinations.add(destination);
     this.#peers.clear();
     this.#refused.clear();
     this.#keys.forgetDue();
@@ -145,15 +156,19 @@ export class NetworkAgent {
     await this.#applyPeers(peers);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
-    this.#services.endpoints.save();
+    this.#services.memory.save();
   }
 
   /**
    * A round for some peers only: reads and mends those, and costs nothing for the others.
    *
    * @param changed what each peer id should be now; undefined takes the peer out
+   * @param claimed see {@link reconcile}
    */
-  async reconcilePeers(changed: ReadonlyMap<number, DesiredPeer | undefined>): Promise<void> {
+  async reconcilePeers(
+    changed: ReadonlyMap<number, DesiredPeer | undefined>,
+    claimed: readonly string[],
+  ): Promise<void> {
     const kernel = this.#kernel;
     const observed = this.#observed;
     const device = observed?.device;
@@ -182,7 +197,10 @@ export class NetworkAgent {
     }
     await this.#applyPeers(wanted);
     this.#deleteRoutes(staleRoutes);
-    for (const { destination } of wanted.flatMap(({ routes }) => routes)) {
+    for (const destination of [
+      ...claimed,
+      ...wanted.flatMap(({ routes }) => routes.map((route) => route.destination)),
+    ]) {
       if (this.#destinations.has(destination)) continue;
       this.#destinations.add(destination);
       destinationsChanged = true;
@@ -190,7 +208,7 @@ export class NetworkAgent {
     if (destinationsChanged) {
       for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     }
-    this.#services.endpoints.save();
+    this.#services.memory.save();
   }
 
   /**
@@ -203,6 +221,7 @@ export class NetworkAgent {
       destinations: [...this.#destinations],
       foreignDestinations: this.#services.foreignDestinations(this.name, record.netns),
       mtu: desired.mtu,
+      mayRemove: this.#mayRemove,
     };
     return ensureAttachment(record, settings, kernel, observed, this.#sandboxWrites);
   }
@@ -313,7 +332,7 @@ export class NetworkAgent {
       observed.keys.delete(id);
       this.#log.info({ event: 'peer.removed', peerId: id }, 'removed the peer from the kernel');
     });
-    for (const id of ids) this.#services.endpoints.delete(this.name, id);
+    for (const id of ids) this.#services.memory.delete(this.name, id);
   }
 
   /** Peers first, then routes to them, then their keys: a packet finds no half-made peer. */
@@ -327,11 +346,11 @@ export class NetworkAgent {
     const requests: { peer: DesiredPeer; request: Request; verb: string }[] = [];
     const replaced: number[] = [];
     for (const peer of peers) {
-      const applied = this.#services.endpoints.get(this.name, peer.id);
-      const change = diffPeer(peer, observed.peers.get(peer.id), ports.get(peer.listener) ?? 0, applied);
+      const note = this.#services.memory.get(this.name, peer.id);
+      const change = diffPeer(peer, observed.peers.get(peer.id), ports.get(peer.listener) ?? 0, note);
       if (change.change === 'none') {
         // Also when the remote had floated there before the spec said so: where it floats next is not undone.
-        this.#services.endpoints.set(this.name, peer.id, peer.remote);
+        this.#remember(peer);
         continue;
       }
       if (change.change === 'set') {
@@ -354,7 +373,7 @@ export class NetworkAgent {
       const outcome = outcomes[i];
       if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
       else {
-        this.#services.endpoints.set(this.name, peer.id, peer.remote);
+        this.#remember(peer);
         this.#log.info(
           { event: `peer.${verb}`, peer: formatRef(peer.ref), peerId: peer.id },
           `${verb} the peer in the kernel`,
@@ -381,6 +400,10 @@ export class NetworkAgent {
         keyInstalled: (observed.keys.get(peer.id) ?? emptySlots).primary !== undefined && result?.problem === undefined,
       });
     }
+  }
+
+  #remember(peer: DesiredPeer): void {
+    this.#services.memory.set(this.name, peer.id, { endpoint: peer.remote, owner: formatRef(peer.ref) });
   }
 
   #newPeer(peer: DesiredPeer): NewPeer {
@@ -436,13 +459,15 @@ export class NetworkAgent {
     for (const record of this.#services.attachments.ofNetwork(this.name)) {
       for (const route of farRoutes(record, 0)) wanted.add(routeKey(route));
     }
-    const keptHops = new Set(
-      [...leaveAlone].flatMap((id) => [observed.peers.get(id)?.vpnIpv4, observed.peers.get(id)?.vpnIpv6]),
-    );
-    const stale = [...observed.routes.values()].filter(
-      (route) => !wanted.has(routeKey(route)) && !(route.gateway !== undefined && keptHops.has(route.gateway)),
-    );
-    this.#deleteRoutes(stale);
+    for (const route of this.#keptRoutes(leaveAlone)) wanted.add(routeKey(route));
+    this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
+  }
+
+  /** Routes over peers that must be left alone. */
+  #keptRoutes(leaveAlone: ReadonlySet<number>): Route[] {
+    const { peers, routes } = this.#observed ?? {};
+    const hops = new Set([...leaveAlone].flatMap((id) => [peers?.get(id)?.vpnIpv4, peers?.get(id)?.vpnIpv6]));
+    return [...(routes?.values() ?? [])].filter(({ gateway }) => gateway !== undefined && hops.has(gateway));
   }
 
   #deleteRoutes(routes: readonly Route[]): void {

@@ -17,14 +17,15 @@ import { Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
 import type { DesiredPeer } from './desired.ts';
 import { freeDeviceIndex, isOurs } from './devices.ts';
-import { EndpointMemory } from './endpoint-memory.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
 import { namespaceName } from './names.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
 import { PeerBook } from './peer-book.ts';
+import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
 import { TransportSockets } from './sockets.ts';
+import { lockState } from './state-lock.ts';
 import { StatusBoard } from './status-board.ts';
 import { underlayMtu } from './underlay.ts';
 
@@ -67,6 +68,7 @@ export class NodeAgent {
   readonly #board: StatusBoard;
   readonly #attacher: Attacher;
   readonly #host: NetlinkSocket;
+  readonly #unlock: () => void;
   readonly #ledger: Ledger;
   readonly #timers = new Set<() => void>();
   #notifications: NotificationSocket | undefined;
@@ -75,10 +77,11 @@ export class NodeAgent {
   #rounds = 0;
   #stopped = false;
 
-  /** @throws OvpnError LedgerUnusable, StateUnusable */
+  /** @throws OvpnError LedgerUnusable; StateUnusable, also when another agent uses the state folder */
   constructor(options: NodeAgentOptions) {
     this.#options = options;
     this.#log = options.log;
+    this.#unlock = lockState(options.stateDir);
     this.#host = NetlinkSocket.open(NETLINK_ROUTE);
     this.#ledger = Ledger.open(join(options.stateDir, 'spent-keys.jsonl'), () => options.clock.now());
     const attachments = new AttachmentStore(join(options.stateDir, 'attachments'), (file, reason) =>
@@ -88,7 +91,7 @@ export class NodeAgent {
       netnsFolder: options.netnsFolder,
       sockets: new TransportSockets(options.keeper),
       ledger: this.#ledger,
-      endpoints: new EndpointMemory(join(options.stateDir, 'endpoints.json')),
+      memory: new PeerMemory(join(options.stateDir, 'peers.json')),
       attachments,
       allocateIndex: () => freeDeviceIndex(options.netnsFolder),
       clock: () => options.clock.now(),
@@ -145,6 +148,7 @@ export class NodeAgent {
     this.#services.sockets.close();
     this.#host.close();
     this.#ledger.close();
+    this.#unlock();
   }
 
   /** Netlink requests that changed something since the start. */
@@ -372,7 +376,11 @@ export class NodeAgent {
     }
     for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
     const { peers, leaveAlone } = book.inForce();
-    await agent.reconcile(desired, peers, { mayRemove: this.#options.source.complete, leaveAlone });
+    await agent.reconcile(desired, peers, {
+      mayRemove: this.#options.source.complete,
+      leaveAlone,
+      claimed: book.claimed(),
+    });
     this.#rounds++;
     this.#services.sockets.renew();
     const index = agent.device?.index;
@@ -388,7 +396,7 @@ export class NodeAgent {
         changes.set(id, desired);
       }
     }
-    await agent.reconcilePeers(changes);
+    await agent.reconcilePeers(changes, book.claimed());
   }
 
   /** A namespace of ours that no network wants; kept while a source might still name it. */

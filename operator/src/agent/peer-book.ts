@@ -118,6 +118,16 @@ export class PeerBook {
     return { peers, leaveAlone };
   }
 
+  /**
+   * Destinations of peers that are accepted but not on this node: suspended, or placed elsewhere. Pods must not
+   * reach them by another way.
+   */
+  claimed(): string[] {
+    return [...this.#entries.values()].flatMap(({ peer, plan, away }) =>
+      away && plan.problems.length === 0 ? peer.spec.routes : [],
+    );
+  }
+
   /** Gives a peer's id free, unless another peer has it already. */
   #takeOut(name: string, desired: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
     if (this.#holders.get(desired.id) !== name) return;

@@ -100,6 +100,33 @@ function plan(
 }
 
 describe('planPeer', () => {
+  describe('in a network of several nodes', () => {
+    const nodes = [
+      { name: 'n1', addresses: ['10.8.0.1'] },
+      { name: 'n2', addresses: ['10.8.0.2'] },
+    ];
+
+    test('is refused unless one node is named: two would repeat the nonces of the static key', () => {
+      const planned = plan({ placement: { nodeSelector: { zone: 'a' } } }, { network: { nodes } });
+      expect(planned.desired).toBeUndefined();
+      expect(planned.problems).toMatchObject([
+        { name: 'InvalidField', where: { object: 'VpnPeer team-a/office', field: 'spec.placement.nodeSelector' } },
+      ]);
+    });
+
+    test.each([
+      ['n1', true],
+      ['n2', false],
+    ])('that names %s is on n1: %s', (hostname, here) => {
+      const labels = { 'kubernetes.io/hostname': 'n1' };
+      const wanted = peer({ placement: { nodeSelector: { 'kubernetes.io/hostname': hostname } } });
+      const refs = { key: key(), secret: secret() };
+      const planned = planPeer(network({ nodes }), wanted, refs, { ...node, labels }, []);
+      expect(planned.problems).toEqual([]);
+      expect(planned.desired !== undefined).toBe(here);
+    });
+  });
+
   test('says all that the kernel needs', () => {
     const planned = plan({
       addresses: ['10.8.0.7', 'fd08::7'],

@@ -26,6 +26,9 @@ const encapsulationBytes = 84;
 const minimumMtuV6 = 1280;
 const minimumMtuV4 = 576;
 
+/** The label by which Kubernetes names a node; no two nodes have the same. */
+export const hostnameLabel = 'kubernetes.io/hostname';
+
 /** Whether a label selector of the `matchLabels` sort takes the node. */
 export function selects(selector: Readonly<Record<string, string>>, labels: Readonly<Record<string, string>>): boolean {
   return Object.entries(selector).every(([key, value]) => labels[key] === value);
@@ -110,6 +113,16 @@ export function planPeer(
   if (spec.suspend || !selects(spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
 
   const object = formatRef(refOf(peer));
+  if (network.spec.nodes.length > 1 && spec.placement.nodeSelector[hostnameLabel] === undefined) {
+    // Two nodes with one key would both start at packet id 1, and repeat each other's nonces.
+    const pin = new OvpnError(
+      'InvalidField',
+      `a static key can be used on one node only, and VpnNetwork ${network.metadata.name} has ${network.spec.nodes.length}`,
+      { object, field: 'spec.placement.nodeSelector' },
+      { remedy: `name the node that holds the peer by its label ${hostnameLabel}` },
+    );
+    return { ...absent, problems: [pin] };
+  }
   const listener = spec.endpoint.listener ?? network.spec.listeners[0]?.name;
   if (listener === undefined || !network.spec.listeners.some(({ name }) => name === listener)) {
     const where = { object, field: 'spec.endpoint.listener' };

@@ -37,6 +37,8 @@ export interface SandboxSettings {
   /** Destinations of other networks that the same sandbox is attached to: their refusing routes are not ours to remove. */
   readonly foreignDestinations: ReadonlySet<string>;
   readonly mtu: number;
+  /** Whether routes that are not wanted may go: not before all resources are known. */
+  readonly mayRemove: boolean;
 }
 
 /** Writes issued, for the proof that a settled node is silent. */
@@ -245,12 +247,17 @@ function ensureInside(
   const observed = new Map(dumpOurRoutes(sandbox).map((route) => [routeKey(route), route]));
   const routes = insideRoutes(attachment, settings, inside.index);
   // The refusing routes first: there is no moment in which a destination can leave by another interface.
-  requests.push(...missingRoutes(routes, observed).map(setRoute));
+  const missing = missingRoutes(routes, observed).filter((route) => {
+    // A destination that another network of this sandbox has keeps going there.
+    const present = observed.get(routeKey(route));
+    return present?.index === undefined || present.index === inside.index;
+  });
+  requests.push(...missing.map(setRoute));
   const kept = new Set(routes.map(routeKey));
   const stale = [...observed.values()].filter(
     (route) => !kept.has(routeKey(route)) && isOwn(route, inside.index, settings.foreignDestinations),
   );
-  requests.push(...stale.map(deleteRoute));
+  if (settings.mayRemove) requests.push(...stale.map(deleteRoute));
   for (const outcome of sandbox.batch(requests)) if (!outcome.ok) throw outcome.error;
 }
 

@@ -1,3 +1,4 @@
+import { formatRef } from '../api/types.ts';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +13,7 @@ import type { Route } from '../kernel/rtnetlink/routes.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { diffBase, diffPeer, missingRoutes, namespaceSysctls, peerRoutes, sameEndpoint, sameRoute } from './diff.ts';
 import { removeDurably, writeDurably } from './durable-file.ts';
-import { EndpointMemory } from './endpoint-memory.ts';
+import { PeerMemory, type PeerNote } from './peer-memory.ts';
 import { deviceAlias, namespaceName, networkOfNamespace, socketName, vethName } from './names.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { TransportSockets } from './sockets.ts';
@@ -54,6 +55,9 @@ const observed: Peer = {
   link: traffic,
 };
 const elsewhere: Endpoint = { address: '203.0.113.9', port: 40_000 };
+/** What the agent notes of the desired peer once the kernel has this endpoint. */
+const noteOf = (endpoint: Endpoint | undefined): PeerNote | undefined =>
+  endpoint === undefined ? undefined : { endpoint, owner: formatRef(desired.ref) };
 
 describe('names', () => {
   test('of veths fit the kernel, are stable, and differ', () => {
@@ -167,7 +171,15 @@ describe('diffPeer', () => {
     ],
     ['a port that the kernel does not tell', {}, { localPort: undefined }, desired.remote, { change: 'none' }],
   ])('sees %s', (_name, wanted, there, applied, expected) => {
-    expect(diffPeer({ ...desired, ...wanted }, { ...observed, ...there }, port, applied)).toEqual(expected);
+    expect(diffPeer({ ...desired, ...wanted }, { ...observed, ...there }, port, noteOf(applied))).toEqual(expected);
+  });
+
+  test('never lets a peer have the key of the VpnPeer that had its id before', () => {
+    const note = { endpoint: desired.remote, owner: 'VpnPeer other/peer' };
+    expect(diffPeer(desired, observed, port, note)).toEqual({
+      change: 'replace',
+      because: 'its id belonged to VpnPeer other/peer',
+    });
   });
 
   test('makes what is not there', () =>
@@ -189,7 +201,7 @@ describe('diffPeer', () => {
         some(undefined, desired.remote, elsewhere),
         (wanted, there, applied) => {
           const peer = { ...desired, ...wanted };
-          const change = diffPeer(peer, { ...observed, ...there }, port, applied);
+          const change = diffPeer(peer, { ...observed, ...there }, port, noteOf(applied));
           if (change.change === 'none') return;
           expect(change.change).toBe('set');
           if (change.change !== 'set') return;
@@ -201,7 +213,7 @@ describe('diffPeer', () => {
             ...(vpnIpv4 === undefined ? {} : { vpnIpv4: vpnIpv4 === '0.0.0.0' ? undefined : vpnIpv4 }),
             ...(vpnIpv6 === undefined ? {} : { vpnIpv6: vpnIpv6 === '::' ? undefined : vpnIpv6 }),
           };
-          expect(diffPeer(peer, after, port, peer.remote)).toEqual({ change: 'none' });
+          expect(diffPeer(peer, after, port, noteOf(peer.remote))).toEqual({ change: 'none' });
         },
       ),
     );
@@ -368,36 +380,37 @@ describe('durable files', () => {
   });
 });
 
-describe('the memory of endpoints', () => {
-  const path = (): string => join(folder(), 'state', 'endpoints.json');
+describe('the memory of peers', () => {
+  const note = { endpoint: elsewhere, owner: 'VpnPeer a/b' };
+  const path = (): string => join(folder(), 'state', 'peers.json');
 
   test('lasts over restarts once it is saved', () => {
     const file = path();
-    const memory = new EndpointMemory(file);
-    memory.set('corp', 7, elsewhere);
-    expect(new EndpointMemory(file).get('corp', 7)).toBeUndefined();
+    const memory = new PeerMemory(file);
+    memory.set('corp', 7, note);
+    expect(new PeerMemory(file).get('corp', 7)).toBeUndefined();
     memory.save();
-    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
-    expect(new EndpointMemory(file).get('corp', 8)).toBeUndefined();
-    expect(new EndpointMemory(file).get('lab', 7)).toBeUndefined();
+    expect(new PeerMemory(file).get('corp', 7)).toEqual(note);
+    expect(new PeerMemory(file).get('corp', 8)).toBeUndefined();
+    expect(new PeerMemory(file).get('lab', 7)).toBeUndefined();
     memory.delete('corp', 7);
     memory.save();
-    expect(new EndpointMemory(file).get('corp', 7)).toBeUndefined();
+    expect(new PeerMemory(file).get('corp', 7)).toBeUndefined();
   });
 
   test('writes only what changed', () => {
     const file = path();
-    const memory = new EndpointMemory(file);
+    const memory = new PeerMemory(file);
     memory.save();
     expect(() => statSync(file)).toThrow(/ENOENT/);
-    memory.set('corp', 7, elsewhere);
+    memory.set('corp', 7, note);
     memory.save();
     rmSync(file);
-    memory.set('corp', 7, { ...elsewhere });
+    memory.set('corp', 7, { ...note });
     memory.delete('corp', 8);
     memory.save();
     expect(() => statSync(file)).toThrow(/ENOENT/);
-    memory.set('corp', 7, { ...elsewhere, port: 1 });
+    memory.set('corp', 7, { ...note, endpoint: { ...note.endpoint, port: 1 } });
     memory.save();
     expect(statSync(file).size).toBeGreaterThan(0);
   });
@@ -408,29 +421,31 @@ describe('the memory of endpoints', () => {
     'null',
     '7',
     '"x"',
-    '[{"address":"a","port":1}]',
+    '[{"endpoint":{"address":"a","port":1},"owner":"o"}]',
     '{"corp/7":null}',
-    '{"corp/7":{"address":1,"port":1}}',
-    '{"corp/7":{"address":"x"}}',
+    '{"corp/7":{"endpoint":{"address":1,"port":1},"owner":"o"}}',
+    '{"corp/7":{"endpoint":{"address":"x","port":1}}}',
+    '{"corp/7":{"endpoint":{"address":"x"},"owner":"o"}}',
+    '{"corp/7":{"endpoint":null,"owner":"o"}}',
   ])('is empty when its file holds %j', (text) => {
-    const file = join(folder(), 'endpoints.json');
+    const file = join(folder(), 'peers.json');
     writeFileSync(file, text);
-    const memory = new EndpointMemory(file);
+    const memory = new PeerMemory(file);
     expect(memory.get('corp', 7)).toBeUndefined();
-    memory.set('corp', 7, elsewhere);
+    memory.set('corp', 7, note);
     memory.save();
-    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
+    expect(new PeerMemory(file).get('corp', 7)).toEqual(note);
   });
 
   test('says when the disk refuses, and tries again at the next save', () => {
     const file = path();
-    const memory = new EndpointMemory(file);
-    memory.set('corp', 7, elsewhere);
+    const memory = new PeerMemory(file);
+    memory.set('corp', 7, note);
     writeFileSync(join(file, '..'), 'in the way');
     expect(() => memory.save()).toThrow(expect.objectContaining({ name: 'StateUnusable', where: { object: file } }));
     rmSync(join(file, '..'));
     memory.save();
-    expect(new EndpointMemory(file).get('corp', 7)).toEqual(elsewhere);
+    expect(new PeerMemory(file).get('corp', 7)).toEqual(note);
   });
 });
 

@@ -33,6 +33,8 @@ export class TransportSockets {
     const present = this.#open.get(name) ?? this.#adopt(name);
     if (present !== undefined && present.port === listener.port && present.address === listener.address)
       return present.fd;
+    // Another address on the same port is taken as long as any descriptor of the old socket is open.
+    if (present !== undefined && present.port === listener.port) this.#close(name);
     let fd: number;
     try {
       fd = openUdpSocket(listener);
@@ -53,7 +55,8 @@ export class TransportSockets {
       closeSync(fd);
       throw error;
     }
-    if (present !== undefined) closeSync(present.fd);
+    const old = this.#open.get(name);
+    if (old !== undefined) closeSync(old.fd);
     this.#open.set(name, { fd, address: listener.address, port: listener.port });
     return fd;
   }
@@ -64,10 +67,7 @@ export class TransportSockets {
     const names = new Set([...this.#open.keys(), ...this.#keeper.list()]);
     for (const name of names) {
       if (!name.startsWith(prefix) || keep.has(name.slice(prefix.length))) continue;
-      this.#keeper.drop(name);
-      const present = this.#open.get(name);
-      if (present !== undefined) closeSync(present.fd);
-      this.#open.delete(name);
+      this.#close(name);
     }
   }
 
@@ -81,6 +81,14 @@ export class TransportSockets {
   close(): void {
     for (const { fd } of this.#open.values()) closeSync(fd);
     this.#open.clear();
+  }
+
+  /** Closes a socket here and in the holder; its peers go. */
+  #close(name: string): void {
+    this.#keeper.drop(name);
+    const present = this.#open.get(name);
+    if (present !== undefined) closeSync(present.fd);
+    this.#open.delete(name);
   }
 
   #adopt(name: string): OpenSocket | undefined {

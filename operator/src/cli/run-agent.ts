@@ -1,16 +1,19 @@
 import { createAttachServer } from '../agent/attach-server.ts';
 import { NodeAgent } from '../agent/node-agent.ts';
+import { hostnameLabel } from '../agent/plan.ts';
 import { ApiSource } from '../cluster/api-source.ts';
 import { systemClock } from '../cluster/clock.ts';
 import { FolderSource } from '../cluster/folder-source.ts';
 import { loadKubeAccess } from '../cluster/kube-access.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import { HolderClient, OwnSockets } from '../holder/client.ts';
+import { requirePrivileges } from '../kernel/privileges.ts';
 import { createLog, type Log } from '../telemetry/log.ts';
 import type { RunOptions } from './run-options.ts';
 
 /** Runs the node agent until SIGTERM or SIGINT. Stopping leaves the kernel as it is. */
 export async function runAgent(options: RunOptions): Promise<void> {
+  requirePrivileges();
   const log = createLog({ level: options.logLevel, base: { node: options.node } });
   const source = await makeSource(options, log);
   const agent = new NodeAgent({
@@ -51,7 +54,7 @@ async function makeSource(options: RunOptions, log: Log): Promise<ResourceSource
       folder: options.manifests,
       stateDir: options.state,
       log,
-      nodeLabels: Object.fromEntries(options.label),
+      nodeLabels: { [hostnameLabel]: options.node, ...Object.fromEntries(options.label) },
     });
   }
   const access = await loadKubeAccess(options.kubeconfig === undefined ? {} : { kubeconfig: options.kubeconfig });

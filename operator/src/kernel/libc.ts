@@ -38,6 +38,7 @@ const native = {
   ),
   umount2: libc.func('int umount2(const char *target, int flags)'),
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
+  flock: libc.func('int flock(int fd, int operation)'),
   eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
 };
 
@@ -138,6 +139,24 @@ export function setsockoptTimeout(fd: number, timeoutMs: number): void {
   for (const option of [SO_RCVTIMEO, SO_SNDTIMEO]) {
     check('setsockopt', native.setsockopt(fd, SOL_SOCKET, option, value, value.length), `timeout`);
   }
+}
+
+/** Sets a socket buffer beyond the system's limit where that is permitted (CAP_NET_ADMIN), else up to it. */
+export function setsockoptBuffer(fd: number, which: 'receive' | 'send', bytes: number): void {
+  setsockoptInt(fd, SOL_SOCKET, which === 'receive' ? SO_RCVBUF : SO_SNDBUF, bytes);
+  try {
+    setsockoptInt(fd, SOL_SOCKET, which === 'receive' ? SO_RCVBUFFORCE : SO_SNDBUFFORCE, bytes);
+  } catch (error) {
+    if (!(error instanceof SystemError && error.code === 'EPERM')) throw error;
+  }
+}
+
+/** Takes an exclusive lock that goes with the last descriptor of the open file (flock(2)). False when it is taken. */
+export function tryLock(fd: number): boolean {
+  if (Number(native.flock(fd, LOCK_EX | LOCK_NB)) === 0) return true;
+  const errno = koffi.errno();
+  if (errno === constants.errno.EAGAIN) return false;
+  throw new SystemError('flock', errno);
 }
 
 export function send(fd: number, data: Uint8Array, flags: number): number {
@@ -311,5 +330,7 @@ export const MS_BIND = 4096;
 export const MS_REC = 16384;
 export const MS_SHARED = 1 << 20;
 export const MNT_DETACH = 2;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;

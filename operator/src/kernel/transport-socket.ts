@@ -7,11 +7,10 @@ import {
   getsockname,
   IPPROTO_IPV6,
   IPV6_V6ONLY,
+  setsockoptBuffer,
   setsockoptInt,
-  SO_RCVBUFFORCE,
   SOCK_DGRAM,
   socket,
-  SOL_SOCKET,
 } from './libc.ts';
 
 /** Where a transport socket listens. */
@@ -35,7 +34,7 @@ export function openUdpSocket({ address, port }: TransportAddress): number {
   const fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
   try {
     if (v6) setsockoptInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, address === '::' ? 0 : 1);
-    setsockoptInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBufferBytes);
+    setsockoptBuffer(fd, 'receive', receiveBufferBytes);
     bind(fd, socketAddress(address, port), `UDP ${formatEndpoint({ address, port })}`);
     return fd;
   } catch (error) {

@@ -1,4 +1,4 @@
-import { AF_UNIX, bind, connect, listen, setsockoptTimeout, SOCK_SEQPACKET, socket } from './libc.ts';
+import { AF_UNIX, bind, close, connect, listen, setsockoptTimeout, SOCK_SEQPACKET, socket } from './libc.ts';
 
 /**
  * Blocking SOCK_SEQPACKET sockets: packets keep their borders and may carry a descriptor, which Node's own
@@ -17,16 +17,27 @@ function unixAddress(path: string): Buffer {
 
 /** Listens at `path`, which must not exist. @throws SystemError EADDRINUSE */
 export function listenSeqpacket(path: string): number {
-  const fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-  bind(fd, unixAddress(path), path);
-  listen(fd, 16);
-  return fd;
+  return openSeqpacket((fd) => {
+    bind(fd, unixAddress(path), path);
+    listen(fd, 16);
+  });
 }
 
 /** Connects to `path`; each later call on the socket waits no longer than the timeout. @throws SystemError */
 export function connectSeqpacket(path: string, timeoutMs: number): number {
+  return openSeqpacket((fd) => {
+    setsockoptTimeout(fd, timeoutMs);
+    connect(fd, unixAddress(path), path);
+  });
+}
+
+function openSeqpacket(prepare: (fd: number) => void): number {
   const fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-  setsockoptTimeout(fd, timeoutMs);
-  connect(fd, unixAddress(path), path);
-  return fd;
+  try {
+    prepare(fd);
+    return fd;
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
 }

@@ -5,12 +5,10 @@ import {
   close,
   recvNow,
   send,
+  setsockoptBuffer,
   setsockoptInt,
-  SO_RCVBUFFORCE,
-  SO_SNDBUFFORCE,
   SOCK_RAW,
   socket,
-  SOL_SOCKET,
   MSG_TRUNC,
   SystemError,
 } from '../libc.ts';
@@ -342,14 +340,8 @@ export function configureNetlinkSocket(fd: number, bufferBytes: number): void {
   setsockoptInt(fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
   setsockoptInt(fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
   setsockoptInt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
-  for (const option of [SO_RCVBUFFORCE, SO_SNDBUFFORCE]) {
-    try {
-      setsockoptInt(fd, SOL_SOCKET, option, bufferBytes);
-    } catch (error) {
-      // Needs CAP_NET_ADMIN in the initial user namespace; without it the ovpn family is closed anyway.
-      if (!(error instanceof SystemError && error.code === 'EPERM')) throw error;
-    }
-  }
+  setsockoptBuffer(fd, 'receive', bufferBytes);
+  setsockoptBuffer(fd, 'send', bufferBytes);
   bind(fd, netlinkAddress());
 }
 
