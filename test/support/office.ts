@@ -47,6 +47,15 @@ export async function attachDirectly(
   return (await callAgent(agent.socket, request)) as Attachment;
 }
 
+export async function detachDirectly(
+  agent: Agent,
+  containerId: string,
+  netns: string,
+  network = 'corp',
+): Promise<void> {
+  await callAgent(agent.socket, { version: protocolVersion, op: 'del', network, containerId, ifname: 'vpn0', netns });
+}
+
 /** Addresses of a pod without length, IPv4 first. */
 export function podAddress(pod: Pod, family: 4 | 6): string {
   const found = pod.result.ips
