@@ -1,0 +1,41 @@
+import { printable } from '../negotiate/protocol-fault.ts';
+
+/** Why a TLS session failed, in words for a status and a log. */
+
+const certificateWords: ReadonlyMap<string, string> = new Map([
+  ['UNABLE_TO_GET_ISSUER_CERT', 'no certificate, or one whose CA is unknown here'],
+  ['UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'the CA of the certificate is not one that is trusted here'],
+  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'the CA of the certificate is not one that is trusted here'],
+  ['SELF_SIGNED_CERT_IN_CHAIN', 'the CA of the certificate is not one that is trusted here'],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', 'the certificate is self-signed'],
+  ['CERT_SIGNATURE_FAILURE', 'the signature of the certificate is wrong'],
+  ['CERT_HAS_EXPIRED', 'the certificate has expired'],
+  ['CERT_NOT_YET_VALID', 'the certificate is not valid yet; check the clocks'],
+  ['CERT_REVOKED', 'the certificate is revoked'],
+  ['INVALID_PURPOSE', 'the certificate is not for this use: its extended key usage says so'],
+  ['UNABLE_TO_GET_CRL', 'there is no CRL of the CA of the certificate'],
+  ['CRL_HAS_EXPIRED', 'the CRL has expired; renew it'],
+  ['CRL_NOT_YET_VALID', 'the CRL is not valid yet; check the clocks'],
+  ['CRL_SIGNATURE_FAILURE', 'the signature of the CRL is wrong'],
+  ['INVALID_CA', 'a certificate in the chain is not for a CA'],
+  ['CERT_CHAIN_TOO_LONG', 'the chain of the certificate is too long'],
+]);
+
+/** @param verifyCode the result of verifying the peer's certificate, when there is one */
+export function tlsFailureReason(error: unknown, verifyCode?: string): string {
+  const code = verifyCode ?? codeOf(error);
+  const words = code === undefined ? undefined : certificateWords.get(code);
+  if (words !== undefined) {
+    return `the peer's certificate was refused: ${words}`;
+  }
+  if (verifyCode !== undefined) {
+    return `the peer's certificate was refused: ${printable(verifyCode)}`;
+  }
+  const reason = error instanceof Error ? ((error as { reason?: unknown }).reason ?? error.message) : error;
+  return `TLS failed: ${printable(String(reason))}`;
+}
+
+function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}

@@ -1,0 +1,308 @@
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { X509Certificate } from 'node:crypto';
+import { setImmediate as tick } from 'node:timers/promises';
+import { dataKeysLabel, dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
+import { ControlPipe } from './control-pipe.ts';
+import { type Certificate, testPki, type TestPki } from './pki.fixture.ts';
+import { whyNotWanted } from './peer-checks.ts';
+import { parseAltNames, peerIdentity } from './peer-identity.ts';
+import {
+  type Secured,
+  tlsClient,
+  type TlsCredentials,
+  type TlsEndpoint,
+  type TlsFactory,
+  tlsServer,
+} from './tls-endpoint.ts';
+
+let pki: TestPki;
+let otherPki: TestPki;
+let server: Certificate;
+let client: Certificate;
+
+beforeAll(() => {
+  pki = testPki();
+  otherPki = testPki('Another CA');
+  server = pki.issue('server', { usage: 'serverAuth' });
+  client = pki.issue('client', { usage: 'clientAuth' });
+});
+
+afterAll(() => {
+  pki.remove();
+  otherPki.remove();
+});
+
+class End {
+  readonly endpoint: TlsEndpoint;
+  secured: Secured | undefined;
+  failure: string | undefined;
+  readonly received: string[] = [];
+  readonly packets: number[] = [];
+
+  constructor(factory: TlsFactory) {
+    this.endpoint = factory.open({
+      secured: (secured) => (this.secured = secured),
+      data: (plaintext) => this.received.push(plaintext.toString()),
+      failed: (reason) => (this.failure = reason),
+      output: () => undefined,
+      hungry: () => undefined,
+    });
+  }
+}
+
+/** Carries packets between two ends until both have been silent for some turns of the event loop. */
+async function carry(ends: readonly [End, End], max = 1150): Promise<void> {
+  for (let quiet = 0; quiet < 20; quiet++) {
+    for (const [from, to] of [ends, ends.toReversed() as [End, End]]) {
+      for (let bytes = from.endpoint.take(max); bytes !== undefined; bytes = from.endpoint.take(max)) {
+        from.packets.push(bytes.length);
+        to.endpoint.deliver(bytes);
+        quiet = 0;
+      }
+    }
+    await tick();
+  }
+}
+
+async function handshake(
+  serverChange: Partial<TlsCredentials> = {},
+  clientChange: Partial<TlsCredentials> = {},
+  factories: { server?: TlsFactory; client?: TlsFactory } = {},
+): Promise<{ s: End; c: End }> {
+  const s = new End(factories.server ?? tlsServer({ ca: pki.ca, ...server, ...serverChange }));
+  const c = new End(
+    factories.client ?? tlsClient({ ca: pki.ca, ...client, ...clientChange }, { remoteCertTls: 'server' }),
+  );
+  await carry([s, c]);
+  return { s, c };
+}
+
+const close = ({ s, c }: { s: End; c: End }): void => [s, c].forEach(({ endpoint }) => endpoint.destroy());
+
+describe.each(['TLSv1.2', 'TLSv1.3'] as const)('%s', (version) => {
+  const only = { minVersion: version, maxVersion: version };
+
+  test('both sides know each other and export the same keys', async () => {
+    const ends = await handshake(only);
+    expect([ends.s.failure, ends.c.failure]).toEqual([undefined, undefined]);
+    expect(ends.s.secured).toMatchObject({ version, identity: { commonName: 'client' } });
+    expect(ends.c.secured).toMatchObject({ version, identity: { commonName: 'server' } });
+    for (const label of [dataKeysLabel, dynamicTlsCryptLabel]) {
+      const exported = ends.s.endpoint.exportKey(label);
+      expect(exported).toHaveLength(256);
+      expect(ends.c.endpoint.exportKey(label)).toEqual(exported);
+    }
+    expect(ends.s.endpoint.exportKey(dataKeysLabel)).not.toEqual(ends.s.endpoint.exportKey(dynamicTlsCryptLabel));
+    close(ends);
+  });
+
+  test('every message is a record of its own, and none of the packets is too long', async () => {
+    const ends = await handshake(only);
+    const messages = Array.from({ length: 20 }, (_, i) => `message ${i} ${'x'.repeat(i * 100)}`);
+    messages.forEach((message) => ends.s.endpoint.write(Buffer.from(message)));
+    ends.c.endpoint.write(Buffer.from('answer'));
+    await carry([ends.s, ends.c]);
+    expect(ends.c.received).toEqual(messages);
+    expect(ends.s.received).toEqual(['answer']);
+    expect(Math.max(...ends.s.packets, ...ends.c.packets)).toBeLessThanOrEqual(1150);
+    close(ends);
+  });
+
+  describe('a client certificate', () => {
+    const refusal = async (
+      certificate: Partial<TlsCredentials>,
+      serverChange: Partial<TlsCredentials> = {},
+    ): Promise<string | undefined> => {
+      const ends = await handshake({ ...only, ...serverChange }, certificate);
+      ends.c.endpoint.write(Buffer.from('let me in'));
+      await carry([ends.s, ends.c]);
+      // Neither made known nor any of its data delivered.
+      expect(ends.s.secured).toBeUndefined();
+      expect(ends.s.received).toEqual([]);
+      expect(() => ends.s.endpoint.exportKey(dataKeysLabel)).toThrow();
+      close(ends);
+      return ends.s.failure;
+    };
+
+    test('of another CA is refused', async () => {
+      expect(await refusal(otherPki.issue('client', { usage: 'clientAuth' }))).toMatch(/CA is unknown|not one that is/);
+    });
+
+    test('that has expired is refused', async () => {
+      expect(await refusal(pki.issue('late', { usage: 'clientAuth', expired: true }))).toMatch(/has expired/);
+    });
+
+    test('for servers is refused', async () => {
+      expect(await refusal(pki.issue('impostor', { usage: 'serverAuth' }))).toMatch(/not for this use/);
+    });
+
+    test('that is revoked is refused, while others come in', async () => {
+      const revoked = pki.issue('revoked', { usage: 'clientAuth' });
+      pki.revoke('revoked');
+      const crl = pki.crl();
+      expect(await refusal(revoked, { crl })).toMatch(/is revoked/);
+      const ends = await handshake({ ...only, crl });
+      expect(ends.s.secured?.identity.commonName).toBe('client');
+      close(ends);
+    });
+
+    test('that is missing is refused', async () => {
+      const none = tlsClientWithoutCertificate(version);
+      const ends = await handshake(only, {}, { client: none });
+      expect(ends.s.secured).toBeUndefined();
+      expect(ends.s.failure).toBeDefined();
+      close(ends);
+    });
+  });
+
+  describe("a server's certificate", () => {
+    test.each([
+      ['of another CA', () => ({ ...otherPki.issue('server', { usage: 'serverAuth' as const }) }), /CA/],
+      ['for clients', () => client, /not for this use/],
+      ['without a use', () => pki.issue('plain'), /extended key usage does not say so/],
+      ['that has expired', () => pki.issue('old', { usage: 'serverAuth', expired: true }), /has expired/],
+    ])('%s is refused', async (_, certificate, words) => {
+      const ends = await handshake({ ...only, ...certificate() });
+      expect(ends.c.secured).toBeUndefined();
+      expect(ends.c.failure).toMatch(words);
+      close(ends);
+    });
+  });
+});
+
+function tlsClientWithoutCertificate(version: 'TLSv1.2' | 'TLSv1.3'): TlsFactory {
+  const credentials = { ca: pki.ca, minVersion: version, maxVersion: version };
+  return tlsClient(credentials as unknown as TlsCredentials, {});
+}
+
+test('one server tells its clients apart, also while they connect at once', async () => {
+  const factory = tlsServer({ ca: pki.ca, ...server });
+  const names = ['client', 'second', 'third'];
+  const pairs = names.map((name, i) => {
+    const certificate = i === 0 ? client : pki.issue(name, { usage: 'clientAuth' });
+    return { s: new End(factory), c: new End(tlsClient({ ca: pki.ca, ...certificate }, {})) };
+  });
+  await Promise.all(pairs.map(({ s, c }) => carry([s, c])));
+  expect(pairs.map(({ s }) => s.secured?.identity.commonName)).toEqual(names);
+  pairs.forEach(close);
+});
+
+test('the two sides need a TLS version in common, and the alert reaches the other side', async () => {
+  const ends = await handshake({ minVersion: 'TLSv1.3' }, { maxVersion: 'TLSv1.2' });
+  expect(ends.s.failure).toMatch(/TLS failed/);
+  expect(ends.c.failure).toMatch(/alert|version/);
+  close(ends);
+});
+
+test('junk instead of TLS fails the session and nothing else', async () => {
+  const s = new End(tlsServer({ ca: pki.ca, ...server }));
+  s.endpoint.deliver(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
+  await tick();
+  await tick();
+  expect(s.failure).toMatch(/TLS failed/);
+  s.endpoint.deliver(Buffer.alloc(100));
+  s.endpoint.destroy();
+});
+
+test('after destroy nothing is told any more', async () => {
+  const ends = await handshake();
+  close(ends);
+  ends.s.endpoint.write(Buffer.from('late'));
+  ends.s.endpoint.deliver(Buffer.alloc(100));
+  await tick();
+  expect([ends.s.failure, ends.c.failure]).toEqual([undefined, undefined]);
+});
+
+describe('what is demanded of a peer', () => {
+  test('name, name prefix, subject, use and fingerprint', () => {
+    const { cert } = pki.issue('gateway-1', { usage: 'serverAuth', subject: '/C=DE/O=Example, Inc./CN=gateway-1' });
+    const identity = peerIdentity(new X509Certificate(cert));
+    const reason = (checks: Parameters<typeof whyNotWanted>[1]): string | undefined => whyNotWanted(identity, checks);
+    expect(identity.subject).toBe('C=DE, O=Example, Inc., CN=gateway-1');
+    expect(reason({})).toBeUndefined();
+    expect(reason({ name: { type: 'name', value: 'gateway-1' } })).toBeUndefined();
+    expect(reason({ name: { type: 'name', value: 'gateway' } })).toContain('has the name "gateway-1", not "gateway"');
+    expect(reason({ name: { type: 'name-prefix', value: 'gateway-' } })).toBeUndefined();
+    expect(reason({ name: { type: 'name-prefix', value: 'x' } })).toContain('"gateway-1", not "x"');
+    expect(reason({ name: { type: 'name-prefix', value: '' } })).toBeDefined();
+    expect(reason({ name: { type: 'subject', value: identity.subject } })).toBeUndefined();
+    expect(reason({ name: { type: 'subject', value: 'CN=gateway-1' } })).toContain('has the subject');
+    expect(reason({ remoteCertTls: 'server' })).toBeUndefined();
+    expect(reason({ remoteCertTls: 'client' })).toContain('not for a client');
+    expect(reason({ fingerprints: ['00', identity.fingerprint] })).toBeUndefined();
+    expect(reason({ fingerprints: [identity.fingerprint.replaceAll(':', '').toLowerCase()] })).toBeUndefined();
+    expect(reason({ fingerprints: ['00'] })).toContain(identity.fingerprint);
+    expect(reason({ fingerprints: [] })).toBeDefined();
+  });
+
+  test('the server may demand more of its clients, too', async () => {
+    const strict = tlsServer({ ca: pki.ca, ...server }, { name: { type: 'name', value: 'somebody else' } });
+    const ends = await handshake({}, {}, { server: strict });
+    expect(ends.s.secured).toBeUndefined();
+    expect(ends.s.failure).toContain('has the name "client", not "somebody else"');
+    close(ends);
+  });
+});
+
+describe('an identity', () => {
+  test('has the last common name, alternative names and the fingerprint', () => {
+    const { cert } = pki.issue('names', {
+      subject: '/O=A+B \\\\ C/CN=first/CN=Jürgen',
+      altNames: 'DNS:a.example,IP:10.0.0.1,email:x@example.org,URI:spiffe://cluster/ns/team',
+    });
+    const identity = peerIdentity(new X509Certificate(cert));
+    expect(identity.commonName).toBe('Jürgen');
+    expect(identity.subjectAltNames).toEqual([
+      { type: 'dns', value: 'a.example' },
+      { type: 'ip', value: '10.0.0.1' },
+      { type: 'email', value: 'x@example.org' },
+      { type: 'uri', value: 'spiffe://cluster/ns/team' },
+    ]);
+    expect(identity.fingerprint).toMatch(/^([0-9A-F]{2}:){31}[0-9A-F]{2}$/);
+    expect(identity.notAfter).toBeGreaterThan(Date.now());
+  });
+
+  test('a name cannot look like two', () => {
+    expect(parseAltNames('DNS:"a, DNS:b", DNS:c')).toEqual([
+      { type: 'dns', value: 'a, DNS:b' },
+      { type: 'dns', value: 'c' },
+    ]);
+    expect(parseAltNames(undefined)).toEqual([]);
+    const { cert } = pki.issue('trick', { subject: '/CN=one \\+ CN=two' });
+    expect(peerIdentity(new X509Certificate(cert)).commonName).toBe('one + CN=two');
+  });
+});
+
+describe('the pipe', () => {
+  test('cuts what is written to the size asked for and calls back when all is taken', async () => {
+    const pipe = new ControlPipe(() => undefined);
+    let written = 0;
+    pipe.cork();
+    pipe.write(Buffer.from('abc'), () => written++);
+    pipe.write(Buffer.from('defgh'), () => written++);
+    pipe.uncork();
+    const parts: string[] = [];
+    for (let part = pipe.takeOutput(3); part !== undefined; part = pipe.takeOutput(3)) {
+      await tick();
+      parts.push(part.toString());
+      expect(written > 0).toBe(parts.length === 3);
+    }
+    expect(parts).toEqual(['abc', 'def', 'gh']);
+    expect(pipe.takeOutput(3)).toBeUndefined();
+  });
+
+  test('says when it has enough, and when it is hungry again', async () => {
+    let hungry = 0;
+    const pipe = new ControlPipe(
+      () => undefined,
+      () => hungry++,
+    );
+    while (pipe.deliver(Buffer.alloc(1000))) {
+      expect(pipe.readableLength).toBeLessThan(64 * 1024);
+    }
+    pipe.resume();
+    await tick();
+    expect(hungry).toBe(1);
+    expect(pipe.deliver(Buffer.alloc(1))).toBe(true);
+  });
+});
