@@ -23,8 +23,6 @@ export interface AltName {
 
 export function peerIdentity(certificate: X509Certificate): PeerIdentity {
   const attributes = subjectAttributes(certificate.subject);
-  // Node calls it keyUsage and lists the extended one; undefined, against its type, where there is none.
-  const { keyUsage }: { readonly keyUsage?: readonly string[] } = certificate;
   return {
     commonName: attributes.findLast(({ name }) => name === 'CN')?.value ?? '',
     subject: attributes.map(({ name, value }) => `${name}=${value}`).join(', '),
@@ -32,8 +30,13 @@ export function peerIdentity(certificate: X509Certificate): PeerIdentity {
     fingerprint: certificate.fingerprint256,
     serialNumber: certificate.serialNumber,
     notAfter: certificate.validToDate.getTime(),
-    extendedKeyUsage: keyUsage ?? [],
+    extendedKeyUsage: listed(certificate.keyUsage),
   };
+}
+
+/** Node calls the extended key usage keyUsage; against its type it is undefined where there is none. */
+function listed(usage: readonly string[] | undefined): readonly string[] {
+  return usage ?? [];
 }
 
 interface Attribute {
