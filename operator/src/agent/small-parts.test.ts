@@ -1,12 +1,25 @@
 import { formatRef } from '../api/types.ts';
-import { afterEach, describe, expect, test } from '@jest/globals';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
 import type { Endpoint, Peer } from '../kernel/ovpn/codec.ts';
 import { AF_INET, bind, close, SOCK_DGRAM, socket } from '../kernel/libc.ts';
+import { NetlinkError } from '../kernel/netlink/error.ts';
+import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
 import type { Link } from '../kernel/rtnetlink/links.ts';
 import { boundAddress } from '../kernel/transport-socket.ts';
 import type { Route } from '../kernel/rtnetlink/routes.ts';
@@ -17,6 +30,7 @@ import { PeerMemory, type PeerNote } from './peer-memory.ts';
 import { deviceAlias, namespaceName, networkOfNamespace, socketName, vethName } from './names.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { TransportSockets } from './sockets.ts';
+import { underlayMtu } from './underlay.ts';
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
@@ -417,16 +431,23 @@ describe('the memory of peers', () => {
 
   test.each([
     '',
-    '{"corp/7":',
-    'null',
-    '7',
-    '"x"',
-    '[{"endpoint":{"address":"a","port":1},"owner":"o"}]',
-    '{"corp/7":null}',
-    '{"corp/7":{"endpoint":{"address":1,"port":1},"owner":"o"}}',
-    '{"corp/7":{"endpoint":{"address":"x","port":1}}}',
-    '{"corp/7":{"endpoint":{"address":"x"},"owner":"o"}}',
-    '{"corp/7":{"endpoint":null,"owner":"o"}}',
+    '\n\n',
+    '{"network":"corp",',
+    'null\n',
+    '7\n',
+    '"x"\n',
+    '[]\n',
+    '{}\n',
+    '\u0000\u0000\u0000\n',
+    '{"network":"corp","peerId":7}\n',
+    '{"network":"corp","peerId":7,"note":7}\n',
+    '{"network":"corp","peerId":"7","note":{"endpoint":{"address":"x","port":1},"owner":"o"}}\n',
+    '{"network":1,"peerId":7,"note":{"endpoint":{"address":"x","port":1},"owner":"o"}}\n',
+    '{"network":"corp","peerId":7,"note":{"endpoint":{"address":1,"port":1},"owner":"o"}}\n',
+    '{"network":"corp","peerId":7,"note":{"endpoint":{"address":"x","port":1}}}\n',
+    '{"network":"corp","peerId":7,"note":{"endpoint":{"address":"x"},"owner":"o"}}\n',
+    '{"network":"corp","peerId":7,"note":{"endpoint":null,"owner":"o"}}\n',
+    '{"network":"corp","peerId":7,"note":{"endpoint":{"address":"x","port":1},"owner":"o"}}',
   ])('is empty when its file holds %j', (text) => {
     const file = join(folder(), 'peers.json');
     writeFileSync(file, text);
@@ -435,6 +456,79 @@ describe('the memory of peers', () => {
     memory.set('corp', 7, note);
     memory.save();
     expect(new PeerMemory(file).get('corp', 7)).toEqual(note);
+  });
+
+  test('costs a line for what changed, however many peers there are', () => {
+    const file = path();
+    const memory = new PeerMemory(file);
+    for (let id = 1; id <= 5_000; id++) memory.set('corp', id, note);
+    memory.save();
+    const before = statSync(file);
+    memory.set('corp', 7, { ...note, endpoint: { ...elsewhere, port: 1 } });
+    memory.delete('corp', 8);
+    memory.save();
+    const after = statSync(file);
+    expect(after.ino).toBe(before.ino);
+    expect(after.size - before.size).toBeLessThan(300);
+    expect(after.mode & 0o777).toBe(0o600);
+    const again = new PeerMemory(file);
+    expect(again.get('corp', 7)?.endpoint.port).toBe(1);
+    expect(again.get('corp', 8)).toBeUndefined();
+    expect(again.get('corp', 5_000)).toEqual(note);
+  });
+
+  test('writes its file anew when old lines have piled up', () => {
+    const file = path();
+    const memory = new PeerMemory(file);
+    memory.set('lab', 1, note);
+    for (let port = 1; port <= 5_000; port++) {
+      memory.set('corp', 7, { ...note, endpoint: { ...elsewhere, port } });
+      memory.save();
+    }
+    expect(statSync(file).size).toBeLessThan(300_000);
+    expect(readdirSync(join(file, '..'))).toEqual(['peers.json']);
+    expect(new PeerMemory(file).get('corp', 7)?.endpoint.port).toBe(5_000);
+    expect(new PeerMemory(file).get('lab', 1)).toEqual(note);
+  });
+
+  test.each<[string, (file: string) => void]>([
+    ['a torn last line', (file) => truncateSync(file, statSync(file).size - 5)],
+    ['a last line without an end', (file) => appendFileSync(file, '{"network":"corp","peerId":9,"no')],
+    ['a damaged line', (file) => writeFileSync(file, `{{{\n${readFileSync(file, 'utf8')}`)],
+    ['zeros', (file) => appendFileSync(file, Buffer.alloc(512))],
+  ])('goes on after %s, and leaves nothing of it', (_name, damage) => {
+    const file = path();
+    const memory = new PeerMemory(file);
+    memory.set('corp', 7, note);
+    memory.save();
+    memory.set('corp', 8, note);
+    memory.save();
+    damage(file);
+    const restarted = new PeerMemory(file);
+    expect(restarted.get('corp', 7)).toEqual(note);
+    expect(restarted.get('corp', 9)).toBeUndefined();
+    restarted.set('corp', 9, note);
+    restarted.save();
+    const again = new PeerMemory(file);
+    expect(again.get('corp', 7)).toEqual(note);
+    expect(again.get('corp', 9)).toEqual(note);
+    const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+    expect(lines.every((line) => typeof JSON.parse(line) === 'object')).toBe(true);
+  });
+
+  test.each<[string, (file: string) => void]>([
+    ['was removed', (file) => rmSync(file)],
+    ['holds what an append left that failed', (file) => appendFileSync(file, '{"network":"co')],
+  ])('is written whole when its file %s meanwhile', (_name, damage) => {
+    const file = path();
+    const memory = new PeerMemory(file);
+    memory.set('corp', 7, note);
+    memory.save();
+    damage(file);
+    memory.set('corp', 8, note);
+    memory.save();
+    expect(new PeerMemory(file).get('corp', 7)).toEqual(note);
+    expect(new PeerMemory(file).get('corp', 8)).toEqual(note);
   });
 
   test('says when the disk refuses, and tries again at the next save', () => {
@@ -453,18 +547,27 @@ describe('the memory of peers', () => {
 class FakeKeeper implements SocketKeeper {
   readonly held = new Map<string, number>();
   readonly dropped: string[] = [];
+  away = false;
+  readonly refuses = new Set<string>();
   put(name: string, fd: number): void {
+    this.#answer(name);
     this.held.set(name, fd);
   }
   get(name: string): number | undefined {
+    this.#answer(name);
     return this.held.get(name);
   }
   drop(name: string): void {
+    this.#answer(name);
     this.dropped.push(name);
     this.held.delete(name);
   }
   list(): readonly string[] {
+    this.#answer();
     return [...this.held.keys()];
+  }
+  #answer(name = ''): void {
+    if (this.away || this.refuses.has(name)) throw new OvpnError('HolderUnreachable', 'no answer');
   }
 }
 
@@ -508,5 +611,110 @@ describe('transport sockets', () => {
     expect(keeper.list()).toEqual(['corp-2/udp']);
     close(two.fd);
     close(three.fd);
+  });
+
+  describe('while the holder is away', () => {
+    const setUp = (): { keeper: FakeKeeper; sockets: TransportSockets; fd: number; listener: typeof anywhere } => {
+      const keeper = new FakeKeeper();
+      const { fd, port } = bound();
+      keeper.put('corp/udp', fd);
+      const sockets = new TransportSockets(keeper);
+      const listener = { ...anywhere, port };
+      sockets.ensure('corp', listener);
+      keeper.away = true;
+      return { keeper, sockets, fd, listener };
+    };
+    const anywhere = { name: 'udp', address: '127.0.0.1', port: 0 };
+
+    test('serve on, and it gets them when it is back', () => {
+      const { keeper, sockets, fd, listener } = setUp();
+      expect(sockets.ensure('corp', listener)).toBe(fd);
+      sockets.release('corp', new Set(['udp']));
+      expect(sockets.renew()).toMatchObject({ name: 'HolderUnreachable' });
+      expect(sockets.names()).toEqual(new Set(['corp']));
+      expect(boundAddress(fd).port).toBe(listener.port);
+      keeper.away = false;
+      keeper.held.clear();
+      expect(sockets.renew()).toBeUndefined();
+      expect(keeper.list()).toEqual(['corp/udp']);
+      sockets.close();
+    });
+
+    test('are closed all the same when nobody wants them, and dropped there later', () => {
+      const { keeper, sockets, fd } = setUp();
+      sockets.release('corp', new Set());
+      expect(() => boundAddress(fd)).toThrow(/EBADF/);
+      expect(sockets.names()).toEqual(new Set());
+      keeper.away = false;
+      expect(sockets.names()).toEqual(new Set(['corp']));
+      sockets.release('corp', new Set());
+      expect(keeper.list()).toEqual([]);
+      expect(sockets.names()).toEqual(new Set());
+    });
+
+    test('fail where a socket is needed that is not in hand, and keep what is in hand', () => {
+      const { sockets, fd, listener } = setUp();
+      const unreachable = expect.objectContaining({ name: 'HolderUnreachable' });
+      expect(() => sockets.ensure('corp', { ...anywhere, name: 'other' })).toThrow(unreachable);
+      expect(() => sockets.ensure('corp', { ...listener, address: '127.0.0.2' })).toThrow(unreachable);
+      expect(() => sockets.ensure('corp', anywhere)).toThrow(unreachable);
+      expect(sockets.ensure('corp', listener)).toBe(fd);
+      sockets.close();
+    });
+  });
+
+  test('that the holder refuses do not keep it from the others', () => {
+    const keeper = new FakeKeeper();
+    const [one, two] = [bound(), bound()];
+    keeper.put('corp/udp', one.fd);
+    keeper.put('lab/udp', two.fd);
+    const sockets = new TransportSockets(keeper);
+    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port: one.port });
+    sockets.ensure('lab', { name: 'udp', address: '127.0.0.1', port: two.port });
+    keeper.held.clear();
+    keeper.refuses.add('corp/udp');
+    expect(sockets.renew()).toMatchObject({ name: 'HolderUnreachable' });
+    expect(keeper.list()).toEqual(['lab/udp']);
+    sockets.close();
+  });
+
+  test('are known by their networks, ours and the holder’s', () => {
+    const keeper = new FakeKeeper();
+    const { fd, port } = bound();
+    keeper.put('corp/udp', fd);
+    keeper.put('corp/spare', fd);
+    keeper.put('corp-2/udp', fd);
+    const sockets = new TransportSockets(keeper);
+    expect(sockets.names()).toEqual(new Set(['corp', 'corp-2']));
+    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port });
+    keeper.held.clear();
+    expect(sockets.names()).toEqual(new Set(['corp']));
+    sockets.close();
+  });
+});
+
+describe('the MTU of the underlay', () => {
+  test.each(['EINVAL', 'EACCES', 'ENETUNREACH'] as const)('takes a route that says %s for no answer', (code) => {
+    const host = NetlinkSocket.open(NETLINK_ROUTE);
+    cleanups.push(() => host.close());
+    const get = host.get.bind(host);
+    const asked = jest.spyOn(host, 'get').mockImplementation((request) => {
+      if (request.describe().includes('198.51.100.1')) {
+        throw new NetlinkError(request.describe(), constants.errno[code]);
+      }
+      return get(request);
+    });
+    const fallback = underlayMtu(host, []);
+    expect(underlayMtu(host, ['198.51.100.1', '127.0.0.1'])).toBe(fallback);
+    expect(asked).toHaveBeenCalledTimes(2);
+  });
+
+  test('does not hide a defect of its own', () => {
+    const host = NetlinkSocket.open(NETLINK_ROUTE);
+    cleanups.push(() => host.close());
+    jest.spyOn(host, 'get').mockImplementation(() => {
+      throw new TypeError('defect');
+    });
+    expect(() => underlayMtu(host, ['198.51.100.1'])).toThrow('defect');
   });
 });

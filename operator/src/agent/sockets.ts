@@ -61,20 +61,34 @@ export class TransportSockets {
     return fd;
   }
 
-  /** Closes the sockets of a network other than the named listeners, everywhere; their peers go. */
+  /**
+   * Closes the sockets of a network other than the named listeners, everywhere; their peers go. What a holder
+   * that cannot be reached still has goes when this is called again.
+   */
   release(network: string, keep: ReadonlySet<string>): void {
     const prefix = socketName(network, '');
-    const names = new Set([...this.#open.keys(), ...this.#keeper.list()]);
-    for (const name of names) {
-      if (!name.startsWith(prefix) || keep.has(name.slice(prefix.length))) continue;
-      this.#close(name);
-    }
+    const unwanted = (name: string): boolean => name.startsWith(prefix) && !keep.has(name.slice(prefix.length));
+    for (const name of [...this.#open.keys()].filter(unwanted)) this.#closeOwn(name);
+    const { held } = this.#list();
+    this.#ask((name) => this.#keeper.drop(name), [...held].filter(unwanted));
   }
 
-  /** Hands every socket to the holder again: it may have been restarted. */
-  renew(): void {
-    const held = new Set(this.#keeper.list());
-    for (const [name, { fd }] of this.#open) if (!held.has(name)) this.#keeper.put(name, fd);
+  /**
+   * Hands every socket to the holder that it does not have: it may have been restarted.
+   *
+   * @returns why the holder could not take all of them. They serve on; only a restart of this process would
+   *   cut their peers off
+   */
+  renew(): OvpnError | undefined {
+    const { held, problem } = this.#list();
+    if (problem !== undefined) return problem;
+    const missing = [...this.#open].filter(([name]) => !held.has(name));
+    return this.#ask(([name, { fd }]) => this.#keeper.put(name, fd), missing);
+  }
+
+  /** The networks that the holder or we have sockets for; only ours while the holder cannot be reached. */
+  names(): ReadonlySet<string> {
+    return new Set([...this.#open.keys(), ...this.#list().held].map(networkOf));
   }
 
   /** Closes our own descriptors; the holder's stay. */
@@ -86,9 +100,34 @@ export class TransportSockets {
   /** Closes a socket here and in the holder; its peers go. */
   #close(name: string): void {
     this.#keeper.drop(name);
+    this.#closeOwn(name);
+  }
+
+  #closeOwn(name: string): void {
     const present = this.#open.get(name);
     if (present !== undefined) closeSync(present.fd);
     this.#open.delete(name);
+  }
+
+  #list(): { readonly held: ReadonlySet<string>; readonly problem: OvpnError | undefined } {
+    try {
+      return { held: new Set(this.#keeper.list()), problem: undefined };
+    } catch (error) {
+      return { held: new Set(), problem: holderProblem(error) };
+    }
+  }
+
+  /** Asks the holder something about each item, as far as it answers. Returns the first problem. */
+  #ask<T>(question: (item: T) => void, items: readonly T[]): OvpnError | undefined {
+    let first: OvpnError | undefined;
+    for (const item of items) {
+      try {
+        question(item);
+      } catch (error) {
+        first ??= holderProblem(error);
+      }
+    }
+    return first;
   }
 
   #adopt(name: string): OpenSocket | undefined {
@@ -99,4 +138,16 @@ export class TransportSockets {
     this.#open.set(name, socket);
     return socket;
   }
+}
+
+/** The network of a socket's name; the names of objects hold no slash. */
+function networkOf(name: string): string {
+  const [network = name] = name.split('/');
+  return network;
+}
+
+/** What a holder that is away or refuses says. Anything else is a defect and goes on. */
+function holderProblem(error: unknown): OvpnError {
+  if (error instanceof OvpnError) return error;
+  throw error;
 }

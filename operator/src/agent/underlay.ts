@@ -1,7 +1,8 @@
+import { NetlinkError } from '../kernel/netlink/error.ts';
 import type { NetlinkSocket } from '../kernel/netlink/socket.ts';
 import { dumpAddresses } from '../kernel/rtnetlink/addresses.ts';
 import { dumpLinks } from '../kernel/rtnetlink/links.ts';
-import { lookupRoute } from '../kernel/rtnetlink/routes.ts';
+import { lookupRoute, type Route } from '../kernel/rtnetlink/routes.ts';
 
 const ethernetMtu = 1500;
 /** Peers of one network mostly share a path: a sample of their endpoints finds it. */
@@ -17,7 +18,7 @@ export function underlayMtu(host: NetlinkSocket, endpoints: Iterable<string>): n
   let sampled = 0;
   for (const endpoint of endpoints) {
     if (++sampled > sampleSize) break;
-    const route = lookupRoute(host, endpoint);
+    const route = routeTo(host, endpoint);
     const link = route?.index === undefined ? undefined : links.get(route.index);
     if (link !== undefined && !link.loopback) mtus.push(Math.min(link.mtu, route?.mtu ?? link.mtu));
   }
@@ -34,4 +35,14 @@ export function underlayMtu(host: NetlinkSocket, endpoints: Iterable<string>): n
     );
   }
   return mtus.length === 0 ? ethernetMtu : Math.min(...mtus);
+}
+
+/** A route that refuses (blackhole: EINVAL, prohibit: EACCES) tells no MTU, and is that one peer's trouble. */
+function routeTo(host: NetlinkSocket, endpoint: string): Route | undefined {
+  try {
+    return lookupRoute(host, endpoint);
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
+  }
 }
