@@ -12,6 +12,7 @@ import { keyText } from './attachment-store.ts';
 import { KeyedMutex } from './keyed-mutex.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import { allocateAddress, gatewayOf } from './pod-addresses.ts';
+import { removeAttachment } from './sandbox.ts';
 
 /** What attaching needs of a network. */
 export type AttachAgent = Pick<NetworkAgent, 'attach' | 'detach' | 'desired' | 'device' | 'destinations' | 'kernel'>;
@@ -50,7 +51,10 @@ export class Attacher {
     await this.#mutex.run(keyText(request), () => {
       const record = this.#store.get(request);
       if (record !== undefined) {
-        this.#networks.find(record.network)?.agent.detach(record);
+        const agent = this.#networks.find(record.network)?.agent;
+        if (agent !== undefined) agent.detach(record);
+        // The network is gone or not there yet: the pod's end takes the far end along.
+        else removeAttachment(record, new Set(), undefined, { writes: 0 });
         this.#store.remove(request);
         this.#log.info({ event: 'attachment.removed', ...identity(record) }, 'detached the sandbox');
       }

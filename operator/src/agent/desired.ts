@@ -55,8 +55,8 @@ export interface DesiredKey {
   readonly cipher: CipherAlgorithm;
   readonly keys: DataKeys;
   /**
-   * The highest generation that this node has said in the key's status to have installed, 0 for none: what
-   * remains of the ledger when the node's disk is lost.
+   * The highest generation that any node has said in the key's status to have installed, 0 for none: what is
+   * known when this node's ledger is lost, or when the peer was on another node before.
    */
   readonly publishedGeneration: number;
   /** How long both keys of a rotation are accepted before and after the switch. Milliseconds. */

@@ -305,7 +305,7 @@ describe('key rotation', () => {
     await scene.round(peer(7, 1));
     scene.kernel.addPeer(7);
     scene.restart();
-    scene.rotation.peerIsNew(peer(7, 1));
+    scene.rotation.peersAreNew([7]);
     const round = await scene.round(peer(7, 1));
     expect(problemOf(round, 7)).toBe('KeySpent');
     expect(round.results.get(7)?.problem?.message).toContain('VpnKey team-a/key-7: spec.static.generation');
@@ -354,10 +354,28 @@ describe('key rotation', () => {
     test('does not use it when the peer was made anew since', async () => {
       const scene = new Scene(7);
       await scene.crash(0, peer(7, 1));
-      scene.rotation.peerIsNew(peer(7, 1));
+      scene.rotation.peersAreNew([7]);
       scene.kernel.addPeer(7);
       expect(problemOf(await scene.round(peer(7, 1)), 7)).toBe('KeySpent');
       expect(scene.kernel.installations).toEqual([]);
+    });
+
+    test('does not use it when the peer was made anew while its key was not to be had', async () => {
+      const scene = new Scene(7);
+      await scene.crash(1, peer(7, 1));
+      expect(scene.ledger.entry('fp key of 7, generation 1')?.state).toBe('reserved');
+      scene.rotation.peersAreNew([7]);
+      scene.kernel.addPeer(7);
+      await scene.round(peer(7, undefined));
+      expect(problemOf(await scene.round(peer(7, 1)), 7)).toBe('KeySpent');
+      expect(scene.kernel.installations).toEqual(['key of 7, generation 1']);
+    });
+
+    test('counts it as installed as soon as it is seen in a slot', async () => {
+      const scene = new Scene(7);
+      await scene.crash(1, peer(7, 1));
+      await scene.round(peer(7, undefined));
+      expect(scene.ledger.entry('fp key of 7, generation 1')?.state).toBe('installed');
     });
 
     test('does not use it when the peer has any key', async () => {

@@ -2,7 +2,6 @@ import { formatRef, type ObjectRef } from '../api/types.ts';
 import { OvpnError } from '../errors.ts';
 import type { NetlinkError } from '../kernel/netlink/error.ts';
 import type { Request } from '../kernel/netlink/socket.ts';
-import type { Peer } from '../kernel/ovpn/codec.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { DesiredKey, DesiredPeer } from './desired.ts';
 import { emptySlots, type KeyStep, planSlots, type SlotPlan } from './key-slots.ts';
@@ -80,14 +79,16 @@ export class KeyRotation {
   }
 
   /**
-   * Says that a peer is about to be made in the kernel. A key that a crash left reserved for it may have been
-   * in the peer that was there before: from now on it counts as installed.
+   * Says that peers are about to be made in the kernel. Keys that a crash left reserved for one may have been
+   * in the peer that was there before, whatever key is wanted now: from here on they count as installed.
    */
-  peerIsNew(peer: DesiredPeer): void {
-    if (peer.key === undefined) return;
-    const entry = this.#ledger.entry(peer.key.keys.fingerprint);
-    if (entry?.state === 'reserved' && this.#isHere(entry, peer))
-      this.#ledger.confirm([this.#installation(peer, peer.key)]);
+  peersAreNew(ids: readonly number[]): void {
+    this.#ledger.confirm(ids.flatMap((id) => this.#ledger.reservedFor(this.#network, id)));
+  }
+
+  /** Forgets a peer that is gone. */
+  forget(id: number): void {
+    this.#due.delete(id);
   }
 
   /** Does what is due now for these peers: one flush of the ledger and few system calls for all of them. */
@@ -100,14 +101,29 @@ export class KeyRotation {
     const results = new Map<number, KeyResult>();
     const steps: PendingStep[] = [];
     const switched: string[] = [];
+    const unused: string[] = [];
+    const inUse: Installation[] = [];
     /** Keys that this round installs: the ledger does not know them yet, and a second peer must not get them too. */
     const claimed = new Map<string, DesiredPeer>();
+    // A crash between ledger and kernel left keys reserved. One whose id is in a slot is in use. One surely was
+    // not used if the peer is there, has no key and has never sent a packet. All are settled with one flush.
+    for (const peer of peers) {
+      const inKernel = observed.peers.get(peer.id);
+      for (const entry of inKernel === undefined ? [] : this.#ledger.reservedFor(this.#network, peer.id)) {
+        const { primary, secondary } = observed.keys.get(peer.id) ?? emptySlots;
+        const inSlot = primary?.keyId === entry.keyId || secondary?.keyId === entry.keyId;
+        if (inSlot && this.#ledger.isAloneAt(entry)) inUse.push(entry);
+        else if (primary === undefined && secondary === undefined && inKernel?.link.txPackets === 0n) {
+          unused.push(entry.fingerprint);
+        }
+      }
+    }
+    if (inUse.length > 0) this.#ledger.confirm(inUse.splice(0));
+    if (unused.length > 0) this.#ledger.release(...unused);
     for (const peer of peers) {
       const { key } = peer;
-      const inKernel = observed.peers.get(peer.id);
       this.#due.delete(peer.id);
-      if (key === undefined || inKernel === undefined) continue;
-      this.#releaseUnused(peer, key, inKernel, observed);
+      if (key === undefined || !observed.peers.has(peer.id)) continue;
       const { fingerprint } = key.keys;
       const present = this.#presentKeys(peer, observed);
       const decision = this.#decide(peer, key, observed, present);
@@ -124,13 +140,14 @@ export class KeyRotation {
         claimed.set(fingerprint, peer);
       }
       if (decision.noteSwitch && present.primary !== undefined) switched.push(present.primary.fingerprint);
-      if (decision.adopt) this.#ledger.confirm([this.#installation(peer, key)]);
+      if (decision.adopt) inUse.push(this.#installation(peer, key));
       if (decision.dueAt !== undefined) this.#due.set(peer.id, decision.dueAt);
       for (const step of decision.steps) {
         const request = this.#request(kernel, deviceIndex, peer, key, step);
         steps.push({ peer, key, step, request, switches: present.secondary?.fingerprint });
       }
     }
+    if (inUse.length > 0) this.#ledger.confirm(inUse);
     if (steps.length === 0) {
       this.#ledger.switched(...switched);
       return { results, touched: [] };
@@ -180,7 +197,7 @@ export class KeyRotation {
       plan.steps.some(({ step }) => step === 'install') &&
       key.generation <= key.publishedGeneration
     ) {
-      return spent(key, 'its status says that this node installed it before, though the ledger does not know of it');
+      return spent(key, 'its status says that a node installed it before, though the ledger here does not know of it');
     }
     return plan;
   }
@@ -226,19 +243,6 @@ export class KeyRotation {
           { event: 'key.retired', peer: fields.peer, peerId: peer.id, slot: step.slot },
           'deleted the old data key',
         );
-    }
-  }
-
-  /**
-   * After a crash between the ledger and the kernel a key is reserved and perhaps was never installed. It
-   * surely was not used if the peer is there, has no key and has never sent a packet.
-   */
-  #releaseUnused(peer: DesiredPeer, key: DesiredKey, inKernel: Peer, observed: ObservedNetwork): void {
-    const entry = this.#ledger.entry(key.keys.fingerprint);
-    if (entry?.state !== 'reserved' || !this.#isHere(entry, peer)) return;
-    const { primary, secondary } = observed.keys.get(peer.id) ?? emptySlots;
-    if (primary === undefined && secondary === undefined && inKernel.link.txPackets === 0n) {
-      this.#ledger.release(key.keys.fingerprint);
     }
   }
 

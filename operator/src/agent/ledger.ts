@@ -46,6 +46,8 @@ export class Ledger {
   readonly #entries = new Map<string, LedgerEntry>();
   /** Fingerprints of the keys at a peer and key id, the last one last. */
   readonly #byPlace = new Map<string, Set<string>>();
+  /** Keys that are reserved and not confirmed, by peer. */
+  readonly #reserved = new Map<string, Set<string>>();
   /** A failed append may have left half a line, which the next one must not be glued to. */
   #tornByFailure = false;
   #fd: number;
@@ -90,6 +92,18 @@ export class Ledger {
   lastAt(network: string, peerId: number, keyId: number): LedgerEntry | undefined {
     const fingerprint = [...(this.#byPlace.get(place({ network, peerId, keyId })) ?? [])].at(-1);
     return fingerprint === undefined ? undefined : this.#entries.get(fingerprint);
+  }
+
+  /** Keys that were written down for a peer and not confirmed: a crash came in between. */
+  reservedFor(network: string, peerId: number): LedgerEntry[] {
+    return [...(this.#reserved.get(peerPlace({ network, peerId })) ?? [])].flatMap(
+      (fingerprint) => this.#entries.get(fingerprint) ?? [],
+    );
+  }
+
+  /** Whether no other key ever went to this place: then the key with that id in the kernel is this one. */
+  isAloneAt(entry: Installation): boolean {
+    return this.#byPlace.get(place(entry))?.size === 1;
   }
 
   /** Writes keys down as spent, durably, before they go to the kernel. One flush for all of them. */
@@ -149,6 +163,10 @@ export class Ledger {
       this.#entries.set(fingerprint, { ...line.entry, state: line.event, installedAt: line.at, switchedAt: undefined });
       const here = place(line.entry);
       this.#byPlace.set(here, (this.#byPlace.get(here) ?? new Set()).add(fingerprint));
+      if (line.event === 'reserved') {
+        const peer = peerPlace(line.entry);
+        this.#reserved.set(peer, (this.#reserved.get(peer) ?? new Set()).add(fingerprint));
+      }
     } else if (before !== undefined && line.event === 'switched') {
       this.#entries.set(fingerprint, { ...before, switchedAt: line.at });
     } else if (line.event === 'released') this.#forget(fingerprint);
@@ -159,6 +177,9 @@ export class Ledger {
     if (entry === undefined) return;
     this.#entries.delete(fingerprint);
     this.#byPlace.get(place(entry))?.delete(fingerprint);
+    const reserved = this.#reserved.get(peerPlace(entry));
+    reserved?.delete(fingerprint);
+    if (reserved?.size === 0) this.#reserved.delete(peerPlace(entry));
   }
 
   #load(): number {
@@ -193,6 +214,10 @@ export class Ledger {
     }
     writeDurably(this.#path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
   }
+}
+
+function peerPlace({ network, peerId }: { network: string; peerId: number }): string {
+  return `${network}/${peerId}`;
 }
 
 function place({ network, peerId, keyId }: { network: string; peerId: number; keyId: number }): string {

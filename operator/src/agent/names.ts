@@ -33,3 +33,8 @@ export function vethName({ containerId, ifname }: AttachmentKey): string {
 export function socketName(network: string, listener: string): string {
   return `${network}/${listener}`;
 }
+
+/** Whether an interface may be the far end of an attachment, by its name. */
+export function isVethName(name: string): boolean {
+  return /^veth[0-9a-f]{11}$/.test(name);
+}

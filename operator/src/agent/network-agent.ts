@@ -10,12 +10,13 @@ import { writeSysctls } from '../kernel/sysctl.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
+import { isForeign } from './devices.ts';
 import { diffBase, diffPeer, missingRoutes, peerRoutes } from './diff.ts';
 import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import { emptySlots } from './key-slots.ts';
 import type { Ledger } from './ledger.ts';
-import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './names.ts';
+import { deviceAlias, deviceName, namespaceName, networkOfNamespace, vethName } from './names.ts';
 import { NetworkKernel } from './network-kernel.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
@@ -38,8 +39,12 @@ export interface NetworkServices {
 
 /** What a whole round may do, beyond what it was told to bring about. */
 export interface RoundLimits {
+  /** Whether what nobody wants may go: only when all sources are complete. */
   readonly mayRemove: boolean;
+  /** Peer ids that stay as they are all the same, and ids that go in any case (see PeersInForce). */
   readonly leaveAlone: ReadonlySet<number>;
+  readonly out: ReadonlySet<number>;
+  /** Destinations that belong to the network though no peer here has them. */
   readonly claimed: readonly string[];
 }
 
@@ -138,21 +143,22 @@ export class NetworkAgent {
   async reconcile(
     desired: DesiredNetwork,
     peers: readonly DesiredPeer[],
-    { mayRemove, leaveAlone, claimed }: RoundLimits,
+    { mayRemove, leaveAlone, out, claimed }: RoundLimits,
   ): Promise<void> {
-    this.#desired = desired;
     this.#mayRemove = mayRemove;
     const kernel = this.#open();
     this.#observed = await kernel.observe();
     this.#applyBase(kernel, desired);
     this.#openSockets(desired, mayRemove);
+    // Not before its device and sockets stand: rounds for some peers go by what is there, not by what failed.
+    this.#desired = desired;
     this.#destinations = new Set([...desired.pools, ...claimed]);
     for (const { routes } of peers) for (const { destination } of routes) this.#destinations.add(destination);
     for (const { destination } of this.#keptRoutes(leaveAlone)) this.#destinations.add(destination);
     this.#peers.clear();
     this.#refused.clear();
     this.#keys.forgetDue();
-    if (mayRemove) await this.#removeStrangers(peers, leaveAlone);
+    await this.#removeStrangers(peers, (id) => out.has(id) || (mayRemove && !leaveAlone.has(id)));
     await this.#applyPeers(peers);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
@@ -196,7 +202,9 @@ export class NetworkAgent {
       this.#refused.delete(id);
     }
     await this.#applyPeers(wanted);
-    this.#deleteRoutes(staleRoutes);
+    // A destination may have gone over from one of these peers to another.
+    const takenOver = new Set(wanted.flatMap((peer) => peerRoutes(peer, device.index).map(routeKey)));
+    this.#deleteRoutes(staleRoutes.filter((route) => !takenOver.has(routeKey(route))));
     for (const destination of [
       ...claimed,
       ...wanted.flatMap(({ routes }) => routes.map((route) => route.destination)),
@@ -232,6 +240,7 @@ export class NetworkAgent {
     const kernel = this.#kernel?.current === true ? this.#kernel : undefined;
     removeAttachment(record, foreign, kernel, this.#sandboxWrites);
     // The routes and the far end went with the link.
+    this.#observed?.veths.delete(vethName(record));
     for (const address of record.addresses) {
       for (const route of farRoutes({ ...record, addresses: [address] }, 0))
         this.#observed?.routes.delete(routeKey(route));
@@ -248,6 +257,8 @@ export class NetworkAgent {
     deleteNamespace(namespaceName(this.name), this.#services.netnsFolder);
     this.#services.sockets.release(this.name, new Set());
     this.#peers.clear();
+    this.#refused.clear();
+    this.#keys.forgetDue();
     this.#observed = undefined;
     this.#log.info({ event: 'network.removed' }, 'removed the network from this node');
   }
@@ -268,6 +279,14 @@ export class NetworkAgent {
   /** The namespace, made when missing, and sockets inside it; opened anew when the namespace was replaced. */
   #open(): NetworkKernel {
     const namespace = namespaceName(this.name);
+    if (this.#kernel === undefined && isForeign(this.name, this.#services.netnsFolder)) {
+      throw new OvpnError(
+        'NamespaceUnusable',
+        `the network namespace ${namespace} exists and was not made by this agent`,
+        { object: `VpnNetwork ${this.name}` },
+        { remedy: 'rename or remove that namespace, or give the network another name' },
+      );
+    }
     const made = createNamespace(namespace, this.#services.netnsFolder);
     if (made) this.#log.info({ event: 'network.namespace', namespace }, 'made the network namespace');
     if (this.#kernel !== undefined && !this.#kernel.current) this.close();
@@ -306,9 +325,9 @@ export class NetworkAgent {
     if (mayRemove) this.#services.sockets.release(this.name, new Set(this.#fds.keys()));
   }
 
-  async #removeStrangers(peers: readonly DesiredPeer[], leaveAlone: ReadonlySet<number>): Promise<void> {
+  async #removeStrangers(peers: readonly DesiredPeer[], mayGo: (id: number) => boolean): Promise<void> {
     const wanted = new Set(peers.map(({ id }) => id));
-    const strangers = [...(this.#observed?.peers.keys() ?? [])].filter((id) => !wanted.has(id) && !leaveAlone.has(id));
+    const strangers = [...(this.#observed?.peers.keys() ?? [])].filter((id) => !wanted.has(id) && mayGo(id));
     await this.#deletePeers(strangers);
   }
 
@@ -332,7 +351,10 @@ export class NetworkAgent {
       observed.keys.delete(id);
       this.#log.info({ event: 'peer.removed', peerId: id }, 'removed the peer from the kernel');
     });
-    for (const id of ids) this.#services.memory.delete(this.name, id);
+    for (const id of ids) {
+      this.#services.memory.delete(this.name, id);
+      this.#keys.forget(id);
+    }
   }
 
   /** Peers first, then routes to them, then their keys: a packet finds no half-made peer. */
@@ -345,6 +367,7 @@ export class NetworkAgent {
     const problems = new Map<number, OvpnError>();
     const requests: { peer: DesiredPeer; request: Request; verb: string }[] = [];
     const replaced: number[] = [];
+    const made: number[] = [];
     for (const peer of peers) {
       const note = this.#services.memory.get(this.name, peer.id);
       const change = diffPeer(peer, observed.peers.get(peer.id), ports.get(peer.listener) ?? 0, note);
@@ -365,9 +388,10 @@ export class NetworkAgent {
         replaced.push(peer.id);
       }
       requests.push({ peer, request: kernel.requests.peerNew(device.index, this.#newPeer(peer)), verb: 'made' });
-      this.#keys.peerIsNew(peer);
+      made.push(peer.id);
     }
     await this.#deletePeers(replaced);
+    this.#keys.peersAreNew(made);
     const outcomes = await kernel.changeOvpn(requests.map(({ request }) => request));
     requests.forEach(({ peer, verb }, i) => {
       const outcome = outcomes[i];

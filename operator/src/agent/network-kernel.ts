@@ -5,7 +5,7 @@ import { defaultNetnsFolder, namespaceId } from '../kernel/netns.ts';
 import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../kernel/ovpn/codec.ts';
 import { dumpAddresses, type InterfaceAddress } from '../kernel/rtnetlink/addresses.ts';
-import { dumpLinks, type Link } from '../kernel/rtnetlink/links.ts';
+import { dumpLinks, getLinkByName, type Link } from '../kernel/rtnetlink/links.ts';
 import { dumpOurRoutes } from '../kernel/rtnetlink/routes.ts';
 import { readSysctls } from '../kernel/sysctl.ts';
 import { namespaceSysctls } from './diff.ts';
@@ -119,6 +119,11 @@ export class NetworkKernel {
   /** One peer with its counters. */
   getPeer(deviceIndex: number, id: number): Peer | undefined {
     return this.#ovpn.getPeer(deviceIndex, id);
+  }
+
+  /** One interface by name. */
+  link(name: string): Link | undefined {
+    return getLinkByName(this.#routes, name);
   }
 
   links(): Link[] {

@@ -7,7 +7,7 @@ import { describe, OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
 import { NotificationSocket } from '../kernel/netlink/notifications.ts';
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
-import { deleteNamespace, listNamespaces } from '../kernel/netns.ts';
+import { listNamespaces } from '../kernel/netns.ts';
 import { type Notification, parseNotification } from '../kernel/ovpn/codec.ts';
 import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
@@ -19,15 +19,18 @@ import type { DesiredPeer } from './desired.ts';
 import { freeDeviceIndex, isOurs } from './devices.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
-import { namespaceName } from './names.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
 import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
+import { References } from './references.ts';
 import { StatusBoard } from './status-board.ts';
 import { underlayMtu } from './underlay.ts';
+
+/** A step of a rotation that does not come about is not tried more often than this. */
+const shortestWaitMs = 100;
 
 export interface NodeAgentOptions {
   readonly node: string;
@@ -59,8 +62,8 @@ export class NodeAgent {
   readonly #log: Log;
   readonly #networks = new Map<string, ManagedNetwork>();
   readonly #work = new Map<string, Work>();
-  /** Who refers to a VpnKey or Secret, by reference text: to plan again when it changes. */
-  readonly #users = new Map<string, Map<string, ObjectRef>>();
+  /** Who refers to a VpnKey or Secret: to plan again when it changes. */
+  readonly #users = new References();
   /** Networks by device index: how a notification finds its network. */
   readonly #byDevice = new Map<number, string>();
   readonly #poller = new ReadinessPoller();
@@ -70,11 +73,14 @@ export class NodeAgent {
   readonly #host: NetlinkSocket;
   readonly #unlock: () => void;
   readonly #ledger: Ledger;
+  /** Peers that are gone from the source while it is incomplete. */
+  readonly #vanished = new Map<string, ObjectRef>();
   readonly #timers = new Set<() => void>();
   #notifications: NotificationSocket | undefined;
   #pass: Promise<void> | undefined;
   #dueTimer: (() => void) | undefined;
   #rounds = 0;
+  #started = false;
   #stopped = false;
 
   /** @throws OvpnError LedgerUnusable; StateUnusable, also when another agent uses the state folder */
@@ -104,7 +110,7 @@ export class NodeAgent {
       networks: this.#networks,
       attachments,
       ledger: this.#ledger,
-      users: (ref) => this.#users.get(formatRef(ref))?.values() ?? [],
+      users: (ref) => this.#users.of(ref),
       now: () => options.clock.now(),
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
     });
@@ -121,8 +127,12 @@ export class NodeAgent {
     const { source } = this.#options;
     source.on('change', (refs) => this.#changed(refs));
     source.on('nodeLabels', () => this.#everything());
-    source.on('rejections', () => this.#everything());
+    source.on('rejections', () => {
+      this.#changed([...this.#vanished.values()]);
+      this.#everything();
+    });
     await source.start();
+    this.#started = true;
     this.#changed(allRefs(source));
     this.#everything();
     this.#every(this.#options.resyncMs, () => this.#everything());
@@ -199,7 +209,7 @@ export class NodeAgent {
     const name = this.#byDevice.get(notification.ifindex);
     const managed = name === undefined ? undefined : this.#networks.get(name);
     if (name === undefined || managed === undefined) return;
-    const ref = managed.agent.peers.get(notification.peerId)?.desired.ref;
+    const ref = managed.book.holderOf(notification.peerId);
     // What we deleted ourselves is no news.
     if (ref === undefined) return;
     this.#log.info(
@@ -210,6 +220,8 @@ export class NodeAgent {
   }
 
   #changed(refs: readonly ObjectRef[]): void {
+    // Half of the resources would look like the wish to have half of the peers: start() takes them all at once.
+    if (!this.#started) return;
     for (const ref of refs) {
       if (ref.kind === 'VpnNetwork') this.#networkChanged(ref);
       else if (ref.kind === 'VpnPeer') this.#peerChanged(ref);
@@ -246,27 +258,38 @@ export class NodeAgent {
 
   #peerChanged(ref: ObjectRef): void {
     const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
+    if (peer === undefined && !this.#options.source.complete) {
+      // It may stand in what cannot be read just now (a file with a fault): what it made stays until that is known.
+      this.#vanished.set(formatRef(ref), ref);
+      return;
+    }
+    this.#vanished.delete(formatRef(ref));
     if (peer === undefined) this.#board.forget(ref);
     for (const [network, { book }] of this.#networks) {
       if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
       else if (book.has(ref)) this.#enqueue(network, book.delete(ref));
     }
-    if (peer === undefined) return;
+    if (peer === undefined) {
+      this.#users.delete(ref);
+      return;
+    }
     if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);
     // Also when the key is not there yet: its coming is what the peer waits for.
-    this.#use({ kind: 'VpnKey', namespace: peer.metadata.namespace, name: peer.spec.keyRef.name }, ref);
+    this.#users.set(ref, { kind: 'VpnKey', namespace: peer.metadata.namespace, name: peer.spec.keyRef.name });
   }
 
   #referenceChanged(ref: ObjectRef): void {
     if (ref.kind === 'VpnKey') {
       const key = this.#options.source.get('VpnKey', ref.namespace, ref.name);
-      if (key === undefined) this.#board.forget(ref);
-      else {
-        this.#use({ kind: 'Secret', ...secretOf(key) }, ref);
+      if (key === undefined) {
+        this.#board.forget(ref);
+        this.#users.delete(ref);
+      } else {
+        this.#users.set(ref, { kind: 'Secret', ...secretOf(key) });
         this.#board.publishKey(key);
       }
     }
-    for (const user of this.#users.get(formatRef(ref))?.values() ?? []) {
+    for (const user of this.#users.of(ref)) {
       if (user.kind === 'VpnKey') this.#referenceChanged(user);
       else {
         const peer = this.#options.source.get('VpnPeer', user.namespace, user.name);
@@ -275,16 +298,19 @@ export class NodeAgent {
     }
   }
 
-  #use(used: ObjectRef, by: ObjectRef): void {
-    const name = formatRef(used);
-    let users = this.#users.get(name);
-    if (users === undefined) this.#users.set(name, (users = new Map<string, ObjectRef>()));
-    users.set(formatRef(by), by);
-  }
-
   #everything(): void {
+    if (!this.#started) return;
+    this.#releaseSockets();
     const names = new Set([...this.#networks.keys(), ...networksIn(this.#namespaces())]);
     for (const name of names) this.#enqueueWhole(name);
+  }
+
+  /** Sockets of networks that nobody wants: a crash came between the end of a network and that of its sockets. */
+  #releaseSockets(): void {
+    if (!this.#options.source.complete) return;
+    for (const network of this.#services.sockets.names()) {
+      if (!this.#networks.has(network)) this.#services.sockets.release(network, new Set());
+    }
   }
 
   #enqueueWhole(network: string): void {
@@ -307,7 +333,10 @@ export class NodeAgent {
 
   #wake(): void {
     if (this.#stopped || this.#pass !== undefined) return;
-    this.#pass = this.#run().finally(() => {
+    const pass = this.#run().catch((error: unknown) => {
+      this.#log.error({ event: 'agent.defect', error: describe(error) }, 'a pass ended by a defect');
+    });
+    this.#pass = pass.finally(() => {
       this.#pass = undefined;
       if (this.#work.size > 0) this.#wake();
     });
@@ -326,32 +355,42 @@ export class NodeAgent {
 
   async #runNetwork(name: string, work: Work): Promise<void> {
     const managed = this.#networks.get(name);
-    if (managed === undefined || this.#options.source.get('VpnNetwork', undefined, name) === undefined) {
-      this.#removeNetwork(name);
-      return;
-    }
-    managed.cancelRetry?.();
-    managed.cancelRetry = undefined;
+    const wanted = this.#options.source.get('VpnNetwork', undefined, name) !== undefined;
+    managed?.cancelRetry?.();
     try {
+      if (managed === undefined || !wanted) {
+        this.#removeNetwork(name);
+        return;
+      }
       if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
       else await this.#some(managed, [...work.peers.values()]);
       managed.problem = undefined;
       if (managed.agent.refusedPeers > 0) this.#retry(name, managed);
       else managed.backoff.reset();
     } catch (error) {
-      managed.problem =
-        error instanceof OvpnError
-          ? error
-          : new OvpnError('KernelRefused', describe(error), { object: `VpnNetwork ${name}` }, { cause: error });
-      this.#log.error(
-        { event: 'network.failed', network: name, code: managed.problem.code, error: managed.problem.message },
-        'the network does not stand as it should',
-      );
-      this.#retry(name, managed);
+      this.#failed(name, managed, error);
     }
-    const refs = work.whole ? managed.book.refs() : [...work.peers.values()];
+    if (managed !== undefined) this.#publish(managed, work);
+  }
+
+  #failed(name: string, managed: ManagedNetwork | undefined, error: unknown): void {
+    const problem =
+      error instanceof OvpnError
+        ? error
+        : new OvpnError('KernelRefused', describe(error), { object: `VpnNetwork ${name}` }, { cause: error });
+    this.#log.error(
+      { event: 'network.failed', network: name, code: problem.code, error: problem.message },
+      'the network does not stand as it should',
+    );
+    // A network that nobody wants is tried again with the next look at everything.
+    if (managed === undefined) return;
+    managed.problem = problem;
+    this.#retry(name, managed);
+  }
+
+  #publish(managed: ManagedNetwork, work: Work): void {
     this.#board.publishNetwork(managed);
-    for (const ref of refs) {
+    for (const ref of work.whole ? managed.book.refs() : work.peers.values()) {
       const peer = managed.book.entry(ref)?.peer;
       if (peer === undefined) continue;
       this.#board.publishPeer(peer);
@@ -371,14 +410,16 @@ export class NodeAgent {
     const desired = planNetwork(network, facts);
     managed.selected = desired !== undefined;
     if (desired === undefined) {
-      if (this.#options.source.complete && agent.device !== undefined) agent.remove();
+      const here = agent.device !== undefined || isOurs(network.metadata.name, this.#options.netnsFolder);
+      if (here && this.#options.source.complete) agent.remove();
       return;
     }
     for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
-    const { peers, leaveAlone } = book.inForce();
+    const { peers, leaveAlone, out } = book.inForce();
     await agent.reconcile(desired, peers, {
       mayRemove: this.#options.source.complete,
       leaveAlone,
+      out,
       claimed: book.claimed(),
     });
     this.#rounds++;
@@ -396,7 +437,7 @@ export class NodeAgent {
         changes.set(id, desired);
       }
     }
-    await agent.reconcilePeers(changes, book.claimed());
+    await agent.reconcilePeers(changes, book.claimed(refs));
   }
 
   /** A namespace of ours that no network wants; kept while a source might still name it. */
@@ -404,14 +445,9 @@ export class NodeAgent {
     const managed = this.#networks.get(name);
     if (!this.#options.source.complete) return;
     if (managed === undefined && !isOurs(name, this.#options.netnsFolder)) return;
-    for (const record of this.#services.attachments.ofNetwork(name)) {
-      managed?.agent.detach(record);
-      this.#services.attachments.remove(record);
-    }
     if (managed === undefined) {
-      deleteNamespace(namespaceName(name), this.#options.netnsFolder);
-      this.#services.sockets.release(name, new Set());
-      this.#log.info({ event: 'network.removed', network: name }, 'removed a network that nobody wants any more');
+      // An agent of its own, so that what is left by an earlier process goes the same way.
+      new NetworkAgent(name, this.#services).remove();
     } else {
       managed.cancelRetry?.();
       managed.agent.remove();
@@ -474,7 +510,7 @@ export class NodeAgent {
     if (dues.length === 0 || this.#stopped) return;
     const now = this.#options.clock.now();
     const next = Math.min(...dues.map(({ at }) => at));
-    this.#dueTimer = this.#options.clock.after(Math.max(0, next - now) + 1, () => {
+    this.#dueTimer = this.#options.clock.after(Math.max(shortestWaitMs, next - now), () => {
       const then = this.#options.clock.now();
       for (const { name } of dues) this.#enqueue(name, this.#networks.get(name)?.agent.duePeers(then) ?? []);
       this.#scheduleDue();

@@ -1,9 +1,9 @@
-import { type Cidr, overlaps, parseCidr } from '../api/ip.ts';
 import { NetworkIndex } from '../api/rules.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { DesiredPeer } from './desired.ts';
 import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer, selects } from './plan.ts';
+import { Possessions } from './possessions.ts';
 
 /** A peer as it is planned, and what is in force for it. */
 export interface BookEntry {
@@ -18,6 +18,15 @@ export interface BookEntry {
   readonly away: boolean;
 }
 
+/** What the kernel should hold of a network's peers. */
+export interface PeersInForce {
+  readonly peers: DesiredPeer[];
+  /** Ids whose peers are refused but may have been good before: they stay as they are. */
+  readonly leaveAlone: ReadonlySet<number>;
+  /** Ids whose peers are known and must not be here: suspended, placed elsewhere, not allowed any more. */
+  readonly out: ReadonlySet<number>;
+}
+
 /** Problems after which the last good version must not go on: someone took the permission away. */
 const revoking: ReadonlySet<ErrorName> = new Set<ErrorName>(['NotAllowed']);
 
@@ -28,8 +37,10 @@ export class PeerBook {
   readonly #index: NetworkIndex;
   readonly #peers = new Map<string, VpnPeer>();
   readonly #entries = new Map<string, BookEntry>();
-  /** Entries whose last good version is in force though the present one is refused. */
-  readonly #retained = new Set<string>();
+  /** What is in force because it is accepted. */
+  readonly #accepted = new Possessions();
+  /** What is in force as the last good version though the present one is refused. */
+  readonly #retained = new Possessions();
   /** Who has a peer id in force. */
   readonly #holders = new Map<number, string>();
 
@@ -48,6 +59,13 @@ export class PeerBook {
   /** Whether the peer is in the book, planned or not. */
   has(ref: ObjectRef): boolean {
     return this.#peers.has(formatRef(ref));
+  }
+
+  /** The peer that has this id in force. */
+  holderOf(id: number): ObjectRef | undefined {
+    const name = this.#holders.get(id);
+    const peer = name === undefined ? undefined : this.#entries.get(name)?.peer;
+    return peer === undefined ? undefined : refOf(peer);
   }
 
   entry(ref: ObjectRef): BookEntry | undefined {
@@ -85,7 +103,8 @@ export class PeerBook {
     const before = this.#entries.get(name)?.inForce;
     const peer = this.#peers.get(name);
     const changes = new Map<number, DesiredPeer | undefined>();
-    this.#retained.delete(name);
+    this.#accepted.remove(name);
+    this.#retained.remove(name);
     if (before !== undefined) this.#takeOut(name, before, changes);
     if (peer === undefined) {
       this.#entries.delete(name);
@@ -94,10 +113,13 @@ export class PeerBook {
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
     const away = peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels);
     let inForce = plan.desired;
-    if (before !== undefined && !away && isMendable(plan.problems) && !this.#isTaken(before, name)) {
+    if (before !== undefined && !away && isMendable(plan.problems) && !this.#isTaken(before)) {
       inForce = before;
-      this.#retained.add(name);
-    } else if (inForce !== undefined) this.#displaceRetained(inForce, changes);
+      this.#retained.add(name, before);
+    } else if (inForce !== undefined) {
+      this.#displaceRetained(inForce, changes);
+      this.#accepted.add(name, inForce);
+    }
     this.#entries.set(name, { peer, plan, inForce, away });
     if (inForce !== undefined) {
       this.#holders.set(inForce.id, name);
@@ -106,26 +128,35 @@ export class PeerBook {
     return changes;
   }
 
-  /** What the kernel should hold, and which peer ids it must leave alone because their peers are refused. */
-  inForce(): { readonly peers: DesiredPeer[]; readonly leaveAlone: ReadonlySet<number> } {
+  /** What the kernel should hold, and what to do about peer ids that nobody has in force. */
+  inForce(): PeersInForce {
     const peers: DesiredPeer[] = [];
     const leaveAlone = new Set<number>();
+    const out = new Set<number>();
     for (const { peer, plan, inForce, away } of this.#entries.values()) {
       if (inForce !== undefined) peers.push(inForce);
       else if (!away && isMendable(plan.problems)) leaveAlone.add(peer.spec.static.peerID);
+      else out.add(peer.spec.static.peerID);
     }
-    for (const { id } of peers) leaveAlone.delete(id);
-    return { peers, leaveAlone };
+    for (const { id } of peers) {
+      leaveAlone.delete(id);
+      out.delete(id);
+    }
+    for (const id of leaveAlone) out.delete(id);
+    return { peers, leaveAlone, out };
   }
 
   /**
-   * Destinations of peers that are accepted but not on this node: suspended, or placed elsewhere. Pods must not
-   * reach them by another way.
+   * Destinations of peers (of all, or of some) that are accepted but not on this node: suspended, or placed
+   * elsewhere. Pods must not reach them by another way.
    */
-  claimed(): string[] {
-    return [...this.#entries.values()].flatMap(({ peer, plan, away }) =>
-      away && plan.problems.length === 0 ? peer.spec.routes : [],
-    );
+  claimed(refs: Iterable<ObjectRef> = this.refs()): string[] {
+    const destinations: string[] = [];
+    for (const ref of refs) {
+      const entry = this.entry(ref);
+      if (entry?.away === true && entry.plan.problems.length === 0) destinations.push(...entry.peer.spec.routes);
+    }
+    return destinations;
   }
 
   /** Gives a peer's id free, unless another peer has it already. */
@@ -137,21 +168,18 @@ export class PeerBook {
 
   /** A peer that is accepted goes before an old version that is only kept. */
   #displaceRetained(accepted: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
-    for (const name of this.#retained) {
+    for (const name of this.#retained.colliding(accepted)) {
+      this.#retained.remove(name);
       const entry = this.#entries.get(name);
-      if (entry?.inForce === undefined || !collide(entry.inForce, accepted)) continue;
+      if (entry?.inForce === undefined) continue;
       this.#takeOut(name, entry.inForce, changes);
-      this.#retained.delete(name);
       this.#entries.set(name, { ...entry, inForce: undefined });
     }
   }
 
   /** Whether an accepted peer has something of an old version that might be kept. */
-  #isTaken(old: DesiredPeer, name: string): boolean {
-    return [...this.#entries].some(
-      ([other, { inForce }]) =>
-        other !== name && inForce !== undefined && !this.#retained.has(other) && collide(old, inForce),
-    );
+  #isTaken(old: DesiredPeer): boolean {
+    return this.#accepted.colliding(old).size > 0;
   }
 }
 
@@ -161,29 +189,4 @@ export class PeerBook {
  */
 function isMendable(problems: readonly OvpnError[]): boolean {
   return problems.length > 0 && !problems.some((problem) => revoking.has(problem.name));
-}
-
-function collide(one: DesiredPeer, other: DesiredPeer): boolean {
-  if (one.id === other.id) return true;
-  if (one.vpnIpv4 !== undefined && one.vpnIpv4 === other.vpnIpv4) return true;
-  if (one.vpnIpv6 !== undefined && one.vpnIpv6 === other.vpnIpv6) return true;
-  const theirs = rangesOf(other);
-  return rangesOf(one).some((mine) => theirs.some((range) => rangesCollide(mine, range)));
-}
-
-/** The rule of api/rules.ts: a default route means "everything else", so it meets nothing but another one. */
-function rangesCollide(one: Cidr, other: Cidr): boolean {
-  return one.prefix === 0 || other.prefix === 0 ? one.text === other.text : overlaps(one, other);
-}
-
-/** Desired peers never change, and are compared with many others. */
-const ranges = new WeakMap<DesiredPeer, readonly Cidr[]>();
-
-function rangesOf(peer: DesiredPeer): readonly Cidr[] {
-  let known = ranges.get(peer);
-  if (known === undefined) {
-    known = peer.routes.flatMap(({ destination }) => parseCidr(destination) ?? []);
-    ranges.set(peer, known);
-  }
-  return known;
 }

@@ -152,7 +152,7 @@ export function planPeer(
   });
   if (routeProblems.length > 0) return { ...absent, problems: routeProblems };
 
-  const resolved = resolveKey(network, peer, key, secret, node.name);
+  const resolved = resolveKey(network, peer, key, secret);
   const desiredKey = resolved instanceof OvpnError ? undefined : resolved;
   return {
     desired: {
@@ -187,7 +187,6 @@ function resolveKey(
   peer: VpnPeer,
   key: VpnKey | undefined,
   secret: Secret | undefined,
-  node: string,
 ): DesiredKey | OvpnError {
   if (key === undefined) {
     const missing = `there is no VpnKey ${peer.metadata.namespace}/${peer.spec.keyRef.name}`;
@@ -216,8 +215,7 @@ function resolveKey(
       keyId: generation % 8,
       cipher: kernelCipher(cipher),
       keys,
-      publishedGeneration:
-        key.status?.installations?.find((installation) => installation.node === node)?.generation ?? 0,
+      publishedGeneration: Math.max(0, ...(key.status?.installations ?? []).map((entry) => entry.generation)),
       transitionMs: network.spec.keyTransition.seconds * 1000,
     };
   } catch (error) {

@@ -84,9 +84,11 @@ export function removeAttachment(
   kernel: NetworkKernel | undefined,
   counter: WriteCounter,
 ): void {
-  const far = kernel?.links().find(({ name }) => name === vethName(attachment));
+  const far = kernel?.link(vethName(attachment));
   if (kernel !== undefined && far !== undefined) kernel.change([deleteLink(far.index)]);
-  if (namespaceId(attachment.netns) === undefined) return;
+  const id = namespaceId(attachment.netns);
+  // Gone, or the path names the host's namespace by now: nothing of the pod's is left.
+  if (id === undefined || id === ownNamespaceId()) return;
   const sandbox = openSandbox(attachment.netns);
   try {
     const inside = getLinkByName(sandbox, attachment.ifname);
@@ -99,7 +101,7 @@ export function removeAttachment(
     );
     requests.push(...leftover.map(deleteRoute));
     for (const outcome of sandbox.batch(requests))
-      if (!outcome.ok && outcome.error.code !== 'ENODEV') throw outcome.error;
+      if (!outcome.ok && !['ENODEV', 'ESRCH'].includes(outcome.error.code)) throw outcome.error;
   } finally {
     counter.writes += sandbox.counters.writes;
     sandbox.close();
@@ -141,7 +143,8 @@ function ensureLinks(
   sandbox: NetlinkSocket,
 ): SandboxLinks {
   const name = vethName(attachment);
-  const farBefore = observed.veths.get(name);
+  // Looked up afresh: an index that was remembered may be another pod's by now.
+  const farBefore = kernel.link(name);
   const insideBefore = getLinkByName(sandbox, attachment.ifname);
   if (farBefore !== undefined && insideBefore !== undefined && insideBefore.peerIndex === farBefore.index) {
     return { inside: insideBefore, far: farBefore };
@@ -164,7 +167,7 @@ function ensureLinks(
     closeSync(namespaceFd);
   }
   const inside = getLinkByName(sandbox, attachment.ifname);
-  const far = kernel.links().find((link) => link.name === name);
+  const far = kernel.link(name);
   if (inside === undefined || far === undefined) {
     throw new OvpnError('KernelRefused', `the veth pair ${name} is not there after it was made`, {
       object: attachment.netns,

@@ -10,6 +10,9 @@ import {
 } from '../api/types.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import type { OvpnError } from '../errors.ts';
+import { SystemError } from '../kernel/libc.ts';
+import { NetlinkError } from '../kernel/netlink/error.ts';
+import type { Peer } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
 import type { AttachmentStore } from './attachment-store.ts';
@@ -83,7 +86,7 @@ export class StatusBoard {
     const entry = managed?.book.entry(ref);
     const id = entry?.inForce?.id;
     const index = managed?.agent.device?.index;
-    const observed = id === undefined || index === undefined ? undefined : managed?.agent.kernel?.getPeer(index, id);
+    const observed = id === undefined || index === undefined ? undefined : readPeer(managed?.agent, index, id);
     const now = this.#services.now();
     if (observed === undefined) this.#programmedSince.delete(name);
     else if (!this.#programmedSince.has(name)) {
@@ -211,5 +214,15 @@ function fingerprintOf(material: Uint8Array | undefined): string | undefined {
     return staticKeyFingerprint(parseStaticKey(Buffer.from(material).toString('latin1'), {}));
   } catch {
     return undefined;
+  }
+}
+
+/** The peer as the kernel has it; unknown when its device or namespace has just gone: the next round says more. */
+function readPeer(agent: NetworkAgent | undefined, index: number, id: number): Peer | undefined {
+  try {
+    return agent?.kernel?.getPeer(index, id);
+  } catch (error) {
+    if (error instanceof NetlinkError || error instanceof SystemError) return undefined;
+    throw error;
   }
 }

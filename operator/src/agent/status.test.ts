@@ -349,6 +349,15 @@ describe('the status of a key', () => {
     expect(findCondition(keyStatus(good, undefined).conditions, 'Ready')?.status).toBe('True');
   });
 
+  test.each([
+    ['the ledger is lost', undefined, 2],
+    ['an older generation is wanted', { generation: 1, since: now }, 2],
+    ['a newer one is installed', { generation: 3, since: now }, 3],
+  ])('never takes back what was installed when %s', (_name, installation, generation) => {
+    const after = keyStatus({ ...good, installation }, keyStatus(good, undefined));
+    expect(after.installations).toMatchObject([{ node: 'n1', generation, spent: true }]);
+  });
+
   test.each<[string, Partial<KeyFacts>, string, string]>([
     [
       'a missing Secret',

@@ -1,6 +1,13 @@
-import { type ConditionReason, type ConditionType, type ConditionUpdate, setCondition } from '../api/conditions.ts';
+import {
+  type ConditionReason,
+  type ConditionType,
+  type ConditionUpdate,
+  setCondition,
+  timestampOf,
+} from '../api/conditions.ts';
 import type {
   Condition,
+  KeyInstallation,
   VpnKey,
   VpnKeyStatus,
   VpnNetwork,
@@ -206,7 +213,7 @@ export interface KeyFacts {
 }
 
 export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): VpnKeyStatus {
-  const { key, problem, spent, installation, node, now } = facts;
+  const { key, problem, spent, now } = facts;
   const resolved = resolvedCondition(problem);
   const ready =
     problem !== undefined
@@ -220,17 +227,26 @@ export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): Vp
     conditions: withAll(before?.conditions, [resolved, ready], generation, now),
     ...(facts.fingerprint === undefined ? {} : { fingerprint: facts.fingerprint }),
     generation: key.spec.static.generation,
-    installations:
-      installation === undefined
-        ? []
-        : [
-            {
-              node,
-              generation: installation.generation,
-              since: new Date(installation.since).toISOString().replace(/\.\d+Z$/, 'Z'),
-              // What was installed once may not be installed again.
-              spent: true,
-            },
-          ],
+    installations: installationsOf(facts, before),
   };
+}
+
+/**
+ * What this node installed of a key: the highest generation ever said. It never goes back, not even when the
+ * ledger is lost or no peer uses the key: it is what keeps a spent generation from being installed again.
+ */
+function installationsOf({ installation, node }: KeyFacts, before: VpnKeyStatus | undefined): KeyInstallation[] {
+  const said = before?.installations?.find((entry) => entry.node === node);
+  if (installation === undefined || (said !== undefined && said.generation > installation.generation)) {
+    return said === undefined ? [] : [said];
+  }
+  return [
+    {
+      node,
+      generation: installation.generation,
+      since: timestampOf(installation.since),
+      // What was installed once may not be installed again.
+      spent: true,
+    },
+  ];
 }

@@ -28,7 +28,11 @@ export async function runAgent(options: RunOptions): Promise<void> {
     resyncMs: options.resync * 1000,
     statusMs: options.statusInterval * 1000,
   });
-  await agent.start();
+  const stop = new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
+  // The socket first: it shows that no other agent serves this node, and DEL works before the resources are known.
   const server = await createAttachServer({
     socketPath: options.socket,
     handle: (request) => agent.handle(request),
@@ -38,14 +42,15 @@ export async function runAgent(options: RunOptions): Promise<void> {
       error: (fields, message) => log.error({ event: 'cni.error', ...fields }, message),
     },
   });
-  log.info({ event: 'agent.ready' }, 'the agent is ready');
-  await new Promise<void>((resolve) => {
-    process.once('SIGTERM', () => resolve());
-    process.once('SIGINT', () => resolve());
-  });
-  log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
-  await server.close();
-  await agent.stop();
+  try {
+    const started = agent.start().then(() => log.info({ event: 'agent.ready' }, 'the agent is ready'));
+    // A start may take as long as the API server is away.
+    await Promise.race([Promise.all([started, stop]), stop]);
+    log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
+  } finally {
+    await server.close();
+    await agent.stop();
+  }
 }
 
 async function makeSource(options: RunOptions, log: Log): Promise<ResourceSource> {
