@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { packetErrorOf } from '../wrap/testing.ts';
+import { packetErrorOf } from '../wrap/packets.fixture.ts';
 import { frame, FrameReader } from './frame.ts';
 
 const packets = fc.array(

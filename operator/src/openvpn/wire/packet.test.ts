@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { classify, firstByte } from './opcode.ts';
 import { bodyBytes, formatPacket, maxControlPacketBytes, PacketError, parsePacket } from './packet.ts';
-import { controlPackets, packetErrorOf } from '../wrap/testing.ts';
+import { controlPackets, packetErrorOf } from '../wrap/packets.fixture.ts';
 
 describe('the first byte', () => {
   test.each([

@@ -11,8 +11,8 @@ import {
   type ClientKeyMetadata,
 } from './client-key.ts';
 import { formatClientKey, formatServerKey, parseClientKey, parseServerKey } from './key-file.ts';
-import { clientKeyFile, clientKeyWithMetadataFile, serverKeyFile } from './recorded.ts';
-import { packetErrorOf } from './testing.ts';
+import { clientKeyFile, clientKeyWithMetadataFile, serverKeyFile } from './recorded.fixture.ts';
+import { packetErrorOf } from './packets.fixture.ts';
 
 const serverKey = parseServerKey(serverKeyFile, {});
 

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { PacketError } from '../wire/packet.ts';
 import { staticKeyBytes } from './key-half.ts';
-import { sivKey, sivOpen, sivSeal, tagBytes } from './tls-crypt.ts';
+import { sivKey, sivOpen, sivSeal, tagBytes, type SivKey } from './tls-crypt.ts';
 
 /**
  * Client keys of tls-crypt-v2 (openvpn(8), "--tls-crypt-v2"). Each client has its own tls-crypt key and, as it cannot
@@ -57,7 +57,7 @@ export function wrapClientKey(serverKey: Uint8Array, key: Uint8Array, metadata: 
   }
   const length = Buffer.allocUnsafe(lengthBytes);
   length.writeUInt16BE(minWrappedKeyBytes + encoded.length);
-  const { tag, secret } = sivSeal(sivKey(serverKey, 0), length, Buffer.concat([key, encoded]));
+  const { tag, secret } = sivSeal(serverSivKey(serverKey), length, Buffer.concat([key, encoded]));
   return Buffer.concat([tag, secret, length]);
 }
 
@@ -70,12 +70,21 @@ export function unwrapClientKey(serverKey: Uint8Array, wrapped: Buffer): Unwrapp
   const secret = wrapped.subarray(tagBytes, -lengthBytes);
   let plain: Buffer;
   try {
-    plain = sivOpen(sivKey(serverKey, 0), length, wrapped.subarray(0, tagBytes), secret);
+    plain = sivOpen(serverSivKey(serverKey), length, wrapped.subarray(0, tagBytes), secret);
   } catch {
     throw new PacketError('client-key', 'has a client key that was not wrapped under our server key');
   }
   const key = Buffer.from(plain.subarray(0, staticKeyBytes));
   return { key, metadata: parseMetadata(plain.subarray(staticKeyBytes)) };
+}
+
+/** The key objects of a server key; made once, as a flood of first packets would have us make them for each. */
+const serverSivKeys = new WeakMap<Uint8Array, SivKey>();
+
+function serverSivKey(serverKey: Uint8Array): SivKey {
+  const key = serverSivKeys.get(serverKey) ?? sivKey(serverKey, 0);
+  serverSivKeys.set(serverKey, key);
+  return key;
 }
 
 /** Whether the length at its end fits. */

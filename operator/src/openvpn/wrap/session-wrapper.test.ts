@@ -8,12 +8,13 @@ import {
   clientKeyFile,
   clientKeyWithMetadataFile,
   recorded,
+  recordedDynamic,
   serverKeyFile,
   tlsAuthKeyFile,
   tlsCryptKeyFile,
-} from './recorded.ts';
+} from './recorded.fixture.ts';
 import { SessionWrapper, type WrapConfig, type WrapperOptions, type WrapperState } from './session-wrapper.ts';
-import { packetErrorOf, packetsOf } from './testing.ts';
+import { packetErrorOf, packetsOf } from './packets.fixture.ts';
 
 const tlsAuthKey = parseStaticKey(tlsAuthKeyFile, {});
 const tlsCryptKey = parseStaticKey(tlsCryptKeyFile, {});
@@ -401,6 +402,20 @@ describe('packets of stock OpenVPN', () => {
         expect(wrapper.clientKeyMetadata).toMatchObject({ kind: 'timestamp' });
         expect(wrapper.earlyNegotiation).toBe(true);
       }
+    },
+  );
+
+  test.each(recordedDynamic.map((row) => [row.from, row.wrap, row] as const))(
+    'of %s with %s under dynamic tls-crypt are understood',
+    (_from, wrap, { hex, exported }) => {
+      const wrapper = end(ours(wrap, 'client'), 'client');
+      wrapper.useDynamicKey(Buffer.from(exported, 'hex'));
+      expect(wrapper.unwrap(Buffer.from(hex, 'hex'))).toMatchObject({
+        opcode: 'soft-reset-v1',
+        keyId: 1,
+        acks: [0],
+        messageId: 0,
+      });
     },
   );
 });

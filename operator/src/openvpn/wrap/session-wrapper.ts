@@ -23,9 +23,15 @@ import {
 } from './replay.ts';
 import { tlsAuthEnvelope, type KeyDirection, type TlsAuthDigest } from './tls-auth.ts';
 import { tlsCryptEnvelope, type TlsRole } from './tls-crypt.ts';
+import type { WrapperState } from './wrapper-state.ts';
 import type { Clock, Wrapper } from './wrapper.ts';
 
-/** How an end of a tunnel is configured to wrap its control channel, with the keys for it. */
+export type { WrapperState } from './wrapper-state.ts';
+
+/**
+ * How an end of a tunnel is configured to wrap its control channel, with the keys for it. Do not change the bytes of
+ * one in use: make another.
+ */
 export type WrapConfig =
   | { readonly kind: 'none' }
   | {
@@ -44,17 +50,6 @@ export type WrapConfig =
       readonly acceptMetadata?: (metadata: ClientKeyMetadata | undefined) => boolean;
     }
   | { readonly kind: 'tls-crypt-v2-client'; readonly key: Uint8Array; readonly wrapped: Buffer };
-
-/**
- * What a session's wrapping needs to go on after a restart of this program. It may be some packets old. It holds keys:
- * store it like a private key.
- */
-export interface WrapperState {
-  readonly replay: ReplayState;
-  /** The client's key of tls-crypt-v2, base64; at a server only. */
-  readonly clientKey?: string;
-  readonly dynamic?: { /** base64 */ readonly key: string; readonly replay: ReplayState };
-}
 
 export interface WrapperOptions {
   /** Of TLS; decides which half of a tls-crypt key is whose. */
@@ -257,7 +252,25 @@ export function carriesClientKey(opcode: ControlOpcode): boolean {
   return opcode === 'hard-reset-client-v3' || opcode === 'control-wkc-v1';
 }
 
+/**
+ * Envelopes keep nothing of a session, so all sessions of one configuration share theirs. Making the key objects anew
+ * would be most of the work for a packet of a flood, and most of the memory of a quiet session.
+ */
+const shared: Readonly<Record<TlsRole, WeakMap<WrapConfig, Envelope>>> = {
+  client: new WeakMap(),
+  server: new WeakMap(),
+};
+
 function staticEnvelope(config: WrapConfig, role: TlsRole, clientKey: Buffer | undefined): Envelope | undefined {
+  if (config.kind === 'tls-crypt-v2-server') {
+    return clientKey === undefined ? undefined : tlsCryptEnvelope(clientKey, role);
+  }
+  const envelope = shared[role].get(config) ?? newEnvelope(config, role);
+  shared[role].set(config, envelope);
+  return envelope;
+}
+
+function newEnvelope(config: Exclude<WrapConfig, { kind: 'tls-crypt-v2-server' }>, role: TlsRole): Envelope {
   switch (config.kind) {
     case 'none':
       return noEnvelope;
@@ -266,8 +279,6 @@ function staticEnvelope(config: WrapConfig, role: TlsRole, clientKey: Buffer | u
     case 'tls-crypt':
     case 'tls-crypt-v2-client':
       return tlsCryptEnvelope(config.key, role);
-    case 'tls-crypt-v2-server':
-      return clientKey === undefined ? undefined : tlsCryptEnvelope(clientKey, role);
   }
 }
 

@@ -5,11 +5,11 @@ import { PacketError, type ControlPacket } from '../wire/packet.ts';
 import { Cookies, type Source } from './cookie.ts';
 import { parseEarlyNegotiation, resendClientKeyPayload } from './early-negotiation.ts';
 import { parseClientKey, parseServerKey } from './key-file.ts';
-import { clientKeyFile, serverKeyFile, tlsAuthKeyFile, tlsCryptKeyFile } from './recorded.ts';
+import { clientKeyFile, serverKeyFile, tlsAuthKeyFile, tlsCryptKeyFile } from './recorded.fixture.ts';
 import { ReplyLimit } from './reply-limit.ts';
 import { SessionWrapper, type WrapConfig } from './session-wrapper.ts';
 import { StatelessStart, type FirstContact } from './stateless-start.ts';
-import { packetErrorOf } from './testing.ts';
+import { packetErrorOf } from './packets.fixture.ts';
 
 const secret = Buffer.alloc(32, 9);
 const source: Source = { address: '192.0.2.7', port: 40_000 };

@@ -260,3 +260,49 @@ export const recorded: readonly Recorded[] = [
       '2bf803149b56afc8be721550',
   },
 ];
+
+/** A server's answers to SOFT_RESET under dynamic tls-crypt, with what TLS exported in those sessions. */
+export const recordedDynamic: readonly (Recorded & { readonly exported: string })[] = [
+  {
+    from: 'OpenVPN 2.6.14 server',
+    transport: 'udp',
+    wrap: 'none',
+    exported:
+      '092fd3a6ec845084848fa3a11b641a8cac22cae434246389fa8cff680b3dd9a4462fe039ff557eb215ffbcd946222a215f76b792' +
+      '4217970df0fc955dddd075a76a3aa9c7724d573c9acfa1be0fc39e50e668a1d1ef12b82c2745974391718ebf6916272224f42e49' +
+      '107f3c627b2c30e0b24682f1b3539f636bca94935c100caca634892acfaf1cdd8b4c97812700c784a01127992b3c9d78931d1e9f' +
+      '9e2f996ba899f168fb70c926912d833c6536dc19ae5314e7e48f19321213ff4185dc6a699a7326a54aa9132f9bc547c562ad069f' +
+      '19f49637ef05d0766a2ddfed19b020ffa54b139cd4d43830417f480ad783fa1c056f4504705ca783971723b7f93b36cd',
+    hex:
+      '19bf34594479258c4b000000016b036bb7bae3fbedad3b07c5b34325d5b233784c2f09830b5e44341dec4e563dbc8d5b2c2543d8' +
+      '10c436b7f3119a352f5abd237938',
+  },
+  {
+    from: 'OpenVPN 2.6.14 server',
+    transport: 'udp',
+    wrap: 'tls-crypt',
+    exported:
+      'b5908eba43b6e4ecab9d52820d92e16d39004c4805c448c5c61cc631ba5260a5f29fe7148e069713c4b5b91c5b893a25dacd4ef0' +
+      '0ac4f6f39c91ec68559282cacdb4c56dbd15d1fd2b4744c48cd44080b2e4d4882400dcf678b7d78ec6aa1f1698f42b541802a644' +
+      '3ae4e4dd7f8208f2a8867c05604afbc89f3d43d2c47d30cb3937bc3aa8a9110d6c42d271d23ac90bb3309d96c23f9dccc7e27343' +
+      '47a3eab6ac06a33140041e03d22636b64bc7da7072f173db21adbb714551b1ecb460d76d44e3c2f864311a09e4a32ee0e09daebc' +
+      '9ffef6cd19f8eb596b171b14036d88362d7dc809774d37f8f35fe52cd1d0cfa28d75289015e0d1de55494320b909ae3c',
+    hex:
+      '19157181e65c41f6d8000000016b036bb8f78a0db9ba18dce68c9848d7432c1e66afa4f089f5710f34e5d59455a1ec297d80b81e' +
+      'c61d76e3bfab4dbe9034e4700ba7',
+  },
+  {
+    from: 'OpenVPN 2.7.8 server',
+    transport: 'udp',
+    wrap: 'tls-auth SHA256 1',
+    exported:
+      '2a24c5cd4f67f58d70df24e39a0b8cd593def31ce37eaece9dffcae4aef30f4711023ae4a7b4ce1763b7091bdfbd1e7c5738a016' +
+      'a0f8c545e428e6608d8846e9ff8d42b3d3b80def44852ad80881f953c7d04ed4378c34e46fce1202791d875d292a0c0bd444f09c' +
+      'f8aa2cc15250f88252bac012718f1fcbaba1e55fbf589b14c5a11a4f73620e47ca0d2c0a32b7a5b4608a6626bdfaee8ae4de4f5f' +
+      '2fad5c757cea26fc72c14083118ac684b3066912ff6d21cf5177b69809b9bd604d377aaf3459a3840a4bfcd21bd625e10fb0dcdb' +
+      '0423a784b1d73701d0b17fb9b7b3533b5537c50f835836cc1845718de21d5c379efed548f05912dbf69c01668fcc8f3a',
+    hex:
+      '19595fdf5c826a2e82000000016b036bb906d86816fa7067693a56af4547acf5e4cd63d063c66edc345d12e2824a65ca8de998a4' +
+      'fbd734645776b063f132291a5a64',
+  },
+];
