@@ -127,7 +127,7 @@ describe('a mistake in a manifest changes nothing and is named', () => {
         await eventually('the complaint', async () => complaint.test((last = await complaints())) || undefined, {
           timeoutMs: 5_000,
         }).catch(() => expect(last).toMatch(complaint));
-        await untilRounds(2);
+        await untilRounds(1);
         await unharmed();
       } finally {
         restore();

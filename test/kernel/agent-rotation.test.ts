@@ -41,7 +41,8 @@ async function rotate({ to = generation + 1, at = {} }: Rotation = {}): Promise<
   generation = to;
   const named = (slots: string): string => slots.replaceAll(old, 'old').replaceAll(next, 'new');
   const lostBefore = stream.result.lost;
-  const actions: Promise<void>[] = [];
+  let acted = 0;
+  let acting = Promise.resolve();
   const follow = async ({ kernel }: { kernel: KernelView }, act: boolean): Promise<string[]> => {
     const seen = ['old/-'];
     await eventually(
@@ -50,8 +51,12 @@ async function rotate({ to = generation + 1, at = {} }: Rotation = {}): Promise<
         const slots = named(kernel.slots(8));
         if (seen.at(-1) !== slots) {
           seen.push(slots);
-          const action = act ? at[slots]?.() : undefined;
-          if (action !== undefined) actions.push(action);
+          const action = act ? at[slots] : undefined;
+          if (action !== undefined) {
+            acted++;
+            // One after the other: an agent may change the slots before it says that it is ready.
+            acting = acting.then(action);
+          }
         }
         return slots === 'new/-' || undefined;
       },
@@ -61,8 +66,8 @@ async function rotate({ to = generation + 1, at = {} }: Rotation = {}): Promise<
   };
   setBranchGeneration(office, branch.agent, generation);
   const seen = await Promise.all([follow(office, true), follow(branch, false)]);
-  expect(actions).toHaveLength(Object.keys(at).length);
-  await Promise.all(actions);
+  expect(acted).toBe(Object.keys(at).length);
+  await acting;
   await stream.answers(20);
   expect({ ...stream.result, lost: stream.result.lost - lostBefore }).toMatchObject({ lost: 0 });
   return seen;
