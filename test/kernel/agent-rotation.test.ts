@@ -32,10 +32,12 @@ interface Rotation {
   readonly to?: number;
   /** Done when the first end comes to a phase. */
   readonly at?: Readonly<Record<string, () => Promise<void>>>;
+  /** Asked at the end: an end that was away for longer than the transition time does lose packets. */
+  readonly lossless?: () => boolean;
 }
 
 /** Raises the generation and follows the slots of both ends. */
-async function rotate({ to = generation + 1, at = {} }: Rotation = {}): Promise<string[][]> {
+async function rotate({ to = generation + 1, at = {}, lossless = () => true }: Rotation = {}): Promise<string[][]> {
   const old = `${generation % 8}`;
   const next = `${to % 8}`;
   generation = to;
@@ -69,7 +71,7 @@ async function rotate({ to = generation + 1, at = {} }: Rotation = {}): Promise<
   expect(acted).toBe(Object.keys(at).length);
   await acting;
   await stream.answers(20);
-  expect({ ...stream.result, lost: stream.result.lost - lostBefore }).toMatchObject({ lost: 0 });
+  if (lossless()) expect({ ...stream.result, lost: stream.result.lost - lostBefore }).toMatchObject({ lost: 0 });
   return seen;
 }
 
@@ -94,9 +96,13 @@ test('an agent that is killed in the middle of a rotation goes on from there', a
   const spec = { keyTransition: { seconds: 6 } };
   office.agent.apply('network.yaml', officeNetwork(office.agent.host, spec));
   branch.agent.apply('network.yaml', branchNetwork(branch.agent.host, spec));
+  let slowest = 0;
   const killed = async (): Promise<void> => {
+    const start = performance.now();
     await office.agent.stopAgent('SIGKILL');
     await office.agent.startAgent();
+    slowest = Math.max(slowest, performance.now() - start);
   };
-  expect(await rotate({ at: { 'old/new': killed, 'new/old': killed } })).toEqual([phases, phases]);
+  const lossless = (): boolean => slowest < spec.keyTransition.seconds * 1000;
+  expect(await rotate({ at: { 'old/new': killed, 'new/old': killed }, lossless })).toEqual([phases, phases]);
 }, 60_000);
