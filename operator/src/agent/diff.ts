@@ -10,7 +10,10 @@ import type { PeerNote } from './peer-memory.ts';
  * written: a settled node is silent.
  */
 
-/** Forwarding between the pods' veths and the device; no redirects, no autoconfiguration, no spoofed sources. */
+/**
+ * Forwarding between the pods' veths and the device; no redirects, no autoconfiguration; a pod's IPv4 source must
+ * be its own (rp_filter, which IPv6 does not have).
+ */
 export const namespaceSysctls: ReadonlyMap<string, string> = new Map([
   ['net.ipv4.ip_forward', '1'],
   ['net.ipv4.conf.all.send_redirects', '0'],

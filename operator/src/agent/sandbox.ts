@@ -5,7 +5,14 @@ import { NETLINK_ROUTE, NetlinkSocket, type Request } from '../kernel/netlink/so
 import { namespaceId, ownNamespaceId } from '../kernel/netns.ts';
 import { deleteAddress, dumpAddresses, setAddress } from '../kernel/rtnetlink/addresses.ts';
 import { deleteLink, getLinkByName, type Link, newVeth, setLink } from '../kernel/rtnetlink/links.ts';
-import { deleteRoute, dumpOurRoutes, effectiveMetric, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
+import {
+  addRoute,
+  deleteRoute,
+  dumpOurRoutes,
+  effectiveMetric,
+  type Route,
+  setRoute,
+} from '../kernel/rtnetlink/routes.ts';
 import { writeSysctls } from '../kernel/sysctl.ts';
 import type { DesiredAttachment } from './desired.ts';
 import { missingRoutes } from './diff.ts';
@@ -255,7 +262,8 @@ function ensureInside(
     const present = observed.get(routeKey(route));
     return present?.index === undefined || present.index === inside.index;
   });
-  requests.push(...missing.map(setRoute));
+  // A route that is not ours is not replaced: the pod's other interfaces keep what they have.
+  requests.push(...missing.map((route) => (observed.has(routeKey(route)) ? setRoute(route) : addRoute(route))));
   const kept = new Set(routes.map(routeKey));
   const stale = [...observed.values()].filter(
     (route) => !kept.has(routeKey(route)) && isOwn(route, inside.index, settings.foreignDestinations),

@@ -1,7 +1,7 @@
 import { addressBytes, addressText, hostLength, isIpv6, parsePrefix } from '../address.ts';
 import { AF_INET, AF_INET6 } from '../libc.ts';
 import { NetlinkError } from '../netlink/error.ts';
-import { type Message, NLM_F_CREATE, NLM_F_REPLACE } from '../netlink/message.ts';
+import { type Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from '../netlink/message.ts';
 import type { NetlinkSocket, Request } from '../netlink/socket.ts';
 import { emit, rt, strictly } from './codec.ts';
 
@@ -42,6 +42,11 @@ export function effectiveMetric(destination: string, metric: number): number {
 /** Adds the route, or replaces the one with the same destination and metric. */
 export function setRoute(route: Route): Request {
   return routeRequest(rt.MessageType.NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, 'set', route);
+}
+
+/** Adds the route where there is none with the same destination and metric, whoever made that: EEXIST then. */
+export function addRoute(route: Route): Request {
+  return routeRequest(rt.MessageType.NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 'add', route);
 }
 
 /** Deletes the route of ours with this destination, metric and next hop. */
