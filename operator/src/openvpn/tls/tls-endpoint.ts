@@ -151,8 +151,9 @@ export class TlsEndpoint {
     return this.pipe.takeOutput(max);
   }
 
-  get hasOutput(): boolean {
-    return this.pipe.hasOutput;
+  /** Everything written has been taken. */
+  get idle(): boolean {
+    return !this.pipe.hasOutput && !this.#writing && this.#queue.length === 0;
   }
 
   /** Sends plaintext as a record of its own, as OpenVPN reads one message a record. */
