@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { AF_INET, close, SOCK_DGRAM, socket } from '../../operator/src/kernel/libc.ts';
 import {
@@ -65,6 +66,51 @@ describe('named namespaces', () => {
     );
     deleteNamespace(name);
     expect(listNamespaces()).not.toContain(name);
+  });
+
+  test('are made once also by processes that make them at the same moment', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'netns-'));
+    const nested = join(folder, 'netns');
+    const names = Array.from({ length: 30 }, (_, i) => `nt-${i}`);
+    const module = new URL('../../operator/src/kernel/netns.ts', import.meta.url).href;
+    // Each waits until the others have come as far: they meet at every name.
+    const script = `
+      import { appendFileSync, statSync } from 'node:fs';
+      import { createNamespace } from ${JSON.stringify(module)};
+      let made = 0;
+      for (const name of ${JSON.stringify(names)}) {
+        appendFileSync(${JSON.stringify(folder)} + '/at-' + name, '.');
+        const patience = Date.now() + 1_000;
+        while (statSync(${JSON.stringify(folder)} + '/at-' + name).size < 4 && Date.now() < patience);
+        if (createNamespace(name, ${JSON.stringify(nested)})) made++;
+      }
+      console.log(made);`;
+    try {
+      const run = promisify(execFile);
+      const outputs = await Promise.all(
+        [1, 2, 3, 4].map(async () => run(process.execPath, ['--input-type=module', '-e', script])),
+      );
+      const made = outputs.map(({ stdout }) => Number(stdout)).reduce((sum, count) => sum + count, 0);
+      expect(made).toBe(names.length);
+      const points = readFileSync('/proc/self/mountinfo', 'utf8')
+        .split('\n')
+        .flatMap((line) => line.split(' ')[4] ?? [])
+        .filter((point) => point.startsWith(nested));
+      expect(points.sort()).toStrictEqual([nested, ...names.map((name) => join(nested, name))].sort());
+    } finally {
+      for (const name of names) deleteNamespace(name, nested);
+      execFileSync('umount', [nested]);
+      rmSync(folder, { recursive: true });
+    }
+  }, 60_000);
+
+  test('a stack of mounts goes as a whole', () => {
+    const name = uniqueName('nt-');
+    const path = join(defaultNetnsFolder, name);
+    createNamespace(name);
+    execFileSync('mount', ['--bind', path, path]);
+    deleteNamespace(name);
+    expect(existsSync(path)).toBe(false);
   });
 
   test('a plain file left by a crash is not a namespace, and is made one or removed', () => {

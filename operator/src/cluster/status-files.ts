@@ -19,6 +19,9 @@ export interface StatusFilesOptions {
   readonly counters: Counters;
 }
 
+/** Writes at once; more of them only take memory and descriptors. */
+const concurrency = 16;
+
 interface Job {
   readonly backoff: Backoff;
   /** What the file is to hold; undefined: there is to be none. */
@@ -36,6 +39,9 @@ interface Job {
 export class StatusFiles {
   readonly #options: StatusFilesOptions;
   readonly #jobs = new Map<string, Job>();
+  /** Those that wait for their turn, in order. */
+  readonly #waiting = new Set<() => void>();
+  #running = 0;
   #stopped = false;
 
   constructor(options: StatusFilesOptions) {
@@ -99,11 +105,15 @@ export class StatusFiles {
       if (job.wanted === undefined) this.#jobs.delete(file);
       return;
     }
-    const { wanted } = job;
-    job.busy = this.#write(file, wanted).then(
-      () => {
+    job.busy = this.#inTurn(async () => {
+      // What is wanted when the turn comes.
+      const { wanted } = job;
+      await this.#write(file, wanted);
+      return wanted;
+    }).then(
+      (written) => {
         job.busy = undefined;
-        job.written = wanted;
+        job.written = written;
         job.backoff.reset();
         this.#work(file, job);
       },
@@ -119,6 +129,21 @@ export class StatusFiles {
         });
       },
     );
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#running < concurrency) this.#running++;
+    else await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    try {
+      return await work();
+    } finally {
+      const [next] = this.#waiting;
+      if (next === undefined) this.#running--;
+      else {
+        this.#waiting.delete(next);
+        next();
+      }
+    }
   }
 
   async #write(file: string, text: string | undefined): Promise<void> {

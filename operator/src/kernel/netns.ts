@@ -1,4 +1,14 @@
-import { closeSync, constants, mkdirSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import {
   CLONE_NEWNET,
@@ -9,6 +19,7 @@ import {
   mount,
   setns,
   SystemError,
+  tryLock,
   umount,
   unshare,
 } from './libc.ts';
@@ -18,6 +29,8 @@ import {
  * `ip netns exec NAME …` therefore works on every namespace of ours.
  */
 export const defaultNetnsFolder = '/run/netns';
+/** Whoever has the lock makes or removes one namespace, which takes milliseconds. */
+const lockPatienceMs = 5_000;
 
 // The thread's own entry: /proc/self names the main thread, which is the one that runs JavaScript, but
 // saying so keeps this right inside a worker too.
@@ -77,42 +90,75 @@ export function ownNamespaceId(): string {
 }
 
 /**
- * Makes a named namespace; one that exists already is left as it is.
+ * Makes a named namespace; one that exists already is left as it is, also when another process makes it now.
  *
  * @returns whether it was made now
  */
 export function createNamespace(name: string, folder = defaultNetnsFolder): boolean {
   const path = join(folder, name);
-  prepareFolder(folder);
-  if (isNamespace(path, folder)) return false;
-  writeFileSync(path, '', { mode: 0o444 });
-  const home = openSync(ownNetns, constants.O_RDONLY);
-  try {
-    unshare(CLONE_NEWNET);
+  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  return withFolderLock(folder, () => {
+    shareFolder(folder);
+    if (isNamespace(path, folder)) return false;
+    writeFileSync(path, '', { mode: 0o444 });
+    const home = openSync(ownNetns, constants.O_RDONLY);
     try {
-      mount(ownNetns, path, 'none', MS_BIND);
+      unshare(CLONE_NEWNET);
+      try {
+        mount(ownNetns, path, 'none', MS_BIND);
+      } finally {
+        returnHome(home);
+      }
+    } catch (error) {
+      rmSync(path, { force: true });
+      throw error;
     } finally {
-      returnHome(home);
+      closeSync(home);
     }
-  } catch (error) {
-    rmSync(path, { force: true });
-    throw error;
-  } finally {
-    closeSync(home);
-  }
-  return true;
+    return true;
+  });
 }
 
 /** Removes a named namespace; what is inside goes when its last user has left. A missing one is no error. */
 export function deleteNamespace(name: string, folder = defaultNetnsFolder): void {
+  if (!existsSync(folder)) return;
   const path = join(folder, name);
+  withFolderLock(folder, () => {
+    // Somebody may have mounted over it.
+    while (unmounted(path));
+    rmSync(path, { force: true });
+  });
+}
+
+/** Takes a mount off the path. @returns whether there was one */
+function unmounted(path: string): boolean {
   try {
     umount(path, MNT_DETACH);
+    return true;
   } catch (error) {
     // EINVAL: a plain file, left by a crash between the two steps of creation. ENOENT: already gone.
-    if (!(error instanceof SystemError && (error.code === 'EINVAL' || error.code === 'ENOENT'))) throw error;
+    if (error instanceof SystemError && (error.code === 'EINVAL' || error.code === 'ENOENT')) return false;
+    throw error;
   }
-  rmSync(path, { force: true });
+}
+
+/**
+ * Two processes that find no mount would both make one, of the folder or of a namespace, and what is below
+ * the second is lost to sight. The lock is the one that ip-netns(8) takes; the kernel gives it back with the
+ * process.
+ */
+function withFolderLock<T>(folder: string, fn: () => T): T {
+  const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    const deadline = performance.now() + lockPatienceMs;
+    while (!tryLock(fd)) {
+      if (performance.now() > deadline) throw new Error(`another process keeps ${folder} locked`);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
+    }
+    return fn();
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Names of the namespaces in the folder; files that no namespace is mounted on are left out. */
@@ -143,8 +189,7 @@ function isNamespace(path: string, folder: string): boolean {
  * Makes the folder a shared mount, as ip-netns(8) does: a namespace that is mounted by a process in one
  * mount namespace must be seen, and unmounted, in all of them.
  */
-function prepareFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true, mode: 0o755 });
+function shareFolder(folder: string): void {
   try {
     mount('', folder, 'none', MS_SHARED | MS_REC);
   } catch (error) {
