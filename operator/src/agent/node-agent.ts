@@ -423,7 +423,14 @@ export class NodeAgent {
       claimed: book.claimed(),
     });
     this.#rounds++;
-    this.#services.sockets.renew();
+    const holderProblem = this.#services.sockets.renew();
+    if (holderProblem !== undefined) {
+      // What runs goes on with our own descriptors; a restart of the agent now would cut the tunnels.
+      this.#log.warn(
+        { event: 'holder.unreachable', error: holderProblem.message },
+        'the socket holder does not answer',
+      );
+    }
     const index = agent.device?.index;
     if (index !== undefined) this.#byDevice.set(index, network.metadata.name);
   }
