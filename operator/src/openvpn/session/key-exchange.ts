@@ -24,8 +24,8 @@ export interface KeyExchangeOptions {
   readonly message: KeyMethodMessage;
   readonly random: (bytes: number) => Buffer;
   readonly now: () => number;
-  /** The most payload of a CONTROL_V1. */
-  readonly maxPayload: number;
+  /** The most payload of a CONTROL_V1; asked once there is some, when the wrapping is known. */
+  readonly maxPayload: () => number;
 }
 
 export interface KeyExchangeEvents {
@@ -121,8 +121,8 @@ export class KeyExchange {
   /** Everything to be sent now. */
   flush(): ReliablePacket[] {
     const now = this.#options.now();
-    while (this.#reliable.room > 0) {
-      const payload = this.#tls?.take(this.#options.maxPayload);
+    while (this.#reliable.room > 0 && this.#tls?.hasOutput === true) {
+      const payload = this.#tls.take(this.#options.maxPayload());
       if (payload === undefined) {
         break;
       }

@@ -5,6 +5,10 @@ import { formatOptionsString } from '../negotiate/options-string.ts';
 import { type Certificate, testPki, type TestPki } from '../tls/pki.fixture.ts';
 import { tlsClient, type TlsCredentials, type TlsEvents, tlsServer } from '../tls/tls-endpoint.ts';
 import { parsePacket } from '../wire/packet.ts';
+import { wrapClientKey } from '../wrap/client-key.ts';
+import { Cookies } from '../wrap/cookie.ts';
+import { ReplyLimit } from '../wrap/reply-limit.ts';
+import { StatelessStart } from '../wrap/stateless-start.ts';
 import { SessionWrapper, type WrapConfig, type WrapperState } from '../wrap/session-wrapper.ts';
 import { type ClientOptions, ClientSession } from './client-session.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -114,6 +118,8 @@ class Pair {
   readonly setup: Setup;
   client: ClientSession;
   server: ServerSession;
+  /** Takes the server's packets while there is no session yet. */
+  contact: ((packet: Buffer) => void) | undefined;
   #seed = 1;
 
   constructor(setup: Setup = {}) {
@@ -136,12 +142,13 @@ class Pair {
     );
   }
 
-  makeServer(start: ServerStart): ServerSession {
+  makeServer(start: ServerStart, wrapper?: SessionWrapper): ServerSession {
     const { wrap = none, serverTls, serverOptions } = this.setup;
     const state = start.kind === 'state' ? start.state.wrapper : undefined;
     return new ServerSession(
       {
         ...this.#common('server', wrap.server, state),
+        ...(wrapper !== undefined && { wrapper }),
         tls: tlsServer({ ca: pki.ca, ...server, ...serverTls }),
         ...serverOptions,
       },
@@ -207,7 +214,13 @@ class Pair {
         expect(packet.length).toBeLessThanOrEqual(1250);
         this.sent[side].push(packet);
         if (this.setup.loses?.() !== true) {
-          world.carry(() => void this.of(other).receive(packet));
+          world.carry(() => {
+            if (this.contact !== undefined && other === 'server') {
+              this.contact(packet);
+            } else {
+              this.of(other).receive(packet);
+            }
+          });
         }
       },
       notify: (event: SessionEvent) => {
@@ -313,6 +326,73 @@ describe.each([
     pair.server.rekey();
     await pair.until('rekeyed');
     expectSameKeys(pair, 'rekeyed');
+    pair.close();
+  });
+});
+
+const serverKey = Uint8Array.from({ length: 128 }, (_, i) => i);
+
+test('tls-crypt-v2 also with a server that keeps state from the first packet on', async () => {
+  const wrapped = wrapClientKey(serverKey, key, undefined);
+  const pair = new Pair({
+    wrap: { client: { kind: 'tls-crypt-v2-client', key, wrapped }, server: { kind: 'tls-crypt-v2-server', serverKey } },
+    clientOptions: { tlsCryptV2: true },
+  });
+  await pair.connect();
+  pair.server.rekey();
+  await pair.rekeyed(1);
+  expectSameKeys(pair, 'established');
+  expectSameKeys(pair, 'rekeyed');
+  pair.close();
+});
+
+describe('a stateless start', () => {
+  test.each([
+    ['none', () => none],
+    ['tls-crypt', () => tlsCrypt],
+    [
+      'tls-crypt-v2',
+      () => {
+        const wrapped = wrapClientKey(serverKey, key, undefined);
+        return {
+          client: { kind: 'tls-crypt-v2-client', key, wrapped },
+          server: { kind: 'tls-crypt-v2-server', serverKey },
+        };
+      },
+    ],
+  ] as const)('with %s leads to a session that renegotiates', async (name, makeWrap) => {
+    const wrap = makeWrap() as NonNullable<Setup['wrap']>;
+    const pair = new Pair({ wrap, clientOptions: { tlsCryptV2: name === 'tls-crypt-v2' } });
+    const clock = (): number => 1_700_000_000_000 + pair.world.time;
+    const source = { address: '192.0.2.1', port: 1194 };
+    const start = new StatelessStart(wrap.server, {
+      cookies: new Cookies(Buffer.alloc(32, 1), clock),
+      limit: new ReplyLimit(clock),
+      clock,
+    });
+    const answers: string[] = [];
+    const contact = (bytes: Buffer): void => {
+      const first = start.receive(bytes, source);
+      answers.push(first.kind);
+      if (first.kind === 'reply') {
+        pair.world.carry(() => void pair.client.receive(first.bytes));
+      } else if (first.kind === 'session') {
+        pair.server.close();
+        pair.server = pair.makeServer({ kind: 'stateless', sessionId: first.sessionId }, first.wrapper);
+        expect(pair.server.receivePacket(first.packet)).toBeUndefined();
+        pair.contact = undefined;
+      }
+    };
+    pair.contact = contact;
+    await pair.connect();
+    expect(answers).toEqual(['reply', 'session']);
+
+    expectSameKeys(pair, 'established');
+    pair.server.rekey();
+    await pair.rekeyed(1);
+    pair.client.rekey();
+    await pair.rekeyed(2);
+    expectSameKeys(pair, 'rekeyed', 2);
     pair.close();
   });
 });

@@ -334,7 +334,7 @@ export abstract class Session {
 
   #open(keyId: number, firstMessageId: 0 | 1): KeyExchange {
     const { tls, random, scheduler, wrapper } = this.options;
-    const overhead = clearHeaderBytes + bodyBytes(maxRidingAcks, true) + wrapper.overhead('control-v1', keyId);
+    const bare = maxPacketBytes - clearHeaderBytes - bodyBytes(maxRidingAcks, true);
     const exchange: KeyExchange = new KeyExchange(
       {
         role: this.role,
@@ -344,7 +344,7 @@ export abstract class Session {
         random,
         message: this.keyMethodMessage(keyId === 0),
         now: () => scheduler.now(),
-        maxPayload: Math.min(maxPayloadBytes, maxPacketBytes - overhead),
+        maxPayload: () => Math.min(maxPayloadBytes, bare - wrapper.overhead('control-v1', keyId)),
       },
       {
         output: () => this.#wantFlush(),

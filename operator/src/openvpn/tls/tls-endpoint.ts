@@ -151,6 +151,10 @@ export class TlsEndpoint {
     return this.pipe.takeOutput(max);
   }
 
+  get hasOutput(): boolean {
+    return this.pipe.hasOutput;
+  }
+
   /** Everything written has been taken. */
   get idle(): boolean {
     return !this.pipe.hasOutput && !this.#writing && this.#queue.length === 0;
