@@ -23,11 +23,12 @@ async function bench(options: BenchOptions): Promise<number> {
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
     const code = await inLab(options, results, { suites: options.suites, peers: options.peers, reference, cni });
-    if (code !== 0) return code;
-    const rows = parseRows(await readFile(join(results, 'rows.json'), 'utf8'));
-    process.stdout.write(`\n${formatTable(rows)}`);
+    // A suite that failed leaves the rows of those before it.
+    const text = await readFile(join(results, 'rows.json'), 'utf8').catch(() => '[]');
+    const rows = parseRows(text);
+    if (rows.length > 0) process.stdout.write(`\n${formatTable(rows)}`);
     if (options.json !== undefined) await writeJson(options.json, rows);
-    return 0;
+    return code;
   } finally {
     await rm(results, { recursive: true, force: true });
   }

@@ -26,5 +26,6 @@ const rows: Row[] = [];
 for (const name of request.suites) {
   const context: SuiteContext = { ...request, progress: (text) => say(`${name}: ${text}`) };
   rows.push(...(await suites[name](context)));
+  // After each suite: what was measured is not lost when a later one fails.
+  writeFileSync(join(process.env['LAB_RESULTS'] ?? '.', 'rows.json'), JSON.stringify(rows));
 }
-writeFileSync(join(process.env['LAB_RESULTS'] ?? '.', 'rows.json'), JSON.stringify(rows));

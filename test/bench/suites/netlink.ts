@@ -22,6 +22,9 @@ class Series {
 
   run(peers: number): void {
     this.#results.push(inBed((bed) => checked(bed.run(this.#program, 'load', peers, reads), peers)));
+  }
+
+  runWriter(peers: number): void {
     this.processes.push(inBed((bed) => bed.run(this.#program, 'load', peers, 0).wallMs));
   }
 
@@ -43,6 +46,7 @@ function measure({ reference, progress }: SuiteContext, peers: number): Row[] {
   for (let round = 1; round <= runs; round++) {
     progress(`${peers} peers, run ${round} of ${runs}`);
     for (const series of [ours, plain, frugal]) series.run(peers);
+    for (const series of [ours, plain]) series.runWriter(peers);
   }
   const compare = (
     name: string,
