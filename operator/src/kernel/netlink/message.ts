@@ -288,8 +288,7 @@ export class RequestWriter {
   #pad(): void {
     const padded = align(this.#length);
     this.#reserve(padded - this.#length);
-    // At most three bytes: a call of fill costs more.
-    for (let i = this.#length; i < padded; i++) this.#buffer[i] = 0;
+    this.#buffer.fill(0, this.#length, padded);
     this.#length = padded;
   }
 
