@@ -152,12 +152,12 @@ export class OvpnFamily {
    * @throws OvpnError KernelWithoutOvpn when the kernel does not know the family
    * @throws SystemError when the namespace is not there
    */
-  static open(namespace?: string): OvpnFamily {
+  static open(namespace?: string, name = familyName): OvpnFamily {
     const socket = NetlinkSocket.open(NETLINK_GENERIC, namespace);
     try {
-      const family = resolveFamily(socket, familyName);
+      const family = resolveFamily(socket, name);
       if (family === undefined) {
-        throw new OvpnError('KernelWithoutOvpn', 'this kernel has no generic netlink family "ovpn"');
+        throw new OvpnError('KernelWithoutOvpn', `this kernel has no generic netlink family "${name}"`);
       }
       return new OvpnFamily(socket, family);
     } catch (error) {
