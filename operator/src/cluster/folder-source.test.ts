@@ -185,6 +185,23 @@ describe('FolderSource follows', () => {
     expect(source.complete).toBe(true);
   });
 
+  test('one changed file without a look at the others', async () => {
+    // A change behind a symlink is what inotify cannot see: only a look at all files would find it.
+    await writeFile(join(root, 'target.yaml'), yaml(peerManifest('behind')));
+    await symlink(join(root, 'target.yaml'), join(folder, 'link.yaml'));
+    await put('a.yaml', peerManifest('p1'));
+    const { names } = await open();
+    await until('the start', () => names().length === 2);
+    await pause(300);
+    await writeFile(join(root, 'target.yaml'), yaml(peerManifest('behind'), peerManifest('unseen')));
+    await put('a.yaml', peerManifest('p1'), peerManifest('p2'));
+    await until('the change', () => names().includes('p2'));
+    expect(names()).toEqual(['behind', 'p1', 'p2']);
+    await unlink(join(folder, 'a.yaml'));
+    await until('the removal', () => !names().includes('p1') && names().includes('unseen'));
+    expect(names()).toEqual(['behind', 'unseen']);
+  });
+
   test('polling heals what inotify cannot see: the target of a symlink', async () => {
     await writeFile(join(root, 'elsewhere.yaml'), yaml(peerManifest('p1')));
     await symlink('../elsewhere.yaml', join(folder, 'a.yaml'));

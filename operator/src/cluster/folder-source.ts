@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { watch } from 'node:fs';
 import type { FSWatcher } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { lstat, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { checkTransition } from '../api/parse.ts';
@@ -95,6 +95,9 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   #swept = false;
   #scanning: Promise<void> | undefined;
   #scanAgain = false;
+  /** What the next look must see: files that inotify named, or all of them. */
+  #lookAt = new Set<string>();
+  #lookAtAll = true;
   #cancelScan: (() => void) | undefined;
   #cancelPoll: (() => void) | undefined;
   #eventsSince: number | undefined;
@@ -135,6 +138,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
     this.#started = true;
     await this.#sweepStatuses();
     // For events that came while nobody listened to them.
+    this.#lookAtAll = true;
     this.#requestScan();
     this.#armPoll();
   }
@@ -194,6 +198,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   #armPoll(): void {
     if (this.#stop.signal.aborted) return;
     this.#cancelPoll = this.#clock.after(this.#timing.pollMs, () => {
+      this.#lookAtAll = true;
       this.#requestScan();
       this.#armPoll();
     });
@@ -205,6 +210,9 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
     const state = file === null ? undefined : this.#files.get(file);
     if (state !== undefined) state.dirty = true;
     else if (file === null || file.startsWith('..')) for (const other of this.#files.values()) other.dirty = true;
+    if (file === null || file.startsWith('..')) this.#lookAtAll = true;
+    else if (isManifestName(file)) this.#lookAt.add(file);
+    else return;
     const now = this.#clock.now();
     this.#eventsSince ??= now;
     this.#scanIn(Math.max(0, Math.min(this.#timing.debounceMs, this.#eventsSince + MAX_DEBOUNCE_MS - now)));
@@ -242,13 +250,24 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       });
   }
 
-  /** Looks at every file and believes what can be believed. Gives in how many ms to look again for the rest. */
+  /**
+   * Looks at the files that changed, or at every file, and believes what can be believed. Gives in how many ms
+   * to look again for the rest.
+   */
   async #scan(phase: 'start' | 'run' | 'believe'): Promise<number | undefined> {
-    const names = await this.#listFiles();
-    if (names === undefined) return undefined;
+    // Taken before anything is waited for: what inotify tells from here on is for the next look.
+    const lookAt = phase === 'run' && !this.#lookAtAll ? this.#lookAt : undefined;
+    this.#lookAt = new Set();
+    this.#lookAtAll = false;
+    const named = lookAt === undefined ? undefined : await this.#present(lookAt);
+    const names = named ?? (await this.#listFiles());
+    if (names === undefined) {
+      this.#lookAtAll = true;
+      return undefined;
+    }
     const believed: [string, FileState, FileView][] = [];
     let unsettled: number | undefined;
-    for (const name of new Set([...names, ...this.#files.keys()])) {
+    for (const name of named ?? new Set([...names, ...this.#files.keys()])) {
       const state = this.#files.get(name) ?? newState();
       this.#files.set(name, state);
       const view = names.has(name) ? await this.#look(name, state) : absentFile;
@@ -263,6 +282,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       const waitMs = state.since + this.#timing.settleMs - now;
       if (phase !== 'believe' && waitMs > 0 && (young || this.#loses(name, state.inForce, view))) {
         unsettled = Math.min(unsettled ?? waitMs, waitMs);
+        this.#lookAt.add(name);
       } else believed.push([name, state, view]);
     }
     this.#store.update((update) => {
@@ -272,11 +292,21 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
     return unsettled;
   }
 
+  /** The files if all are there, else undefined: only the whole folder tells a file that is gone from a folder that is. */
+  async #present(names: ReadonlySet<string>): Promise<ReadonlySet<string> | undefined> {
+    try {
+      for (const name of names) await lstat(join(this.#folder, name));
+      return names;
+    } catch {
+      return undefined;
+    }
+  }
+
   /** The names of the manifests, or undefined when the folder cannot be read: then all stays as it is. */
   async #listFiles(): Promise<Set<string> | undefined> {
     try {
       await this.#armWatch();
-      const names = (await readdir(this.#folder)).filter((name) => /^[^.].*\.(ya?ml|json)$/.test(name));
+      const names = (await readdir(this.#folder)).filter(isManifestName);
       this.#folderProblem = undefined;
       return new Set(names.sort());
     } catch (error) {
@@ -376,6 +406,10 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       `${name} holds a Secret and others than its owner can read it (mode ${octal}): chmod 600 it`,
     );
   }
+}
+
+function isManifestName(name: string): boolean {
+  return /^[^.].*\.(ya?ml|json)$/.test(name);
 }
 
 function newState(): FileState {
