@@ -120,7 +120,6 @@ class FakeKernel implements KeyKernel {
       routes: new Map(),
       peers: new Map(peers),
       keys: new Map(keys),
-      veths: new Map(),
       sysctls: new Map(),
       loopbackUp: true,
     };

@@ -14,9 +14,8 @@ import { isForeign } from './devices.ts';
 import { diffBase, diffPeer, missingRoutes, peerRoutes } from './diff.ts';
 import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
-import { emptySlots } from './key-slots.ts';
 import type { Ledger } from './ledger.ts';
-import { deviceAlias, deviceName, namespaceName, networkOfNamespace, vethName } from './names.ts';
+import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './names.ts';
 import { NetworkKernel } from './network-kernel.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
@@ -53,7 +52,6 @@ export interface PeerState {
   readonly desired: DesiredPeer;
   /** What the kernel refused, or why the key cannot be installed. */
   readonly problem: OvpnError | undefined;
-  readonly keyInstalled: boolean;
 }
 
 /**
@@ -239,12 +237,8 @@ export class NetworkAgent {
     const foreign = this.#services.foreignDestinations(this.name, record.netns);
     const kernel = this.#kernel?.current === true ? this.#kernel : undefined;
     removeAttachment(record, foreign, kernel, this.#sandboxWrites);
-    // The routes and the far end went with the link.
-    this.#observed?.veths.delete(vethName(record));
-    for (const address of record.addresses) {
-      for (const route of farRoutes({ ...record, addresses: [address] }, 0))
-        this.#observed?.routes.delete(routeKey(route));
-    }
+    // The routes went with the link.
+    for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
   }
 
   get destinations(): ReadonlySet<string> {
@@ -421,7 +415,6 @@ export class NetworkAgent {
       this.#peers.set(peer.id, {
         desired: peer,
         problem,
-        keyInstalled: (observed.keys.get(peer.id) ?? emptySlots).primary !== undefined && result?.problem === undefined,
       });
     }
   }

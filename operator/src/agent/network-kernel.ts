@@ -100,7 +100,6 @@ export class NetworkKernel {
       routes: new Map(dumpOurRoutes(this.#routes).map((route) => [routeKey(route), route])),
       peers: new Map(),
       keys: new Map(),
-      veths: new Map(links.filter(({ kind }) => kind === 'veth').map((link) => [link.name, link])),
       sysctls: readSysctls(this.path, [...namespaceSysctls.keys()]),
       loopbackUp: links.find(({ loopback }) => loopback)?.up === true,
     };

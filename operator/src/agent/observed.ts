@@ -12,8 +12,6 @@ export interface ObservedNetwork {
   readonly routes: Map<string, Route>;
   readonly peers: Map<number, Peer>;
   readonly keys: Map<number, KeySlots>;
-  /** Far ends of attachments, by name. */
-  readonly veths: Map<string, Link>;
   /** Values of the sysctls that matter. */
   readonly sysctls: ReadonlyMap<string, string | undefined>;
   readonly loopbackUp: boolean;

@@ -74,7 +74,7 @@ export function ensureAttachment(
 ): SandboxLinks {
   const sandbox = openSandbox(attachment.netns);
   try {
-    const links = ensureLinks(attachment, settings.mtu, kernel, observed, sandbox);
+    const links = ensureLinks(attachment, settings.mtu, kernel, sandbox);
     ensureFarEnd(attachment, settings, kernel, observed, links.far);
     ensureInside(attachment, settings, sandbox, links.inside);
     return links;
@@ -146,7 +146,6 @@ function ensureLinks(
   attachment: DesiredAttachment,
   mtu: number,
   kernel: NetworkKernel,
-  observed: ObservedNetwork,
   sandbox: NetlinkSocket,
 ): SandboxLinks {
   const name = vethName(attachment);
@@ -180,7 +179,6 @@ function ensureLinks(
       object: attachment.netns,
     });
   }
-  observed.veths.set(name, far);
   return { inside, far };
 }
 

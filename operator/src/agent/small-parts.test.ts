@@ -271,7 +271,6 @@ describe('diffBase', () => {
     routes: new Map(),
     peers: new Map(),
     keys: new Map(),
-    veths: new Map(),
     sysctls: namespaceSysctls,
     loopbackUp: true,
   };

@@ -1,4 +1,4 @@
-import { findCondition } from '../api/conditions.ts';
+import { findCondition, timestampOf } from '../api/conditions.ts';
 import {
   formatRef,
   type ObjectRef,
@@ -90,7 +90,7 @@ export class StatusBoard {
     const now = this.#services.now();
     if (observed === undefined) this.#programmedSince.delete(name);
     else if (!this.#programmedSince.has(name)) {
-      this.#programmedSince.set(name, new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'));
+      this.#programmedSince.set(name, timestampOf(now));
     }
     this.#publish(peer, (before: VpnPeer['status']) =>
       peerStatus(

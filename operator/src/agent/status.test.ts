@@ -79,7 +79,7 @@ function facts(given: Case): PeerFacts {
     peer: object,
     entry,
     networkProblem: undefined,
-    state: { desired, problem: given.state, keyInstalled: given.state === undefined },
+    state: { desired, problem: given.state },
     observed,
     primaryKeyId: 1,
     node: 'n1',

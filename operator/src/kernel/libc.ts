@@ -22,7 +22,6 @@ const native = {
   listen: libc.func('int listen(int fd, int backlog)'),
   accept4: libc.func('int accept4(int fd, void *address, void *length, int flags)'),
   getsockname: libc.func('int getsockname(int fd, void *address, void *length)'),
-  getsockopt: libc.func('int getsockopt(int fd, int level, int option, void *value, void *length)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int option, const void *value, unsigned int length)'),
   send: libc.func('long send(int fd, const void *data, size_t length, int flags)'),
   recvfrom: libc.func(
@@ -114,14 +113,6 @@ export function getsockname(fd: number): Buffer {
   length.writeUInt32LE(address.length);
   check('getsockname', native.getsockname(fd, address, length));
   return address.subarray(0, length.readUInt32LE());
-}
-
-export function getsockoptInt(fd: number, level: number, option: number): number {
-  const value = Buffer.alloc(4);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(4);
-  check('getsockopt', native.getsockopt(fd, level, option, value, length));
-  return value.readInt32LE();
 }
 
 export function setsockoptInt(fd: number, level: number, option: number, value: number): void {

@@ -3,9 +3,8 @@ import { AF_NETLINK, close, MSG_TRUNC, recvNow, setsockoptInt, SOCK_RAW, socket,
 import { inNamespace } from '../netns.ts';
 import type { ReadinessPoller } from '../poller.ts';
 import { MalformedMessage, type Message, NLMSG_OVERRUN, parseMessages } from './message.ts';
-import { configureNetlinkSocket } from './socket.ts';
+import { configureNetlinkSocket, SOL_NETLINK } from './socket.ts';
 
-const SOL_NETLINK = 270;
 const NETLINK_ADD_MEMBERSHIP = 1;
 const ENOBUFS = 'ENOBUFS';
 

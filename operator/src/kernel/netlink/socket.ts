@@ -26,7 +26,7 @@ import {
   RequestWriter,
 } from './message.ts';
 
-const SOL_NETLINK = 270;
+export const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
