@@ -1,0 +1,41 @@
+/** Same shape as the kernel's endpoint. The text is canonical (RFC 5952), and IPv4 is never mapped into IPv6. */
+export interface PeerAddress {
+  readonly address: string;
+  readonly port: number;
+  /** Of a link-local IPv6 address. */
+  readonly scopeId?: number | undefined;
+}
+
+/** Where a peer is, and which of our addresses it called (undefined when unknown): replies go out from that one. */
+export interface Path {
+  readonly remote: PeerAddress;
+  readonly local: string | undefined;
+}
+
+/** The address as a key of a map. */
+export function addressKey({ address, port, scopeId }: PeerAddress): string {
+  return scopeId === undefined ? `${address} ${port}` : `${address} ${port} ${scopeId}`;
+}
+
+/** The address for people: `192.0.2.1:1194`, `[fe80::1%2]:1194`. */
+export function addressWords({ address, port, scopeId }: PeerAddress): string {
+  if (!address.includes(':')) {
+    return `${address}:${port}`;
+  }
+  return `[${address}${scopeId === undefined ? '' : `%${scopeId}`}]:${port}`;
+}
+
+/**
+ * Who is behind an address, as far as limits go: an IPv4 address, or the /64 of an IPv6 address, as whoever has one
+ * address of it has them all.
+ */
+export function sourceNetwork(address: string): string {
+  if (!address.includes(':')) {
+    return address;
+  }
+  const [before = '', after] = address.split('::');
+  const head = before === '' ? [] : before.split(':');
+  const missing = after === undefined ? 0 : 8 - head.length - (after === '' ? 0 : after.split(':').length);
+  const tail = after === undefined || after === '' ? [] : after.split(':');
+  return [...head, ...Array<string>(Math.max(0, missing)).fill('0'), ...tail].slice(0, 4).join(':');
+}
