@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { isStaticPeer } from '../api/peer-kind.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import { Backoff } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
@@ -275,7 +276,9 @@ export class NodeAgent {
     }
     if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);
     // Also when the key is not there yet: its coming is what the peer waits for.
-    this.#users.set(ref, { kind: 'VpnKey', namespace: peer.metadata.namespace, name: peer.spec.keyRef.name });
+    const { keyRef } = peer.spec;
+    if (keyRef === undefined) this.#users.delete(ref);
+    else this.#users.set(ref, { kind: 'VpnKey', namespace: peer.metadata.namespace, name: keyRef.name });
   }
 
   #referenceChanged(ref: ObjectRef): void {
@@ -394,7 +397,7 @@ export class NodeAgent {
       const peer = managed.book.entry(ref)?.peer;
       if (peer === undefined) continue;
       this.#board.publishPeer(peer);
-      const key = this.#options.source.get('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name);
+      const { key } = this.#refs(peer);
       if (key !== undefined) this.#board.publishKey(key);
     }
   }
@@ -473,7 +476,7 @@ export class NodeAgent {
     const endpoints = (function* (source: ResourceSource) {
       for (const ref of refs) {
         const peer = source.get('VpnPeer', ref.namespace, ref.name);
-        if (peer !== undefined) yield peer.spec.endpoint.address;
+        if (peer !== undefined && isStaticPeer(peer)) yield peer.spec.endpoint.address;
       }
     })(this.#options.source);
     return {
@@ -488,7 +491,8 @@ export class NodeAgent {
 
   #refs(peer: VpnPeer): PeerRefs {
     const { source } = this.#options;
-    const key = source.get('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name);
+    const { keyRef } = peer.spec;
+    const key = keyRef === undefined ? undefined : source.get('VpnKey', peer.metadata.namespace, keyRef.name);
     if (key === undefined) return { key: undefined, secret: undefined };
     const { namespace, name } = secretOf(key);
     return { key, secret: source.get('Secret', namespace, name) };

@@ -134,9 +134,11 @@ export class PeerBook {
     const leaveAlone = new Set<number>();
     const out = new Set<number>();
     for (const { peer, plan, inForce, away } of this.#entries.values()) {
+      const id = peer.spec.static?.peerID;
       if (inForce !== undefined) peers.push(inForce);
-      else if (!away && isMendable(plan.problems)) leaveAlone.add(peer.spec.static.peerID);
-      else out.add(peer.spec.static.peerID);
+      else if (id === undefined) continue;
+      else if (!away && isMendable(plan.problems)) leaveAlone.add(id);
+      else out.add(id);
     }
     for (const { id } of peers) {
       leaveAlone.delete(id);

@@ -1,4 +1,5 @@
 import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { isStaticPeer, type StaticPeer } from '../api/peer-kind.ts';
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
@@ -62,7 +63,9 @@ export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwor
       ),
     addresses: own.addresses.map((address) => withPoolLength(address, spec.pools.peers)),
     podBlocks: own.podBlocks,
-    listeners: spec.listeners.map(({ name, port, address }) => ({ name, port, address: address ?? '::' })),
+    listeners: spec.listeners
+      .filter(({ protocol }) => protocol === 'UDP')
+      .map(({ name, port, address }) => ({ name, port, address: address ?? '::' })),
     pools: ranges,
   };
 }
@@ -107,9 +110,10 @@ export function planPeer(
   node: NodeFacts,
   problems: readonly OvpnError[],
 ): PeerPlan {
-  const { spec } = peer;
   const absent = { desired: undefined, keyProblem: undefined };
   if (problems.length > 0) return { ...absent, problems };
+  if (!isStaticPeer(peer)) return { ...absent, problems: [] };
+  const { spec } = peer;
   if (spec.suspend || !selects(spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
 
   const object = formatRef(refOf(peer));
@@ -123,7 +127,7 @@ export function planPeer(
     );
     return { ...absent, problems: [pin] };
   }
-  const listener = spec.endpoint.listener ?? network.spec.listeners[0]?.name;
+  const listener = spec.endpoint.listener ?? network.spec.listeners.find(({ protocol }) => protocol === 'UDP')?.name;
   if (listener === undefined || !network.spec.listeners.some(({ name }) => name === listener)) {
     const where = { object, field: 'spec.endpoint.listener' };
     const missing = `VpnNetwork ${network.metadata.name} has no listener ${JSON.stringify(listener)}`;
@@ -179,12 +183,12 @@ export function planPeer(
 
 /** The namespace and name of the Secret that a key takes its material from. */
 export function secretOf(key: VpnKey): { readonly namespace: string; readonly name: string } {
-  return { namespace: key.metadata.namespace, name: key.spec.static.secretRef.name };
+  return { namespace: key.metadata.namespace, name: (key.spec.static ?? key.spec.tls)?.secretRef.name ?? '' };
 }
 
 function resolveKey(
   network: VpnNetwork,
-  peer: VpnPeer,
+  peer: StaticPeer,
   key: VpnKey | undefined,
   secret: Secret | undefined,
 ): DesiredKey | OvpnError {
@@ -193,6 +197,14 @@ function resolveKey(
     return new OvpnError('ReferenceNotFound', missing, { object: formatRef(refOf(peer)), field: 'spec.keyRef.name' });
   }
   const object = formatRef(refOf(key));
+  if (key.spec.static === undefined) {
+    return new OvpnError(
+      'KeyMaterialInvalid',
+      'is not a static key, which a VpnPeer with spec.static needs',
+      { object, field: 'spec.static' },
+      { remedy: 'refer to a VpnKey with spec.static' },
+    );
+  }
   const { secretRef, cipher, direction, generation, derivation } = key.spec.static;
   const { namespace, name } = secretOf(key);
   if (secret === undefined) {

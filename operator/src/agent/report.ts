@@ -32,7 +32,7 @@ export interface NetworkReport {
 
 export interface PeerReport {
   readonly name: string;
-  readonly peerId: number;
+  readonly peerId: number | undefined;
   readonly addresses: readonly string[];
   readonly endpoint: string | undefined;
   /** Key ids in the primary and secondary slot. */

@@ -133,7 +133,8 @@ export class StatusBoard {
       const record = inForce?.key === undefined ? undefined : ledger.entry(inForce.key.keys.fingerprint);
       if (record !== undefined) installation = { generation: record.generation, since: record.installedAt };
     }
-    const material = source.get('Secret', namespace, name)?.data[key.spec.static.secretRef.key];
+    const entry = key.spec.static?.secretRef.key;
+    const material = entry === undefined ? undefined : source.get('Secret', namespace, name)?.data[entry];
     return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: now() };
   }
 
@@ -191,10 +192,13 @@ export class StatusBoard {
     const inForce = book.entry(ref)?.inForce;
     return {
       name: `${peer.metadata.namespace}/${peer.metadata.name}`,
-      peerId: peer.spec.static.peerID,
+      peerId: peer.spec.static?.peerID,
       addresses: status?.addresses ?? [],
       endpoint: status?.endpoint,
-      keys: agent.observedKeys(peer.spec.static.peerID),
+      keys:
+        peer.spec.static === undefined
+          ? { primary: undefined, secondary: undefined }
+          : agent.observedKeys(peer.spec.static.peerID),
       keyGeneration: status?.keyGeneration,
       routes: inForce?.routes.map(({ destination }) => destination) ?? [],
       rxBytes: status?.traffic?.rxBytes ?? 0,

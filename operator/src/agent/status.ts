@@ -226,7 +226,7 @@ export function keyStatus(facts: KeyFacts, before: VpnKeyStatus | undefined): Vp
     ...(generation === undefined ? {} : { observedGeneration: generation }),
     conditions: withAll(before?.conditions, [resolved, ready], generation, now),
     ...(facts.fingerprint === undefined ? {} : { fingerprint: facts.fingerprint }),
-    generation: key.spec.static.generation,
+    ...(key.spec.static === undefined ? {} : { generation: key.spec.static.generation }),
     installations: installationsOf(facts, before),
   };
 }

@@ -10,6 +10,8 @@ export const conditionTypes = {
   Programmed: 'Programmed',
   /** The objects that it refers to exist and can be used. */
   ResolvedRefs: 'ResolvedRefs',
+  /** The tunnel to the remote is up. */
+  Connected: 'Connected',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
 
@@ -33,6 +35,10 @@ export const conditionReasons = {
   KernelRefused: 'KernelRefused',
   NodesNotReady: 'NodesNotReady',
   NoNodes: 'NoNodes',
+  Connecting: 'Connecting',
+  Connected: 'Connected',
+  WaitingForClient: 'WaitingForClient',
+  Disconnected: 'Disconnected',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

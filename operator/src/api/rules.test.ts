@@ -325,7 +325,7 @@ describe('against a model that compares every pair', () => {
         for (const [i, address] of one.spec.addresses.entries()) {
           first(`AddressConflict spec.addresses[${i}]`, (other) => other.spec.addresses.includes(address));
         }
-        first('PeerIdConflict spec.static.peerID', (other) => other.spec.static.peerID === one.spec.static.peerID);
+        first('PeerIdConflict spec.static.peerID', (other) => other.spec.static?.peerID === one.spec.static?.peerID);
         for (const [i, route] of one.spec.routes.entries()) {
           first(`RouteConflict spec.routes[${i}]`, (other) =>
             other.spec.routes.some((theirs) => overlap(route, theirs)),

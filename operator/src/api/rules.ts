@@ -160,7 +160,7 @@ export class NetworkIndex {
     const idWinner = claims.peerID === undefined ? undefined : this.#peerIds.oldest(claims.peerID);
     if (idWinner !== undefined) {
       const field = 'spec.static.peerID';
-      conflict('PeerIdConflict', field, `peer id ${peer.spec.static.peerID}`, idWinner, field);
+      conflict('PeerIdConflict', field, `peer id ${claims.peerID}`, idWinner, field);
     }
     for (const route of claims.routes) {
       const field = `spec.routes[${peer.spec.routes.indexOf(route.text)}]`;
@@ -220,7 +220,7 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     problem('NotAllowed', 'metadata.namespace', text);
     return { claims: { addresses: [], peerID: undefined, routes: [] }, problems };
   }
-  const { listener } = spec.endpoint;
+  const listener = spec.endpoint?.listener;
   if (listener !== undefined && !facts.network.spec.listeners.some(({ name }) => name === listener)) {
     problem('ReferenceNotFound', 'spec.endpoint.listener', `${facts.object} has no listener "${listener}"`);
   }
@@ -236,7 +236,7 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     if (wrong !== undefined) problem(wrong[0], `spec.routes[${index}]`, wrong[1]);
     return route === undefined || wrong !== undefined ? [] : [route];
   });
-  return { claims: { addresses, peerID: spec.static.peerID, routes }, problems };
+  return { claims: { addresses, peerID: spec.static?.peerID, routes }, problems };
 }
 
 type Wrong = readonly [ErrorName, string] | undefined;

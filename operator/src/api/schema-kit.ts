@@ -59,6 +59,14 @@ export function setOf<S extends TSchema>(
   return Type.Array(items, { ...options, 'x-kubernetes-list-type': 'set' });
 }
 
+/** A list in which the order counts. */
+export function listOf<S extends TSchema>(
+  items: S,
+  options: { description: string; default?: readonly unknown[]; minItems?: number; maxItems: number },
+) {
+  return Type.Array(items, { ...options, 'x-kubernetes-list-type': 'atomic' });
+}
+
 /** A list of objects that are told apart by one of their fields. */
 export function mapOf<S extends TSchema>(
   items: S,
@@ -196,6 +204,11 @@ export function nodeSelector(description: string) {
       },
     ],
   );
+}
+
+/** A DNS name or an IP address of a remote. */
+export function host(description: string) {
+  return Type.String({ description, minLength: 1, maxLength: 253 });
 }
 
 /** An integer with inclusive bounds. */

@@ -4,6 +4,7 @@ import type { vpnNetworkSpec, vpnNetworkStatus } from './vpn-network.ts';
 import type { vpnPeerSpec, vpnPeerStatus } from './vpn-peer.ts';
 
 export type { Condition } from './condition.ts';
+export { peerKind, type PeerKind } from './peer-kind.ts';
 
 export const group = 'ovpn-operator.io';
 export const version = 'v1alpha1';
@@ -49,7 +50,9 @@ export type VpnKeyStatus = Static<typeof vpnKeyStatus>;
 export type NetworkNode = VpnNetworkSpec['nodes'][number];
 export type NetworkListener = VpnNetworkSpec['listeners'][number];
 export type NetworkNodeStatus = NonNullable<VpnNetworkStatus['nodes']>[number];
-export type StaticKeySpec = VpnKeySpec['static'];
+export type StaticKeySpec = NonNullable<VpnKeySpec['static']>;
+export type PeerEndpoint = NonNullable<VpnPeerSpec['endpoint']>;
+export type ControlChannelSpec = VpnNetworkSpec['controlChannel'];
 export type KeyInstallation = NonNullable<VpnKeyStatus['installations']>[number];
 
 /** One isolated VPN. */

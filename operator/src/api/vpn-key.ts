@@ -62,8 +62,21 @@ const staticKey = withRules(
   ],
 );
 
-/** The spec of a VpnKey: a union of which this version knows one member, so that one is required. */
-export const vpnKeySpec = closed({ static: staticKey }, { description: 'The key material, by reference.' });
+const tlsKey = closed(
+  {
+    secretRef: closed(
+      { name: objectName('The name of the Secret.') },
+      { description: 'The Secret in the same namespace that holds tls.crt, tls.key and ca.crt, all in PEM.' },
+    ),
+  },
+  { description: 'A certificate with its private key and the CA of the remote, for peers that are dialled.' },
+);
+
+/** The spec of a VpnKey: a union of sorts of keys. */
+export const vpnKeySpec = closed(
+  { static: Type.Optional(staticKey), tls: Type.Optional(tlsKey) },
+  { description: 'The key material, by reference: exactly one of the fields.' },
+);
 
 const installation = Type.Object(
   {

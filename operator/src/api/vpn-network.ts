@@ -1,13 +1,17 @@
 import Type from 'typebox';
 import { conditionsSchema, observedGeneration } from './condition.ts';
+import { networkControlChannel } from './control-channel.ts';
+import { dataCipher } from './data-ciphers.ts';
 import { compareRanges, contains, overlaps, parseAddress, parseCidr, reservedIn, type Cidr } from './ip.ts';
 import {
   address,
   cidr,
   closed,
+  host,
   hostAddress,
   integer,
   label,
+  listOf,
   mapOf,
   nodeSelector,
   objectName,
@@ -80,7 +84,7 @@ const node = closed(
 const listener = closed(
   {
     name: label('The name that spec.endpoint.listener of a VpnPeer refers to.'),
-    protocol: oneOf(['UDP'], { description: 'The transport protocol.', default: 'UDP' }),
+    protocol: oneOf(['UDP', 'TCP'], { description: 'The transport protocol.', default: 'UDP' }),
     port: integer('The local port.', 1, 65535),
     address: Type.Optional(
       address(
@@ -142,6 +146,68 @@ const namespaces = (whose: string, names: string[]) =>
     { description: whose, default: {} },
   );
 
+const pki = closed(
+  {
+    secretRef: closed(
+      { name: objectName('The name of the Secret.') },
+      {
+        description:
+          'The Secret in the namespace ovpn-system that holds tls.crt, tls.key and ca.crt, and optionally ca.crl, all in PEM.',
+      },
+    ),
+    minTLSVersion: oneOf(['1.2', '1.3'], {
+      description: 'The lowest version of TLS that is accepted.',
+      default: '1.2',
+    }),
+  },
+  { description: "The server's certificate and the CA of clients. Without it the network takes no dial-in peers." },
+);
+
+const rekey = closed(
+  {
+    seconds: integer('Seconds after which new keys are agreed on; 0 leaves that to the other side.', 0, 86400, 3600),
+    bytes: integer(
+      'Bytes after which new keys are agreed on; 0 for the safety limit of the cipher.',
+      0,
+      9007199254740991,
+      0,
+    ),
+    packets: integer(
+      'Packets after which new keys are agreed on; 0 for the safety limit of the cipher.',
+      0,
+      4294967295,
+      0,
+    ),
+  },
+  { description: 'When the keys of peers with a control channel are replaced.', default: {} },
+);
+
+const push = closed(
+  {
+    routes: setOf(cidr('A range.'), {
+      description: 'The ranges that clients route into the VPN.',
+      default: [],
+      maxItems: 64,
+    }),
+    dns: closed(
+      {
+        servers: listOf(address('The address of a DNS server.'), {
+          description: 'The DNS servers, in order.',
+          default: [],
+          maxItems: 8,
+        }),
+        searchDomains: listOf(host('A domain.'), {
+          description: 'The domains that short names are looked up in.',
+          default: [],
+          maxItems: 16,
+        }),
+      },
+      { description: 'How clients resolve names.', default: {} },
+    ),
+  },
+  { description: 'What clients that dial in are told.', default: {} },
+);
+
 const networkFields = closed(
   {
     nodeSelector: nodeSelector('The nodes that take part in this VPN; empty selects all.'),
@@ -171,6 +237,16 @@ const networkFields = closed(
         65451,
       ),
     ),
+    pki: Type.Optional(pki),
+    controlChannel: networkControlChannel,
+    dataCiphers: listOf(dataCipher(), {
+      description: 'The ciphers of the data channel; the first that a client knows is taken.',
+      default: ['AES-256-GCM', 'AES-128-GCM', 'CHACHA20-POLY1305'],
+      minItems: 1,
+      maxItems: 4,
+    }),
+    rekey,
+    push,
     allowedPeers: closed(
       {
         namespaces: namespaces('The namespaces whose VpnPeers may join.', ['ovpn-system']),
@@ -270,6 +346,7 @@ const listenerStatus = Type.Object(
     name: Type.String({ description: 'The name of the listener.', maxLength: 63 }),
     address: Type.String({ description: 'The local address that is bound.', maxLength: 64 }),
     port: Type.Integer({ description: 'The local port.', minimum: 0, maximum: 65535 }),
+    protocol: Type.Optional(Type.String({ description: 'The transport protocol.', maxLength: 8 })),
   },
   { description: 'A socket that is open.' },
 );

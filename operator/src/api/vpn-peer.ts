@@ -1,14 +1,20 @@
 import Type from 'typebox';
 import { conditionsSchema, counter, observedGeneration, timestamp } from './condition.ts';
+import { peerControlChannel } from './control-channel.ts';
+import { dataCipher } from './data-ciphers.ts';
+import { clientIdentity, serverIdentity } from './identity.ts';
 import {
   address,
   cidr,
   closed,
+  host,
   hostAddress,
   integer,
   label,
+  listOf,
   nodeSelector,
   objectName,
+  oneOf,
   oneAddressPerFamily,
   setOf,
   withRules,
@@ -33,50 +39,71 @@ const networkRef = withRules(
   ],
 );
 
+const remoteFields = {
+  address: host('The IPv4 or IPv6 address of the remote; of one that is dialled also its host name.'),
+  port: integer('The port of the remote.', 1, 65535),
+  protocol: oneOf(['UDP', 'TCP'], { description: 'The transport protocol.', default: 'UDP' }),
+};
+
 const endpoint = closed(
   {
-    address: address(
-      'The IPv4 or IPv6 address of the remote.',
-      hostAddress(
-        'must be the address of one host that can be routed to, so not unspecified, multicast, broadcast or fe80::/10',
-      ),
+    ...remoteFields,
+    listener: Type.Optional(
+      label('For a static key: the listener of the VpnNetwork to send from; without it the first of UDP.'),
     ),
-    port: integer('The port of the remote.', 1, 65535),
-    listener: Type.Optional(label('The listener of the VpnNetwork to send from; without it the first.')),
   },
-  { description: 'Where the remote is.' },
+  { description: 'Where the remote is. With static, packets go there; without, the peer is dialled there.' },
 );
 
 /** The spec of a VpnPeer. */
 export const vpnPeerSpec = closed(
   {
     networkRef,
-    endpoint,
-    keyRef: closed(
-      { name: objectName('The name of the VpnKey.') },
-      { description: 'The VpnKey in the same namespace that the peer uses.' },
+    identity: Type.Optional(clientIdentity),
+    endpoint: Type.Optional(endpoint),
+    fallbackEndpoints: listOf(closed(remoteFields, { description: 'Where the remote is, too.' }), {
+      description: 'Further endpoints, tried in order after endpoint.',
+      default: [],
+      maxItems: 8,
+    }),
+    keyRef: Type.Optional(
+      closed(
+        { name: objectName('The name of the VpnKey.') },
+        { description: 'The VpnKey in the same namespace that the peer uses.' },
+      ),
     ),
-    static: closed(
-      {
-        peerID: integer('The id by which the remote addresses this end. Unique in the network.', 0, maxPeerId),
-        remotePeerID: Type.Optional(
-          integer(
-            'The id by which this end addresses the remote, when it differs from peerID; that needs Linux 7.1.',
-            0,
-            maxPeerId,
+    serverIdentity: Type.Optional(serverIdentity),
+    controlChannel: Type.Optional(peerControlChannel),
+    dataCiphers: Type.Optional(
+      listOf(dataCipher(), {
+        description: "The ciphers that the remote may choose from; without them the network's.",
+        minItems: 1,
+        maxItems: 4,
+      }),
+    ),
+    static: Type.Optional(
+      closed(
+        {
+          peerID: integer('The id by which the remote addresses this end. Unique in the network.', 0, maxPeerId),
+          remotePeerID: Type.Optional(
+            integer(
+              'The id by which this end addresses the remote, when it differs from peerID; that needs Linux 7.1.',
+              0,
+              maxPeerId,
+            ),
           ),
-        ),
-      },
-      {
-        description:
-          'What both ends must agree on, because a peer with a static key has no control channel to settle it.',
-      },
+        },
+        {
+          description:
+            'What both ends must agree on, because a peer with a static key has no control channel to settle it.',
+        },
+      ),
     ),
     addresses: withRules(
       setOf(address('A VPN address.'), {
         description:
-          "The VPN addresses of the remote, inside the network's spec.pools.peers: at most one per IP family.",
-        minItems: 1,
+          "The VPN addresses of the remote, inside the network's spec.pools.peers: at most one per IP family. Needed, except for a peer that is dialled: there the remote assigns ours.",
+        default: [],
         maxItems: 2,
       }),
       [oneAddressPerFamily],
@@ -121,7 +148,7 @@ export const vpnPeerStatus = Type.Object(
     ),
     addresses: Type.Optional(
       Type.Array(Type.String({ description: 'A VPN address.', maxLength: 43 }), {
-        description: 'The VPN addresses of the remote in the kernel.',
+        description: 'The VPN addresses of the tunnel: those of the remote, or those that it assigned to us.',
         maxItems: 2,
         'x-kubernetes-list-type': 'atomic',
       }),
@@ -131,6 +158,10 @@ export const vpnPeerStatus = Type.Object(
       Type.String({ description: 'Address and port that packets are sent to now.', maxLength: 64 }),
     ),
     cipher: Type.Optional(Type.String({ description: 'The cipher of the data channel.', maxLength: 64 })),
+    tlsVersion: Type.Optional(
+      Type.String({ description: 'The version of TLS on the control channel.', maxLength: 16 }),
+    ),
+    lastHandshake: Type.Optional(timestamp('When keys were last agreed on.')),
     keyGeneration: Type.Optional(Type.Integer({ description: 'The generation of the key in use.', minimum: 0 })),
     keyID: Type.Optional(Type.Integer({ description: 'The id of the key in use, 0 to 7.', minimum: 0, maximum: 7 })),
     traffic: Type.Optional(

@@ -78,7 +78,9 @@ function crossCheck(resources: readonly Resource[]): OvpnError[] {
       );
       continue;
     }
-    const key = find('VpnKey', peer.metadata.namespace, peer.spec.keyRef.name) as VpnKey | undefined;
+    const { keyRef } = peer.spec;
+    const key =
+      keyRef === undefined ? undefined : (find('VpnKey', peer.metadata.namespace, keyRef.name) as VpnKey | undefined);
     const reference = key === undefined ? undefined : secretOf(key);
     const secret = reference === undefined ? undefined : find('Secret', reference.namespace, reference.name);
     // Labels and MTU do not matter for what can be wrong; every peer is looked at as if placed here.

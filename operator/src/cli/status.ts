@@ -71,7 +71,7 @@ function networkLines(network: NetworkReport, wide: boolean): string[] {
 function peerRow(peer: PeerReport, wide: boolean): string[] {
   const row = [
     peer.name,
-    String(peer.peerId),
+    String(peer.peerId ?? '-'),
     peer.addresses.join(', ') || '-',
     peer.endpoint ?? '-',
     keysText(peer),

@@ -95,7 +95,7 @@ describe('ApiSource replays a session', () => {
     expect(seenP3Gone).toBe(false);
     expect(source.get('VpnPeer', 'team-a', 'p3')?.metadata.generation).toBe(3);
     expect(source.get('VpnNetwork', undefined, 'offices')?.status).toEqual({ observedGeneration: 1 });
-    expect(source.get('VpnKey', 'team-a', 'office')?.spec.static.generation).toBe(1);
+    expect(source.get('VpnKey', 'team-a', 'office')?.spec.static?.generation).toBe(1);
     // Secrets stand where their originals are; of two copies of one, the first by name counts.
     const secret = source.get('Secret', 'team-a', 'office-key');
     expect(Buffer.from(secret?.data['static.key'] ?? []).toString()).toBe('first');
@@ -148,7 +148,7 @@ describe('ApiSource keeps', () => {
     await server.send(peers, event('MODIFIED', served('p1', '12', { endpoint: { address: 'nonsense', port: 1 } })));
     await until('the rejection', () => source.rejections.length === 1);
     expect(source.complete).toBe(true);
-    expect(source.get('VpnPeer', 'team-a', 'p1')?.spec.endpoint.address).toBe('198.51.100.7');
+    expect(source.get('VpnPeer', 'team-a', 'p1')?.spec.endpoint?.address).toBe('198.51.100.7');
     await server.send(peers, event('DELETED', served('p1', '13', { endpoint: { address: 'nonsense', port: 1 } })));
     await until('the removal', () => names().join() === 'bad');
     expect(source.rejections).toEqual([]);

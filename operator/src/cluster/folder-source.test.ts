@@ -234,7 +234,7 @@ describe('FolderSource keeps', () => {
     await until('the rejection', () => source.rejections.length === 1);
     expect(source.rejections[0]?.ref).toEqual({ kind: 'VpnPeer', namespace: 'team-a', name: 'p1' });
     expect(names()).toEqual(['p1', 'p2']);
-    expect(source.get('VpnPeer', 'team-a', 'p1')?.spec.endpoint.address).toBe('198.51.100.7');
+    expect(source.get('VpnPeer', 'team-a', 'p1')?.spec.endpoint?.address).toBe('198.51.100.7');
     // Its last good version is in force, so nothing is missing.
     expect(source.complete).toBe(true);
     await put('a.yaml', peerManifest('p2'));
