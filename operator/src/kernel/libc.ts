@@ -1,4 +1,5 @@
 import { constants, endianness } from 'node:os';
+import { getSystemErrorMessage } from 'node:util';
 import koffi from 'koffi';
 
 /**
@@ -22,6 +23,7 @@ const native = {
   listen: libc.func('int listen(int fd, int backlog)'),
   accept4: libc.func('int accept4(int fd, void *address, void *length, int flags)'),
   getsockname: libc.func('int getsockname(int fd, void *address, void *length)'),
+  getsockopt: libc.func('int getsockopt(int fd, int level, int option, void *value, void *length)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int option, const void *value, unsigned int length)'),
   send: libc.func('long send(int fd, const void *data, size_t length, int flags)'),
   recvfrom: libc.func(
@@ -29,6 +31,7 @@ const native = {
   ),
   sendmsg: libc.func('long sendmsg(int fd, const void *message, int flags)'),
   recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
+  recvmmsg: libc.func('int recvmmsg(int fd, void *messages, unsigned int count, int flags, void *timeout)'),
   close: libc.func('int close(int fd)'),
   setns: libc.func('int setns(int fd, int type)'),
   unshare: libc.func('int unshare(int flags)'),
@@ -53,6 +56,11 @@ export function errnoName(errno: number): string {
   return errnoNames.get(errno) ?? `E${errno}`;
 }
 
+/** What an errno value means, for people: `connection refused (ECONNREFUSED)`. */
+export function errnoWords(errno: number): string {
+  return `${getSystemErrorMessage(-errno)} (${errnoName(errno)})`;
+}
+
 /** A system call that failed. `code` is the errno name, as Node's own errors have it. */
 export class SystemError extends Error {
   override readonly name = 'SystemError';
@@ -72,6 +80,15 @@ function check(syscall: string, result: unknown, detail?: string): number {
   const value = Number(result);
   if (value < 0) throw new SystemError(syscall, koffi.errno(), detail);
   return value;
+}
+
+/** For calls that must not block: undefined when they would have. */
+function checkNow(syscall: string, result: unknown, detail?: string): number | undefined {
+  const value = Number(result);
+  if (value >= 0) return value;
+  const errno = koffi.errno();
+  if (errno === constants.errno.EAGAIN) return undefined;
+  throw new SystemError(syscall, errno, detail);
 }
 
 /** For calls that block: one that a signal interrupted is made again. */
@@ -97,6 +114,17 @@ export function connect(fd: number, address: Uint8Array, detail?: string): void 
   check('connect', native.connect(fd, address, address.length), detail);
 }
 
+/**
+ * Connects a non-blocking socket. False while that is under way: the socket turns writable when it is done, and
+ * SO_ERROR tells how it went.
+ */
+export function connectNow(fd: number, address: Uint8Array, detail?: string): boolean {
+  if (Number(native.connect(fd, address, address.length)) === 0) return true;
+  const errno = koffi.errno();
+  if (errno === constants.errno.EINPROGRESS) return false;
+  throw new SystemError('connect', errno, detail);
+}
+
 export function listen(fd: number, backlog: number): void {
   check('listen', native.listen(fd, backlog));
 }
@@ -106,6 +134,15 @@ export function accept(fd: number): number {
   return uninterrupted('accept4', () => native.accept4(fd, null, null, SOCK_CLOEXEC));
 }
 
+/**
+ * Accepts one connection if there is one, as a non-blocking close-on-exec socket. The peer's raw `struct
+ * sockaddr` is written to `address`.
+ */
+export function acceptNow(fd: number, address: Uint8Array): number | undefined {
+  addressLength.writeUInt32LE(address.length);
+  return checkNow('accept4', native.accept4(fd, address, addressLength, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
 /** The local address of a socket as raw `struct sockaddr` bytes. */
 export function getsockname(fd: number): Buffer {
   const address = Buffer.alloc(128);
@@ -113,6 +150,14 @@ export function getsockname(fd: number): Buffer {
   length.writeUInt32LE(address.length);
   check('getsockname', native.getsockname(fd, address, length));
   return address.subarray(0, length.readUInt32LE());
+}
+
+export function getsockoptInt(fd: number, level: number, option: number): number {
+  const value = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(value.length);
+  check('getsockopt', native.getsockopt(fd, level, option, value, length), `level ${level} option ${option}`);
+  return value.readInt32LE();
 }
 
 export function setsockoptInt(fd: number, level: number, option: number, value: number): void {
@@ -154,6 +199,12 @@ export function send(fd: number, data: Uint8Array, flags: number): number {
   return check('send', native.send(fd, data, data.length, flags));
 }
 
+/** Sends what the kernel takes at once, without SIGPIPE; undefined when that is nothing. */
+export function sendNow(fd: number, data: Uint8Array): number | undefined {
+  // The driver refuses any other flag on a TCP socket of its own (drivers/net/ovpn/tcp.c, ovpn_tcp_sendmsg).
+  return checkNow('send', native.send(fd, data, data.length, MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
 /**
  * Receives into `data` without blocking.
  *
@@ -162,17 +213,29 @@ export function send(fd: number, data: Uint8Array, flags: number): number {
  */
 export function recvNow(fd: number, data: Uint8Array, flags: number, address?: Uint8Array): number | undefined {
   if (address !== undefined) addressLength.writeUInt32LE(address.length);
-  const result = Number(
+  return checkNow(
+    'recvfrom',
     native.recvfrom(fd, data, data.length, flags | MSG_DONTWAIT, address ?? null, address && addressLength),
   );
-  if (result >= 0) return result;
-  const errno = koffi.errno();
-  if (errno === constants.errno.EAGAIN) return undefined;
-  throw new SystemError('recvfrom', errno);
 }
 
-/** In and out parameter of recvfrom; one for all calls, as none outlasts its own. */
+/** In and out parameter of recvfrom and accept4; one for all calls, as none outlasts its own. */
 const addressLength = Buffer.alloc(4);
+
+/** Sends the datagram of a `struct msghdr`. False when the socket's buffer is full. */
+export function sendmsgNow(fd: number, message: Uint8Array): boolean {
+  return checkNow('sendmsg', native.sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT)) !== undefined;
+}
+
+/** Receives up to `count` queued datagrams into an array of `struct mmsghdr`; returns how many there were. */
+export function recvmmsgNow(fd: number, messages: Uint8Array, count: number): number {
+  return checkNow('recvmmsg', native.recvmmsg(fd, messages, count, MSG_DONTWAIT, null)) ?? 0;
+}
+
+/** Where the memory of a buffer is, for structures that point to it. Only as long as the buffer is referenced. */
+export function addressOf(buffer: Uint8Array): bigint {
+  return koffi.address(buffer);
+}
 
 /** Sends `data` with one file descriptor attached, by SCM_RIGHTS (unix(7)). Blocks. */
 export function sendWithFd(fd: number, data: Uint8Array, passed: number | undefined): void {
@@ -298,8 +361,10 @@ export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 export const SOCK_SEQPACKET = 5;
+export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 export const SO_ERROR = 4;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
@@ -308,13 +373,23 @@ const SO_SNDTIMEO = 21;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 export const SCM_RIGHTS = 1;
+export const IPPROTO_IP = 0;
+export const IPPROTO_TCP = 6;
 export const IPPROTO_IPV6 = 41;
+export const IP_PKTINFO = 8;
+export const TCP_NODELAY = 1;
 export const IPV6_V6ONLY = 26;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_PKTINFO = 50;
+export const MSG_CTRUNC = 0x8;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 export const POLLIN = 0x1;
+export const POLLOUT = 0x4;
+export const POLLERR = 0x8;
+export const POLLHUP = 0x10;
 export const POLLNVAL = 0x20;
 export const CLONE_NEWNET = 0x40000000;
 export const MS_BIND = 4096;
