@@ -17,14 +17,6 @@ export function addressKey({ address, port, scopeId }: PeerAddress): string {
   return scopeId === undefined ? `${address} ${port}` : `${address} ${port} ${scopeId}`;
 }
 
-/** The address for people: `192.0.2.1:1194`, `[fe80::1%2]:1194`. */
-export function addressWords({ address, port, scopeId }: PeerAddress): string {
-  if (!address.includes(':')) {
-    return `${address}:${port}`;
-  }
-  return `[${address}${scopeId === undefined ? '' : `%${scopeId}`}]:${port}`;
-}
-
 /**
  * Who is behind an address, as far as limits go: an IPv4 address, or the /64 of an IPv6 address, as whoever has one
  * address of it has them all.

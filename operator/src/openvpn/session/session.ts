@@ -67,10 +67,10 @@ export abstract class Session {
   protected readonly options: SessionOptions;
   /** Set when the peer's first packet has come, or was known from the start. */
   protected peerSessionId: Buffer | undefined;
-  protected identity: PeerIdentity | undefined;
   /** Set from `established` on; the cipher does not change any more. */
   protected negotiated: SessionState['negotiated'] | undefined;
   readonly #sessionId: Buffer;
+  #identity: PeerIdentity | undefined;
   #phase: Phase = 'negotiating';
   /** The present key's exchange; none after a restart of this program until the next renegotiation. */
   #current: KeyExchange | undefined;
@@ -94,6 +94,11 @@ export abstract class Session {
 
   get sessionId(): Buffer {
     return this.#sessionId;
+  }
+
+  /** Of the latest certificate that was verified. */
+  get identity(): PeerIdentity | undefined {
+    return this.#identity;
   }
 
   get phase(): Phase {
@@ -210,7 +215,7 @@ export abstract class Session {
     this.peerSessionId = Buffer.from(peerSessionId, 'hex');
     this.#currentKeyId = keyId;
     this.#nextKeyId = nextKeyId;
-    this.identity = identity;
+    this.#identity = identity;
     this.negotiated = negotiated;
     this.#phase = 'established';
     this.#scheduleRekey();
@@ -380,7 +385,7 @@ export abstract class Session {
     }
     const unwelcome = this.options.recheck?.(identity);
     if (exchange !== this.#pending) {
-      this.identity = identity;
+      this.#identity = identity;
       if (unwelcome !== undefined) {
         this.unwelcome(unwelcome);
         return;
@@ -417,7 +422,7 @@ export abstract class Session {
     this.#current = exchange;
     this.#currentKeyId = exchange.keyId;
     this.#pending = undefined;
-    this.identity = identity;
+    this.#identity = identity;
     this.#cancelRetiring = this.options.scheduler.after(this.#handshakeMs, () => {
       this.#retired?.destroy();
       this.#retired = undefined;

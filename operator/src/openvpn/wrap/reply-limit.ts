@@ -7,15 +7,19 @@ import type { Clock } from './wrapper.ts';
  */
 export class ReplyLimit {
   readonly #clock: Clock;
-  readonly #most: number;
+  readonly #most: () => number;
   readonly #periodMs: number;
   #periodStart = -Infinity;
   #used = 0;
   #refused = 0;
 
-  constructor(clock: Clock, { most = 100, periodMs = 10_000 }: { most?: number; periodMs?: number } = {}) {
+  /** @param most a function when it may change */
+  constructor(
+    clock: Clock,
+    { most = 100, periodMs = 10_000 }: { most?: number | (() => number); periodMs?: number } = {},
+  ) {
     this.#clock = clock;
-    this.#most = most;
+    this.#most = typeof most === 'number' ? () => most : most;
     this.#periodMs = periodMs;
   }
 
@@ -32,7 +36,7 @@ export class ReplyLimit {
       this.#periodStart = now;
       this.#used = 0;
     }
-    if (this.#used < this.#most) {
+    if (this.#used < this.#most()) {
       return true;
     }
     this.#refused += 1;

@@ -1,0 +1,222 @@
+import { classify } from '../wire/opcode.ts';
+import { clearHeaderBytes } from '../wire/packet.ts';
+import type { FirstContact } from '../wrap/stateless-start.ts';
+import { firstPacketWords } from './first-packet-words.ts';
+import { addressKey, type Path, type PeerAddress } from './path.ts';
+import { type Link, ServedSession } from './served-session.ts';
+import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
+import type { ClientEnd } from './server-settings.ts';
+
+/**
+ * Any number of clients on one UDP socket. A packet belongs to a session by its source and by the session id of its
+ * sender, which every wrapping leaves readable. By both, because a client that was started again sends from where its
+ * former self did, and anybody can forge such a packet: the former session goes on until the new one, begun
+ * by the stateless start like every other, has authenticated.
+ *
+ * A session keeps its address until the kernel says that it moved (`moved`): the kernel goes by data packets, which
+ * are newer than any a forger can have. Control packets that come from elsewhere first are dropped and come again.
+ */
+export class DatagramListener {
+  readonly #host: ServerHost;
+  readonly #name: string;
+  readonly #shared: Shared;
+  /** By address and client's session id. */
+  readonly #sessions = new Map<string, DatagramLink>();
+  /** The same by address: mostly one, two while a client begins anew or when clients have moved. */
+  readonly #paths = new Map<string, Set<DatagramLink>>();
+  #closed = false;
+
+  constructor(host: ServerHost, name: string, send: (packet: Buffer, path: Path) => void) {
+    this.#host = host;
+    this.#name = name;
+    this.#shared = {
+      send: (packet, path) => {
+        if (!this.#closed) {
+          send(packet, path);
+        }
+      },
+      claim: (link) => this.#claim(link),
+      move: (link, remote) => this.#move(link, remote),
+      forget: (link) => this.#forget(link),
+    };
+  }
+
+  /** Takes a datagram in, whatever is in it. The buffer may be used again afterwards. */
+  receive(packet: Buffer, path: Path): void {
+    if (this.#closed) {
+      return;
+    }
+    const known = this.#sessions.get(sessionKey(path.remote, senderOf(packet)));
+    if (known !== undefined) {
+      known.session.receive(packet);
+      return;
+    }
+    const { address, port, scopeId } = path.remote;
+    const source = { address: scopeId === undefined ? address : `${address}%${scopeId}`, port };
+    const contact = this.#host.start.receive(packet, source);
+    switch (contact.kind) {
+      case 'reply':
+        this.#host.counters.replies += 1;
+        this.#shared.send(contact.bytes, path);
+        return;
+      case 'session':
+        this.#begin(contact, path);
+        return;
+      case 'drop':
+        this.#host.counters.drop(contact.reason);
+        if (isReset(packet)) {
+          const words = firstPacketWords(this.#host.settings.wrap.kind, contact.reason);
+          if (words !== undefined) {
+            this.#host.failed(path, this.#name, words, false);
+          }
+        }
+        return;
+    }
+  }
+
+  /** Closes the listener. Its clients hear nothing; their owner does. */
+  close(end?: ClientEnd): void {
+    this.#closed = true;
+    for (const { session } of [...this.#sessions.values()]) {
+      if (end === undefined) {
+        session.close();
+      } else {
+        session.abandon(end);
+      }
+    }
+  }
+
+  #begin({ packet, sessionId, wrapper }: Extract<FirstContact, { kind: 'session' }>, path: Path): void {
+    const { halfOpen, counters } = this.#host;
+    for (const { session } of this.#paths.get(addressKey(path.remote)) ?? []) {
+      if (!session.authenticated) {
+        // Its client has begun anew once more, and has shown that it is there.
+        counters.superseded += 1;
+        session.close();
+      }
+    }
+    const place = halfOpen.take(path.remote.address, () => {
+      link.session.abandon({ cause: 'failed', reason: evictedWords });
+    });
+    if (typeof place === 'string') {
+      turnedAway(this.#host, path, this.#name, place);
+      return;
+    }
+    const link: DatagramLink = new DatagramLink(this.#shared, this.#name, path, packet.sessionId, (made) => {
+      return new ServedSession(this.#host, made, { kind: 'stateless', sessionId }, wrapper, place);
+    });
+    this.#remember(link);
+    link.session.receivePacket(packet);
+  }
+
+  /** The session of this link has authenticated; others on its path are of clients that are not there any more. */
+  #claim(link: DatagramLink): void {
+    for (const other of [...(this.#paths.get(addressKey(link.path.remote)) ?? [])]) {
+      if (other !== link) {
+        other.session.abandon({ cause: 'replaced-path', reason: 'the client connected anew from the same address' });
+      }
+    }
+  }
+
+  #move(link: DatagramLink, remote: PeerAddress): void {
+    if (!this.#sessions.has(sessionKey(link.path.remote, link.clientSessionId))) {
+      return;
+    }
+    if (this.#sessions.has(sessionKey(remote, link.clientSessionId))) {
+      // Two clients chose one session id, on purpose surely; or it is there already.
+      return;
+    }
+    this.#forget(link);
+    link.path = { remote, local: link.path.local };
+    // Who else is on that path is left alone: data is no proof that the client receives there.
+    this.#remember(link);
+  }
+
+  #remember(link: DatagramLink): void {
+    const at = addressKey(link.path.remote);
+    this.#sessions.set(sessionKey(link.path.remote, link.clientSessionId), link);
+    const links = this.#paths.get(at);
+    if (links === undefined) {
+      this.#paths.set(at, new Set([link]));
+    } else {
+      links.add(link);
+    }
+  }
+
+  #forget(link: DatagramLink): void {
+    const at = addressKey(link.path.remote);
+    this.#sessions.delete(sessionKey(link.path.remote, link.clientSessionId));
+    const links = this.#paths.get(at);
+    links?.delete(link);
+    if (links?.size === 0) {
+      this.#paths.delete(at);
+    }
+  }
+}
+
+/** What all links of a listener do by it. */
+interface Shared {
+  send(packet: Buffer, path: Path): void;
+  claim(link: DatagramLink): void;
+  move(link: DatagramLink, remote: PeerAddress): void;
+  forget(link: DatagramLink): void;
+}
+
+class DatagramLink implements Link {
+  readonly transport = 'udp';
+  readonly listener: string;
+  readonly session: ServedSession;
+  readonly clientSessionId: Buffer;
+  readonly #shared: Shared;
+  path: Path;
+
+  constructor(
+    shared: Shared,
+    listener: string,
+    path: Path,
+    clientSessionId: Buffer,
+    makeSession: (link: DatagramLink) => ServedSession,
+  ) {
+    this.#shared = shared;
+    this.listener = listener;
+    this.path = path;
+    this.clientSessionId = clientSessionId;
+    this.session = makeSession(this);
+  }
+
+  send(packet: Buffer): void {
+    this.#shared.send(packet, this.path);
+  }
+
+  claim(): void {
+    this.#shared.claim(this);
+  }
+
+  moved(remote: PeerAddress): void {
+    this.#shared.move(this, remote);
+  }
+
+  handOver(take: () => boolean): void {
+    take();
+  }
+
+  over(): void {
+    this.#shared.forget(this);
+  }
+}
+
+function sessionKey(remote: PeerAddress, clientSessionId: Buffer): string {
+  return `${addressKey(remote)}/${clientSessionId.toString('latin1')}`;
+}
+
+/** The session id of who sent a packet; something that fits none when it has none. */
+function senderOf(packet: Buffer): Buffer {
+  return packet.subarray(1, clearHeaderBytes);
+}
+
+function isReset(packet: Buffer): boolean {
+  const first = classify(packet[0]);
+  return (
+    first.kind === 'control' && (first.opcode === 'hard-reset-client-v2' || first.opcode === 'hard-reset-client-v3')
+  );
+}

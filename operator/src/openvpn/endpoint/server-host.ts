@@ -1,0 +1,66 @@
+import type { Scheduler } from '../session/scheduler.ts';
+import type { SessionDrop } from '../session/session.ts';
+import type { PeerIdentity } from '../tls/peer-identity.ts';
+import type { DropReason, StatelessStart } from '../wrap/stateless-start.ts';
+import type { Clock } from '../wrap/wrapper.ts';
+import type { HalfOpenPlaces, Refusal } from './half-open.ts';
+import type { Path } from './path.ts';
+import type { ServedClient, ServerOwner, ServerSettings } from './server-settings.ts';
+
+/** What the parts of one server share. */
+export interface ServerHost {
+  /** The present ones. */
+  readonly settings: ServerSettings;
+  /** For the present wrapping. */
+  readonly start: StatelessStart;
+  readonly owner: ServerOwner;
+  readonly scheduler: Scheduler;
+  readonly random: (bytes: number) => Buffer;
+  readonly clock: Clock;
+  readonly halfOpen: HalfOpenPlaces;
+  readonly counters: ServerCounters;
+  /** Authenticated and not ended. */
+  readonly clients: Set<ServedClient>;
+  /** @param proven whether the source has shown that it receives packets at its address */
+  failed(path: Path, listener: string, reason: string, proven: boolean, identity?: PeerIdentity): void;
+}
+
+/** Counts since the start. */
+export class ServerCounters {
+  /** Answers to first packets on UDP. */
+  replies = 0;
+  /** Sessions begun. */
+  begun = 0;
+  authenticated = 0;
+  established = 0;
+  /** Sessions that came to nothing before they authenticated. */
+  failed = 0;
+  /** Handshakes turned away because too many were on their way, in all and from one source. */
+  refusedFull = 0;
+  refusedSourceFull = 0;
+  /** Handshakes given up because their client began anew. */
+  superseded = 0;
+  /** TCP connections that sent no packet. */
+  silentConnections = 0;
+  /** Packets passed over, by the reason. */
+  readonly dropped = new Map<DropReason | SessionDrop, number>();
+
+  drop(reason: DropReason | SessionDrop): void {
+    this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + 1);
+  }
+}
+
+export const evictedWords = 'the client fell silent in the middle of the handshake, and another needed its place';
+
+/** Counts and reports a handshake for which there was no place. */
+export function turnedAway(host: ServerHost, path: Path, listener: string, refusal: Refusal): void {
+  const { halfOpen, halfOpenPerSource } = host.settings.limits;
+  if (refusal === 'full') {
+    host.counters.refusedFull += 1;
+    host.failed(path, listener, `${halfOpen} handshakes are on their way, which is the limit`, true);
+  } else {
+    host.counters.refusedSourceFull += 1;
+    const words = `${halfOpenPerSource} handshakes from the same address are on their way, which is the limit`;
+    host.failed(path, listener, words, true);
+  }
+}
