@@ -255,6 +255,13 @@ describe('a static key file', () => {
       ),
     );
   });
+
+  test('a file of openings without an end is refused as fast as any other', () => {
+    const before = process.cpuUsage();
+    expect(() => parseStaticKey('-----BEGIN OpenVPN Static key V1-----'.repeat(28_000), where)).toThrow('no "OpenVPN');
+    // A Secret holds 1 MiB. Looking for an end from each opening anew took seconds.
+    expect(process.cpuUsage(before).user).toBeLessThan(500_000);
+  });
 });
 
 describe('the fingerprint of a static key', () => {

@@ -50,13 +50,19 @@ export interface DataKeys {
   readonly fingerprint: string;
 }
 
+const beginLine = '-----BEGIN OpenVPN Static key V1-----';
+const endLine = '-----END OpenVPN Static key V1-----';
+
 /**
  * Parses a static key file into its 256 bytes.
  *
  * @throws OvpnError KeyMaterialInvalid; the message never quotes the material
  */
 export function parseStaticKey(text: string, where: Where): Uint8Array {
-  const body = /-----BEGIN OpenVPN Static key V1-----([\s\S]*?)-----END OpenVPN Static key V1-----/.exec(text)?.[1];
+  // Not by one pattern: on a file of openings without an end it would look for the end from each of them anew.
+  const start = text.indexOf(beginLine);
+  const end = start < 0 ? -1 : text.indexOf(endLine, start);
+  const body = end < 0 ? undefined : text.slice(start + beginLine.length, end);
   if (body === undefined) {
     throw new OvpnError(
       'KeyMaterialInvalid',
@@ -129,7 +135,5 @@ export function formatStaticKey(key: Uint8Array): string {
   const lines = Buffer.from(key)
     .toString('hex')
     .match(/.{1,32}/g);
-  return ['-----BEGIN OpenVPN Static key V1-----', ...(lines ?? []), '-----END OpenVPN Static key V1-----', ''].join(
-    '\n',
-  );
+  return [beginLine, ...(lines ?? []), endLine, ''].join('\n');
 }

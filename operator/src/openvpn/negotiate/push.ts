@@ -163,11 +163,11 @@ export interface ReceivedPush {
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-type Building = Mutable<PushedOptions> & {
+type Building = Omit<Mutable<PushedOptions>, 'dnsServers'> & {
   routes: PushedRoute[];
   routesIpv6: PushedRoute[];
   dhcpOptions: DhcpOption[];
-  dnsServers: DnsServer[];
+  dnsServers: { priority: number; addresses: string[]; resolveDomains: string[] }[];
   dnsSearchDomains: string[];
 };
 
@@ -312,7 +312,7 @@ const readers: ReadonlyMap<string, Reader> = new Map<string, Reader>([
 
 function readDns(options: Building, [what, ...words]: readonly string[]): void {
   if (what === 'search-domains') {
-    options.dnsSearchDomains.push(...words.map((word) => printable(word)));
+    words.forEach((word) => options.dnsSearchDomains.push(printable(word)));
     return;
   }
   const [priority, attribute, ...values] = words;
@@ -320,20 +320,15 @@ function readDns(options: Building, [what, ...words]: readonly string[]): void {
     return;
   }
   const at = natural(priority?.replace(/^-/, ''), 'dns', 127) * (priority?.startsWith('-') === true ? -1 : 1);
-  const index = options.dnsServers.findIndex((server) => server.priority === at);
-  const server = options.dnsServers[index] ?? { priority: at, addresses: [], resolveDomains: [] };
-  const shown = values.map((value) => printable(value));
-  const changed =
-    attribute === 'address'
-      ? { ...server, addresses: [...server.addresses, ...shown] }
-      : attribute === 'resolve-domains'
-        ? { ...server, resolveDomains: [...server.resolveDomains, ...shown] }
-        : server;
-  if (index < 0) {
-    options.dnsServers.push(changed);
-  } else {
-    options.dnsServers[index] = changed;
+  let server = options.dnsServers.find((one) => one.priority === at);
+  if (server === undefined) {
+    server = { priority: at, addresses: [], resolveDomains: [] };
+    options.dnsServers.push(server);
   }
+  const list =
+    attribute === 'address' ? server.addresses : attribute === 'resolve-domains' ? server.resolveDomains : undefined;
+  // In place: a copy for each line would make a long push quadratic.
+  values.forEach((value) => list?.push(printable(value)));
 }
 
 function routeGateway(word: string | undefined, isAddress: (text: string) => boolean): string | undefined {
