@@ -1,3 +1,4 @@
+import { isIpv6 } from './address.ts';
 import {
   addressOf,
   AF_INET,
@@ -149,8 +150,7 @@ export class DatagramSocket {
    *   is gone. What must arrive is repeated anyway, as with a datagram that is lost on its way
    */
   send(packet: Buffer, path: Path): boolean {
-    if (!this.#open || packet.length > maxSent) return false;
-    if (this.#family === AF_INET && path.remote.address.includes(':')) return false;
+    if (!this.#open || packet.length > maxSent || !this.#carries(path)) return false;
     this.#writeHeader(packet, path);
     // An earlier datagram's error (ICMP) is told to whoever calls next, who then has not sent anything.
     return this.#trySend() || this.#trySend();
@@ -161,6 +161,10 @@ export class DatagramSocket {
     if (!this.#open) return;
     this.#open = false;
     this.#poller.remove(this.#fd);
+  }
+
+  #carries({ remote, local }: Path): boolean {
+    return this.#family === AF_INET6 || !(isIpv6(remote.address) || (local !== undefined && isIpv6(local)));
   }
 
   #receive(): void {

@@ -72,6 +72,66 @@ describe('ReadinessPoller', () => {
     expect(calls).toHaveLength(1);
   });
 
+  test('tells once that a descriptor takes data, and beside that goes on telling what is readable', async () => {
+    const fd = makeFd();
+    const calls: string[] = [];
+    poller.add(fd, () => {
+      drain(fd);
+      calls.push('readable');
+    });
+    await sleep(20);
+    poller.onceWritable(fd, () => void calls.push('writable'));
+    await until(() => calls.length === 1);
+    await sleep(50);
+    expect(calls).toStrictEqual(['writable']);
+    signal(fd);
+    await until(() => calls.length === 2);
+    expect(calls).toStrictEqual(['writable', 'readable']);
+  });
+
+  test('waits for a descriptor to take data, and can be asked again by the callback', async () => {
+    const fd = makeFd();
+    // The counter is full.
+    const full = Buffer.alloc(8);
+    full.writeBigUInt64LE(0xffff_ffff_ffff_fffen);
+    writeSync(fd, full);
+    let calls = 0;
+    const again = (): void => {
+      if (++calls < 3) poller.onceWritable(fd, again);
+    };
+    poller.onceWritable(fd, again);
+    await sleep(50);
+    expect(calls).toBe(0);
+    drain(fd);
+    await until(() => calls === 3);
+    await sleep(50);
+    expect(calls).toBe(3);
+  });
+
+  test('a descriptor removed and added again by another callback of the same round counts as another one', async () => {
+    const [a, b] = [makeFd(), makeFd()];
+    const calls: string[] = [];
+    const stale = (): void => void calls.push('stale');
+    const swap = (other: number) => (): void => {
+      poller.remove(a);
+      poller.remove(b);
+      drain(a);
+      drain(b);
+      poller.add(other, () => void calls.push('fresh'));
+      poller.onceWritable(other, () => void calls.push('writable'));
+    };
+    poller.add(a, swap(b));
+    poller.add(b, swap(a));
+    poller.onceWritable(a, stale);
+    poller.remove(a);
+    poller.add(a, swap(b));
+    signal(a);
+    signal(b);
+    await until(() => calls.length > 0);
+    await sleep(50);
+    expect(calls).toStrictEqual(['writable']);
+  });
+
   test('closing twice and removing after closing touch no descriptor', async () => {
     const fd = makeFd();
     poller.add(fd, () => undefined);
@@ -130,6 +190,11 @@ describe('a process with a poller', () => {
 
   test('ends by itself when nothing is waited for', async () => {
     const { ms } = await run('poller.remove(fd);');
+    expect(ms).toBeLessThan(2_000);
+  });
+
+  test('ends by itself after the one call that was waited for', async () => {
+    const { ms } = await run('poller.remove(fd); poller.onceWritable(fd, () => undefined);');
     expect(ms).toBeLessThan(2_000);
   });
 

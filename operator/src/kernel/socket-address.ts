@@ -74,7 +74,7 @@ export function readSockaddr(raw: Buffer, offset = 0): PeerAddress {
 
 /** Writes 4 or 16 bytes, v4-mapped where needed. @throws TypeError for an IPv6 address in 4 bytes */
 export function writeAddress(address: string, family: AddressFamily, raw: Buffer, offset: number): void {
-  const bytes = addressBytes(address);
+  const bytes = isIpv6(address) ? v6Bytes.get(address) : addressBytes(address);
   if (family === AF_INET && bytes.length !== 4) throw new TypeError(`${address} is no address for an IPv4 socket`);
   if (family === AF_INET6 && bytes.length === 4) {
     raw.fill(0, offset, offset + 10);
@@ -88,7 +88,7 @@ export function readAddress(raw: Buffer, family: AddressFamily, offset: number):
   if (family === AF_INET) return addressText(raw.subarray(offset, offset + 4));
   return isMapped(raw, offset)
     ? addressText(raw.subarray(offset + 12, offset + 16))
-    : addressText(raw.subarray(offset, offset + 16));
+    : v6Text.get(raw.toString('latin1', offset, offset + 16));
 }
 
 /** ::ffff:0:0/96 (RFC 4291 section 2.5.5.2). */
@@ -97,3 +97,26 @@ function isMapped(raw: Buffer, offset: number): boolean {
     raw.readUInt32LE(offset) === 0 && raw.readUInt32LE(offset + 4) === 0 && raw.readUInt32LE(offset + 8) === 0xffff0000
   );
 }
+
+/** The last results of a function, some thousands of them: with IPv6, its text would cost more than the packet. */
+class Remembered<T> {
+  readonly #compute: (key: string) => T;
+  readonly #known = new Map<string, T>();
+
+  constructor(compute: (key: string) => T) {
+    this.#compute = compute;
+  }
+
+  get(key: string): T {
+    let value = this.#known.get(key);
+    if (value === undefined) {
+      value = this.#compute(key);
+      if (this.#known.size >= 4096) this.#known.clear();
+      this.#known.set(key, value);
+    }
+    return value;
+  }
+}
+
+const v6Bytes = new Remembered((text) => addressBytes(text));
+const v6Text = new Remembered((bytes) => addressText(Buffer.from(bytes, 'latin1')));

@@ -201,31 +201,39 @@ export class StreamSocket {
   }
 }
 
+export interface ListenerOptions {
+  /** There are no descriptors or no memory for a connection that waits; accepting goes on when there are. */
+  readonly exhausted?: (reason: string) => void;
+  readonly after?: After;
+}
+
 /** Accepts connections on a listening socket that somebody else owns. */
 export class StreamListener {
   readonly #fd: number;
   readonly #poller: ReadinessPoller;
   readonly #onConnection: (fd: number, path: Path) => void;
-  readonly #after: After;
+  readonly #options: ListenerOptions;
   readonly #peer = Buffer.alloc(32);
   #open = true;
+  /** Said already, and not accepted any since. */
+  #exhausted = false;
   #cancelPause: (() => void) | undefined;
 
   /**
    * Starts to watch a listening, non-blocking socket.
    *
-   * @param onConnection gets the descriptor of each connection, to own it
+   * @param onConnection gets the descriptor of each connection, non-blocking, to own it
    */
   constructor(
     fd: number,
     poller: ReadinessPoller,
     onConnection: (fd: number, path: Path) => void,
-    after: After = afterTimeout,
+    options: ListenerOptions = {},
   ) {
     this.#fd = fd;
     this.#poller = poller;
     this.#onConnection = onConnection;
-    this.#after = after;
+    this.#options = options;
     this.#watch();
   }
 
@@ -250,11 +258,12 @@ export class StreamListener {
       } catch (error) {
         if (!(error instanceof SystemError)) throw error;
         // Others are errors of the one connection that was accepted (accept(2)): the next may be good.
-        if (!exhausted.has(error.code)) continue;
-        this.#pause();
+        if (!outOfResources.has(error.code)) continue;
+        this.#pause(errnoWords(error.errno));
         return;
       }
       if (fd === undefined) return;
+      this.#exhausted = false;
       this.#deliver(fd, readSockaddr(this.#peer));
     }
   }
@@ -272,13 +281,17 @@ export class StreamListener {
   }
 
   /** The connection stays in the queue, so poll would go on saying that there is one. */
-  #pause(): void {
+  #pause(reason: string): void {
+    const { after = afterTimeout, exhausted } = this.#options;
     this.#poller.remove(this.#fd);
-    this.#cancelPause = this.#after(exhaustedMs, () => this.#watch());
+    this.#cancelPause = after(exhaustedMs, () => this.#watch());
+    if (this.#exhausted) return;
+    this.#exhausted = true;
+    exhausted?.(reason);
   }
 }
 
-const exhausted: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
+const outOfResources: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
 
 /**
  * Connects a TCP socket in the caller's network namespace. How long that may take is the caller's to decide: the
