@@ -6,7 +6,7 @@ export type Wait =
   | { readonly kind: 'backoff'; readonly failures: number }
   /** Haste does not help: somebody has to change something first. */
   | { readonly kind: 'longest' }
-  /** The server said how long. */
+  /** The server said how long; a second at least. */
   | { readonly kind: 'asked'; readonly seconds: number };
 
 const shortestMs = 1000;
@@ -31,6 +31,6 @@ export function waitMs(wait: Wait, chance: number): number {
     case 'longest':
       return Math.round(longestBackoffMs * (1 + jitter * spread));
     case 'asked':
-      return Math.round(Math.min(longestAskedMs, wait.seconds * 1000) * (1 + jitter * chance));
+      return Math.round(Math.min(longestAskedMs, Math.max(shortestMs, wait.seconds * 1000)) * (1 + jitter * chance));
   }
 }

@@ -120,6 +120,8 @@ export interface TryEvents {
 const lastAckMs = 200;
 /** Data packets may come before the kernel takes over, and are not ours to refuse. */
 const maxFrameBytes = 0xffff;
+/** Of a frame with its length. The kernel gives one at a time, whole. */
+const framedBytes = 2 + maxFrameBytes;
 
 type Phase = 'connecting' | 'negotiating' | 'established' | 'ending' | 'over';
 
@@ -315,8 +317,10 @@ export class DialerTry implements DialedTunnel {
   }
 
   #wanted(): number {
-    const waitsForKernel = this.#phase === 'established' && !this.#handedOver;
-    return waitsForKernel && this.#frames.atBoundary ? 0 : this.#frames.wanted;
+    if (this.#handedOver) {
+      return framedBytes;
+    }
+    return this.#phase === 'established' && this.#frames.atBoundary ? 0 : this.#frames.wanted;
   }
 
   #tryHandOver(): void {
