@@ -24,5 +24,11 @@ export default {
       testMatch: ['<rootDir>/test/kernel/**/*.test.ts'],
       testPathIgnorePatterns: ignore,
     },
+    {
+      ...base,
+      displayName: 'e2e',
+      testMatch: ['<rootDir>/test/e2e/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
   ],
 };

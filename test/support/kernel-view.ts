@@ -6,6 +6,7 @@ import { OvpnFamily } from '../../operator/src/kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../../operator/src/kernel/ovpn/codec.ts';
 import { getLinkByName } from '../../operator/src/kernel/rtnetlink/links.ts';
 import type { AgentProcess } from './hosts.ts';
+import { ovpnDevices } from './links.ts';
 import { run } from './run.ts';
 
 /** What the kernel holds of one network of an agent, asked by this process itself and by `ip`: never the agent's word. */
@@ -22,19 +23,26 @@ export class KernelView {
   }
 
   get deviceIndex(): number {
-    const socket = NetlinkSocket.open(NETLINK_ROUTE, this.path);
-    try {
-      const link = getLinkByName(socket, 'ovpn0');
-      if (link === undefined) throw new Error(`no ovpn0 in ${this.path}`);
-      return link.index;
-    } finally {
-      socket.close();
-    }
+    return this.#indexOf('ovpn0');
   }
 
   peers(): Peer[] {
     const index = this.deviceIndex;
     return this.#with((ovpn) => ovpn.dumpPeers(index));
+  }
+
+  /** The peer that has a VPN address. */
+  peerAt(vpnIpv4: string): Peer | undefined {
+    return this.peers().find((peer) => peer.vpnIpv4 === vpnIpv4);
+  }
+
+  /** The tunnels that we dialled: each has a device of its own, with the one peer it may have. */
+  async dialled(): Promise<{ readonly device: string; readonly peer: Peer | undefined }[]> {
+    const devices = (await ovpnDevices(this.path)).filter((device) => device !== 'ovpn0');
+    return devices.map((device) => {
+      const index = this.#indexOf(device);
+      return { device, peer: this.#with((ovpn) => ovpn.dumpPeers(index))[0] };
+    });
   }
 
   peer(id: number): Peer | undefined {
@@ -85,6 +93,17 @@ export class KernelView {
       `keys of ${id}: ${this.slots(id)}`,
     ]);
     return [...text.split('\n'), ...peers].sort().join('\n');
+  }
+
+  #indexOf(device: string): number {
+    const socket = NetlinkSocket.open(NETLINK_ROUTE, this.path);
+    try {
+      const link = getLinkByName(socket, device);
+      if (link === undefined) throw new Error(`no ${device} in ${this.path}`);
+      return link.index;
+    } finally {
+      socket.close();
+    }
   }
 
   #with<T>(use: (ovpn: OvpnFamily) => T): T {

@@ -14,6 +14,7 @@ export interface IssueOptions {
   /** Extended key usage; none when undefined. */
   readonly usage?: 'serverAuth' | 'clientAuth' | undefined;
   readonly expired?: boolean;
+  readonly notYetValid?: boolean;
   readonly subject?: string;
   readonly altNames?: string;
 }
@@ -94,7 +95,9 @@ export function testPki(commonName = 'Test CA'): TestPki {
           '',
         ].join('\n'),
       );
-      const dates = options.expired === true ? ['-startdate', '20200101000000Z', '-enddate', '20200201000000Z'] : [];
+      const [from, to] = options.expired === true ? [2020, 2021] : [2120, 2121];
+      const limited = options.expired === true || options.notYetValid === true;
+      const dates = limited ? ['-startdate', `${from}0101000000Z`, '-enddate', `${to}0101000000Z`] : [];
       run(
         'ca',
         '-batch',

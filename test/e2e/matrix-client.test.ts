@@ -1,0 +1,64 @@
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { KernelView } from '../support/kernel-view.ts';
+import { serverAddresses } from '../support/openvpn.ts';
+import { untilConnected } from '../support/peer-status.ts';
+import { globalAddresses } from '../support/links.ts';
+import { eventually } from '../support/run.ts';
+import { cases, tlsOptions } from './matrix.ts';
+import { netnsOf, reaches, Scene } from './scene.ts';
+
+/** We are the client: our agent dials stock servers. */
+let scene: Scene;
+beforeAll(async () => {
+  scene = await Scene.open('mcli', { spec: { pki: undefined, controlChannel: undefined } });
+}, 60_000);
+afterAll(async () => {
+  await scene.close();
+}, 30_000);
+
+describe('a stock server that we dial', () => {
+  test.each(cases.map(([name, values], index) => [name, values, index] as const))('%s', async (_, values, index) => {
+    const { transport, family, wrap, cipher, tls, build } = values;
+    const name = `s${index}`;
+    const host = await scene.hosts.host(name);
+    const config = [`data-ciphers ${cipher}`, ...tlsOptions(tls)];
+    const server = await scene.server(host, { build, transport, family, wrap, config });
+    expect(await server.offloads()).toBe(build.offload);
+    const address = family === 4 ? host.ipv4 : host.ipv6;
+    scene.dial(name, {
+      endpoints: [{ address, port: 1194, protocol: transport }],
+      wrap,
+      spec: { serverIdentity: { commonName: 'server' } },
+    });
+    const status = await untilConnected(scene.agent, name);
+    await server.until(/Data Channel: cipher '.*'/);
+    expect(server.log).toContain(`Control Channel: TLSv${tls},`);
+    expect(server.log).toContain(`Data Channel: cipher '${cipher}'`);
+
+    const [tunnel] = await scene.kernel.dialled();
+    const { device = '', peer: before } = tunnel ?? {};
+    const ours = await globalAddresses(scene.kernel.path, device);
+    expect(ours).toHaveLength(2);
+    await reaches(scene.kernel.path, serverAddresses);
+    await reaches(netnsOf(host), ours);
+    const after = (await scene.kernel.dialled())[0]?.peer;
+    expect(Number(after?.vpn.rxPackets) - Number(before?.vpn.rxPackets)).toBeGreaterThanOrEqual(12);
+    expect(Number(after?.vpn.txPackets) - Number(before?.vpn.txPackets)).toBeGreaterThanOrEqual(12);
+
+    expect(status).toMatchObject({ cipher, addresses: ours });
+    expect(status.tlsVersion).toMatch(new RegExp(`${tls}$`));
+    expect(status.endpoint).toBe(family === 4 ? `${address}:1194` : `[${address}]:1194`);
+
+    // The peer is deleted: we say goodbye.
+    scene.agent.unapply(`peer-${name}.yaml`);
+    await server.until(/CC-EEN exit message received|Connection reset/, { timeoutMs: 10_000 });
+    await eventually('our device is gone', async () => (await scene.kernel.dialled()).length === 0 || undefined);
+    for (const file of ['key', 'tls', 'wrap']) scene.agent.unapply(`peer-${name}-${file}.yaml`);
+    await server.end('SIGKILL');
+  });
+});
+
+test('nothing of the dialled tunnels is left', async () => {
+  expect(await scene.kernel.dialled()).toEqual([]);
+  expect(new KernelView(scene.agent).peers()).toEqual([]);
+});

@@ -1,0 +1,29 @@
+import { run } from './run.ts';
+
+/** What `ip` says of interfaces. */
+
+interface LinkJson {
+  readonly ifname: string;
+  readonly addr_info?: readonly { readonly local: string; readonly scope: string; readonly family: string }[];
+}
+
+/** The addresses of an interface that others can send to, IPv4 first. @param namespace a name or a path */
+export async function globalAddresses(namespace: string, device: string): Promise<string[]> {
+  const links = JSON.parse(
+    await run('nsenter', netOption(namespace), 'ip', '-j', 'addr', 'show', 'dev', device),
+  ) as LinkJson[];
+  const addresses = links.flatMap(({ addr_info: info = [] }) => info).filter(({ scope }) => scope === 'global');
+  return addresses.sort((one, other) => one.family.localeCompare(other.family)).map(({ local }) => local);
+}
+
+/** The ovpn devices of a namespace. @param namespace a name or a path */
+export async function ovpnDevices(namespace: string): Promise<string[]> {
+  const links = JSON.parse(
+    await run('nsenter', netOption(namespace), 'ip', '-j', 'link', 'show', 'type', 'ovpn'),
+  ) as Partial<LinkJson>[];
+  // With a filter, `ip` leaves an empty object for each link that does not match.
+  return links.flatMap(({ ifname }) => (ifname === undefined ? [] : [ifname]));
+}
+
+const netOption = (namespace: string): string =>
+  `--net=${namespace.startsWith('/') ? namespace : `/run/netns/${namespace}`}`;
