@@ -20,10 +20,19 @@ export const errorTable = {
     code: 'OVPN112',
     remedy: 'check the API server and the RBAC rules of the agent; what runs goes on',
   },
+  IdentityConflict: { code: 'OVPN113', remedy: 'give one of the two peers another identity, or delete one' },
+  PkiMissing: {
+    code: 'OVPN114',
+    remedy: "give the VpnNetwork spec.pki with the server's certificate and the CA of its clients",
+  },
 
   SecretMissing: { code: 'OVPN201', remedy: 'create the Secret with that key, or correct secretRef' },
   KeyMaterialInvalid: { code: 'OVPN202', remedy: 'put in a key made by `openvpn --genkey secret FILE`' },
   KeySpent: { code: 'OVPN203', remedy: 'raise spec.static.generation by one on both ends' },
+  CertificateInvalid: {
+    code: 'OVPN205',
+    remedy: 'put in a certificate, its private key without a passphrase, and the CA, all in PEM',
+  },
   LedgerUnusable: { code: 'OVPN204', remedy: 'restore the ledger file or move it away and raise every generation' },
 
   KernelWithoutOvpn: {
@@ -39,6 +48,7 @@ export const errorTable = {
   HolderUnreachable: { code: 'OVPN403', remedy: 'start the socket holder (ovpn-agent holder); the agent retries' },
   StateUnusable: { code: 'OVPN404', remedy: 'check the state folder: it must be writable by root and on a local disk' },
   AgentInternal: { code: 'OVPN406', remedy: "look at the agent's log and report the defect; the runtime retries" },
+  RemoteUnsuitable: { code: 'OVPN407', remedy: 'change the configuration of the remote server' },
   ConfigInvalid: { code: 'OVPN405', remedy: 'correct the option; see --help' },
 
   CniConfigInvalid: { code: 'OVPN501', remedy: 'correct the network configuration of the ovpn-cni plugin' },

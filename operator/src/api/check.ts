@@ -153,10 +153,14 @@ function shapeErrors(error: SchemaError, root: SchemaView, value: unknown, place
       );
     case 'boolean': // Says again what additionalProperties says.
       return [];
-    case 'type':
-      return [problemAt('InvalidField', field, `must be ${typeWords(here.type)}, but is ${show(actual)}`)];
+    case 'type': {
+      // What YAML reads as a number or a boolean: a version, "yes".
+      const quotes = here.type === 'string' && /^(number|boolean)$/.test(typeof actual) ? '; put quotes around it' : '';
+      return [problemAt('InvalidField', field, `must be ${typeWords(here.type)}, but is ${show(actual)}${quotes}`)];
+    }
     case 'enum': {
       const allowed = here.enum ?? [];
+      if (typeof actual !== 'string') return []; // The type says so already.
       const hint = typeof actual === 'string' ? didYouMean(actual, allowed) : '';
       return [problemAt('InvalidField', field, `must be ${listWords(allowed)}, but is ${show(actual)}${hint}`)];
     }

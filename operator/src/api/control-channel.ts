@@ -1,5 +1,5 @@
 import Type from 'typebox';
-import { closed, objectName, oneOf, secretKey } from './schema-kit.ts';
+import { closed, objectName, oneOf, secretKey, withRules, type Rule } from './schema-kit.ts';
 
 /** How control packets are wrapped, as OpenVPN's options tls-auth, tls-crypt and tls-crypt-v2 do it. */
 const fields = {
@@ -29,13 +29,49 @@ const fields = {
   ),
 };
 
-/** The control channel of a network's listeners: without one nothing is wrapped. */
-export const networkControlChannel = closed(fields, {
-  description: 'How the control packets of dial-in peers are wrapped.',
-  default: {},
-});
+interface Fields {
+  wrap: string;
+  secretRef?: unknown;
+  keyDirection?: unknown;
+  digest?: unknown;
+}
+
+const rules: readonly Rule<Fields>[] = [
+  {
+    cel: "self.wrap == 'None' || has(self.secretRef)",
+    message: 'secretRef is needed to wrap control packets: name the Secret that holds the key',
+    offenders: (self) => (self.wrap === 'None' || self.secretRef !== undefined ? [] : ['.secretRef']),
+  },
+  {
+    cel: "self.wrap != 'None' || !has(self.secretRef)",
+    message: 'secretRef must be left out when wrap is None; or say in wrap how the key is used',
+    offenders: (self) => (self.wrap !== 'None' || self.secretRef === undefined ? [] : ['.secretRef']),
+  },
+  {
+    cel: "self.wrap == 'TLSAuth' || !(has(self.keyDirection) || has(self.digest))",
+    message: 'keyDirection and digest must be left out when wrap is not TLSAuth',
+    offenders: (self) =>
+      self.wrap === 'TLSAuth'
+        ? []
+        : (['keyDirection', 'digest'] as const).filter((name) => self[name] !== undefined).map((name) => `.${name}`),
+  },
+];
+
+/** The control channel of a network's listeners: by default nothing is wrapped. */
+export const networkControlChannel = withRules(
+  closed(fields, {
+    description:
+      'How the control packets of peers that dial in are wrapped; the Secret is in the namespace ovpn-system.',
+    default: {},
+  }),
+  rules,
+);
 
 /** The control channel of a peer that is dialled. */
-export const peerControlChannel = closed(fields, {
-  description: 'How control packets are wrapped, as the remote has it; without it they are not.',
-});
+export const peerControlChannel = withRules(
+  closed(fields, {
+    description:
+      "How control packets are wrapped, as the remote has it; without it they are not. The Secret is in the peer's namespace.",
+  }),
+  rules,
+);

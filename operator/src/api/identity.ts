@@ -1,35 +1,62 @@
 import Type from 'typebox';
-import { closed } from './schema-kit.ts';
+import { altNamePattern, commonNamePattern, fingerprintPattern, isAltName } from './certificate-names.ts';
+import { closed, exactlyOneOf, textKey, withRules, type TextForm } from './schema-kit.ts';
 
 const commonName = () =>
-  Type.Optional(Type.String({ description: 'The common name (CN) in its subject.', minLength: 1, maxLength: 64 }));
+  Type.Optional(
+    Type.String({
+      description: 'The common name (CN) in its subject.',
+      minLength: 1,
+      maxLength: 64,
+      pattern: commonNamePattern,
+    }),
+  );
 
 const fingerprint = () =>
   Type.Optional(
     Type.String({
-      description: 'The SHA-256 fingerprint of the certificate: 64 hexadecimal digits, with or without colons.',
-      minLength: 64,
+      description: 'Its SHA-256 fingerprint: 64 hexadecimal digits, with or without colons.',
       maxLength: 95,
+      pattern: fingerprintPattern,
+      [textKey]: 'fingerprint' satisfies TextForm,
     }),
   );
 
 const subjectAltName = () =>
   Type.Optional(
-    Type.String({
-      description: 'One of its subject alternative names: "DNS:NAME", "IP:ADDRESS", "email:ADDRESS" or "URI:URI".',
-      minLength: 4,
-      maxLength: 512,
-    }),
+    withRules(
+      Type.String({
+        description: 'One of its subject alternative names: "DNS:NAME", "IP:ADDRESS", "email:ADDRESS" or "URI:URI".',
+        maxLength: 512,
+        [textKey]: 'altName' satisfies TextForm,
+      }),
+      [
+        {
+          cel: `self.matches('${altNamePattern}') && (!self.startsWith('IP:') || isIP(self.substring(3)))`,
+          message: 'must be "DNS:" with a name, "IP:" with an address, "email:" with an address, or "URI:" with a URI',
+          offenders: (self) => (isAltName(self) ? [] : ['']),
+        },
+      ],
+    ),
   );
 
 /** The identity of a client that dials in. */
-export const clientIdentity = closed(
-  { commonName: commonName(), subjectAltName: subjectAltName(), fingerprint: fingerprint() },
-  { description: 'The certificate of a client that dials in: exactly one of the fields.' },
+export const clientIdentity = withRules(
+  closed(
+    { commonName: commonName(), subjectAltName: subjectAltName(), fingerprint: fingerprint() },
+    { description: 'The certificate of a client that dials in: exactly one of the fields.' },
+  ),
+  [exactlyOneOf('commonName', 'subjectAltName', 'fingerprint')],
 );
 
 /** The identity of a server that is dialled. */
-export const serverIdentity = closed(
-  { commonName: commonName(), fingerprint: fingerprint() },
-  { description: 'Which certificate the remote must show beyond one for servers: exactly one of the fields.' },
+export const serverIdentity = withRules(
+  closed(
+    { commonName: commonName(), fingerprint: fingerprint() },
+    {
+      description:
+        'Which certificate the remote must show: exactly one of the fields. One for servers (extended key usage) it must be in any case.',
+    },
+  ),
+  [exactlyOneOf('commonName', 'fingerprint')],
 );

@@ -1,8 +1,11 @@
+import { normaliseAltName, normaliseFingerprint } from './certificate-names.ts';
+import { normaliseHost } from './host-name.ts';
 import { compareRanges, parseAddress, parseCidr, type Address, type Cidr } from './ip.ts';
+import type { TextForm } from './schema-kit.ts';
 import { childSchema, isRecord, type SchemaView } from './schema-view.ts';
 
 /**
- * The value in the one form in which equal resources are equal: canonical addresses, sets sorted and
+ * The value in the one form in which equal resources are equal: canonical addresses and names, sets sorted and
  * without repetition, fields of closed objects in the order of the schema, keys of maps sorted. Lists of
  * objects keep their order, because the first listener is special. The value must have passed the checks.
  */
@@ -19,10 +22,17 @@ export function normalise(schema: SchemaView | undefined, value: unknown): unkno
   return Object.fromEntries(keys.map((key) => [key, normalise(childSchema(schema, key), value[key])]));
 }
 
+const normalForms: Readonly<Record<TextForm, (text: string) => string>> = {
+  address: (text) => parseAddress(text)?.text ?? text,
+  cidr: (text) => parseCidr(text)?.text ?? text,
+  host: normaliseHost,
+  fingerprint: normaliseFingerprint,
+  altName: normaliseAltName,
+};
+
 function normaliseText(schema: SchemaView, text: string): string {
-  if (schema['x-ovpn-text'] === 'address') return parseAddress(text)?.text ?? text;
-  if (schema['x-ovpn-text'] === 'cidr') return parseCidr(text)?.text ?? text;
-  return text;
+  const form = schema['x-ovpn-text'];
+  return form === undefined ? text : normalForms[form](text);
 }
 
 function sortedSet(entries: readonly unknown[]): unknown[] {

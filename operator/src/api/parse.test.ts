@@ -51,6 +51,10 @@ describe('defaults and normal form', () => {
         keyTransition: { seconds: 60 },
         allowedPeers: { namespaces: { from: 'Names', names: ['ovpn-system'] }, routes: [] },
         attach: { namespaces: { from: 'Names', names: [] } },
+        controlChannel: { wrap: 'None' },
+        dataCiphers: ['AES-256-GCM', 'AES-128-GCM', 'CHACHA20-POLY1305'],
+        rekey: { seconds: 3600, bytes: 0, packets: 0 },
+        push: { routes: [], dns: { servers: [], searchDomains: [] } },
         nodes: [{ podBlocks: ['10.9.1.0/24'] }, { podBlocks: [] }],
       },
     });
@@ -78,6 +82,33 @@ describe('defaults and normal form', () => {
     );
     expect(JSON.stringify(one)).toBe(JSON.stringify(other));
     expect(one).toMatchObject({ spec: { routes: ['10.3.0.0/16', '10.20.0.0/16', 'fd01::/16'] } });
+  });
+
+  test('what a peer is known by is in normal form', () => {
+    const identity = (fields: Manifest) => good(withSpec(baseManifests.dialIn, { identity: fields }));
+    expect(identity({ fingerprint: Array(32).fill('aB').join(':') })).toMatchObject({
+      spec: { identity: { fingerprint: 'AB'.repeat(32) } },
+    });
+    expect(identity({ subjectAltName: 'DNS:Alice.Example' })).toMatchObject({
+      spec: { identity: { subjectAltName: 'DNS:alice.example' } },
+    });
+    expect(identity({ commonName: 'Alice' })).toMatchObject({ spec: { identity: { commonName: 'Alice' } } });
+    expect(
+      good(withSpec(baseManifests.dialOut, { endpoint: { address: 'VPN.Partner.example', port: 1 } })),
+    ).toMatchObject({ spec: { endpoint: { address: 'vpn.partner.example', port: 1, protocol: 'UDP' } } });
+  });
+
+  test('the order of ciphers, fallback endpoints and DNS servers stays', () => {
+    const dataCiphers = ['CHACHA20-POLY1305', 'AES-256-GCM'];
+    const dns = { servers: ['10.0.0.2', '10.0.0.1'], searchDomains: ['z.example', 'a.example'] };
+    expect(good(withSpec(network, { dataCiphers, push: { dns } }))).toMatchObject({
+      spec: { dataCiphers, push: { routes: [], dns } },
+    });
+    const fallbackEndpoints = [
+      { address: '192.0.2.2', port: 2, protocol: 'TCP' },
+      { address: '192.0.2.1', port: 1, protocol: 'UDP' },
+    ];
+    expect(good(withSpec(baseManifests.dialOut, { fallbackEndpoints }))).toMatchObject({ spec: { fallbackEndpoints } });
   });
 
   test('two spellings of one route are one route', () => {
@@ -108,8 +139,8 @@ describe('what is wrong is told in plain words', () => {
     ],
     [
       'a strange field',
-      withSpec(key, { tls: {} }),
-      'UnknownField spec.tls: there is no such field; the fields here are static',
+      withSpec(key, { raw: {} }),
+      'UnknownField spec.raw: there is no such field; the fields here are static, tls',
     ],
     [
       'a missing field',
@@ -120,6 +151,21 @@ describe('what is wrong is told in plain words', () => {
       'a wrong type',
       withSpec(network, { mtu: '1400' }),
       'InvalidField spec.mtu: must be a whole number, but is "1400"',
+    ],
+    [
+      'a version that YAML reads as a number',
+      withSpec(network, { pki: { secretRef: { name: 's' }, minTLSVersion: 1.3 } }),
+      'InvalidField spec.pki.minTLSVersion: must be text, but is 1.3; put quotes around it',
+    ],
+    [
+      'a peer of no sort',
+      withSpec(baseManifests.dialIn, { identity: undefined }),
+      'InvalidField spec: must have identity (a client that dials in)',
+    ],
+    [
+      'a fingerprint of another sort',
+      withSpec(baseManifests.dialIn, { identity: { fingerprint: 'ab'.repeat(20) } }),
+      'InvalidField spec.identity.fingerprint: must consist of 64 hexadecimal digits (a SHA-256 fingerprint)',
     ],
     ['a wrong range', withSpec(network, { mtu: 100 }), 'InvalidField spec.mtu: must be 576 to 65451, but is 100'],
     ['a fraction', withSpec(network, { mtu: 1400.5 }), 'InvalidField spec.mtu: must be a whole number, but is 1400.5'],
@@ -333,10 +379,12 @@ describe('any input', () => {
   });
 
   test('in the place of any field gets an answer, and never an unchecked resource', () => {
-    const paths = Object.keys(peer['spec'] as Manifest);
+    const places = Object.values(baseManifests).flatMap((base) =>
+      Object.keys(base['spec'] as Manifest).map((field) => [base, field] as const),
+    );
     fc.assert(
-      fc.property(fc.constantFrom(...paths), fc.anything(), (field, value) => {
-        const result = parseResource(withSpec(peer, { [field]: value }), 'x');
+      fc.property(fc.constantFrom(...places), fc.anything(), ([base, field], value) => {
+        const result = parseResource(withSpec(base, { [field]: value }), 'x');
         if (!result.ok) expect(result.errors.length).toBeGreaterThan(0);
         else expect(parseResource(result.resource, 'x')).toEqual(result);
       }),

@@ -1,4 +1,4 @@
-import type { VpnPeer, VpnPeerSpec } from './types.ts';
+import type { NetworkListener, VpnNetwork, VpnPeer, VpnPeerSpec } from './types.ts';
 
 /** A peer with a static key, one that calls us, or one that we call. */
 export type PeerKind = 'static' | 'dial-in' | 'dial-out';
@@ -30,4 +30,11 @@ export function isDialInPeer(peer: VpnPeer): peer is DialInPeer {
 
 export function isDialOutPeer(peer: VpnPeer): peer is DialOutPeer {
   return peerKind(peer) === 'dial-out' && peer.spec.endpoint !== undefined && peer.spec.keyRef !== undefined;
+}
+
+/** The listener that a peer with a static key sends from: the one it names, else the first; of UDP in any case. */
+export function listenerOf(network: VpnNetwork, { spec }: StaticPeer): NetworkListener | undefined {
+  return network.spec.listeners.find(
+    ({ name, protocol }) => protocol === 'UDP' && name === (spec.endpoint.listener ?? name),
+  );
 }

@@ -59,8 +59,37 @@ const key: Manifest = {
   spec: { static: { secretRef: { name: 'office-key' }, direction: 'Normal', generation: 3 } },
 };
 
-/** A smallest good manifest of each kind. */
-export const baseManifests = { VpnNetwork: network, VpnPeer: peer, VpnKey: key };
+const dialIn: Manifest = {
+  apiVersion,
+  kind: 'VpnPeer',
+  metadata: { namespace: 'ovpn-system', name: 'alice' },
+  spec: {
+    networkRef: { name: 'offices' },
+    identity: { commonName: 'alice' },
+    addresses: ['10.8.0.10'],
+  },
+};
+
+const dialOut: Manifest = {
+  apiVersion,
+  kind: 'VpnPeer',
+  metadata: { namespace: 'ovpn-system', name: 'partner' },
+  spec: {
+    networkRef: { name: 'offices' },
+    endpoint: { address: 'vpn.partner.example', port: 1194 },
+    keyRef: { name: 'partner' },
+  },
+};
+
+const tlsKey: Manifest = {
+  apiVersion,
+  kind: 'VpnKey',
+  metadata: { namespace: 'ovpn-system', name: 'partner' },
+  spec: { tls: { secretRef: { name: 'partner-client-tls' } } },
+};
+
+/** A small good manifest of each kind and sort. */
+export const baseManifests = { VpnNetwork: network, VpnPeer: peer, VpnKey: key, dialIn, dialOut, tlsKey };
 
 /** A JSON merge patch (RFC 7386): null removes a field, lists are replaced. */
 function patch(base: Manifest, change: Manifest): Manifest {
@@ -96,7 +125,10 @@ const ofChange =
 
 const ofNetwork = of(network);
 const ofPeer = of(peer);
+const ofDialIn = of(dialIn);
+const ofDialOut = of(dialOut);
 const ofKey = of(key);
+const ofTlsKey = of(tlsKey);
 const changeOfPeer = ofChange(peer);
 const changeOfKey = ofChange(key);
 
@@ -107,6 +139,55 @@ const many = <T>(count: number, make: (index: number) => T): T[] =>
   Array.from({ length: count }, (_, index) => make(index));
 const prunes: Options = { apiServer: 'prunes' };
 const accepts: Options = { apiServer: 'accepts' };
+
+/** The rules about a control channel, which stands in two kinds. */
+function controlChannels(whose: string, of: typeof ofNetwork): RuleCase[] {
+  const secretRef = { name: 'wrap' };
+  const channel = (fields: Manifest): Manifest => ({ controlChannel: fields });
+  return [
+    of(
+      `the control channel of ${whose} is wrapped by a known means`,
+      'spec.controlChannel.wrap',
+      channel({ wrap: 'TLSCryptV2', secretRef }),
+      channel({ wrap: 'tls-crypt-v2', secretRef }),
+    ),
+    of(
+      `wrapping the control channel of ${whose} needs a key`,
+      'spec.controlChannel.secretRef',
+      channel({ wrap: 'TLSCrypt', secretRef }),
+      channel({ wrap: 'TLSCrypt' }),
+      { says: 'secretRef is needed' },
+    ),
+    of(
+      `an unwrapped control channel of ${whose} has no key`,
+      'spec.controlChannel.secretRef',
+      channel({ wrap: 'None' }),
+      channel({ secretRef }),
+      { says: 'must be left out when wrap is None' },
+    ),
+    ...Object.entries({ keyDirection: 'Inverse', digest: 'SHA512' }).map(([field, value]) =>
+      of(
+        `the ${field} of the control channel of ${whose} is for TLSAuth`,
+        `spec.controlChannel.${field}`,
+        channel({ wrap: 'TLSAuth', secretRef, [field]: value }),
+        channel({ wrap: 'TLSCrypt', secretRef, [field]: value }),
+        { says: 'must be left out when wrap is not TLSAuth' },
+      ),
+    ),
+    of(
+      `the digest of the control channel of ${whose} is a known one`,
+      'spec.controlChannel.digest',
+      channel({ wrap: 'TLSAuth', secretRef, digest: 'SHA1' }),
+      channel({ wrap: 'TLSAuth', secretRef, digest: 'MD5' }),
+    ),
+    of(
+      `the key's direction in the control channel of ${whose} is in words`,
+      'spec.controlChannel.keyDirection',
+      channel({ wrap: 'TLSAuth', secretRef, keyDirection: 'Normal' }),
+      channel({ wrap: 'TLSAuth', secretRef, keyDirection: '1' }),
+    ),
+  ];
+}
 
 export const ruleCases: readonly RuleCase[] = [
   // VpnNetwork
@@ -374,6 +455,13 @@ export const ruleCases: readonly RuleCase[] = [
     { says: 'must not listen twice' },
   ),
   ofNetwork(
+    'listeners of two protocols do not collide',
+    'spec.listeners[1].port',
+    listeners({ name: 'a', port: 1 }, { name: 'b', port: 1, protocol: 'TCP' }),
+    listeners({ name: 'a', port: 1, protocol: 'TCP' }, { name: 'b', port: 1, protocol: 'TCP' }),
+    { says: 'must not listen twice' },
+  ),
+  ofNetwork(
     'listeners do not collide in other words',
     'spec.listeners[1].port',
     {},
@@ -407,6 +495,97 @@ export const ruleCases: readonly RuleCase[] = [
   ),
   ofNetwork('the MTU has an upper bound', 'spec.mtu', { mtu: 65451 }, { mtu: 65452 }),
   ofNetwork('the MTU is enough for IPv6', 'spec.mtu', { mtu: 1280 }, { mtu: 1279 }, { says: 'must be at least 1280' }),
+  ofNetwork(
+    'a pki has a Secret',
+    'spec.pki.secretRef',
+    { pki: { secretRef: { name: 'server' } } },
+    { pki: { minTLSVersion: '1.3' } },
+  ),
+  ofNetwork(
+    'a known version of TLS',
+    'spec.pki.minTLSVersion',
+    { pki: { secretRef: { name: 'server' }, minTLSVersion: '1.3' } },
+    { pki: { secretRef: { name: 'server' }, minTLSVersion: '1.1' } },
+  ),
+  ofNetwork(
+    'a version of TLS is text',
+    'spec.pki.minTLSVersion',
+    { pki: { secretRef: { name: 'server' }, minTLSVersion: '1.2' } },
+    { pki: { secretRef: { name: 'server' }, minTLSVersion: 1.2 } },
+  ),
+  ...controlChannels('a network', ofNetwork),
+  ofNetwork('a cipher is allowed', 'spec.dataCiphers', { dataCiphers: ['AES-192-GCM'] }, { dataCiphers: [] }),
+  ofNetwork(
+    'a cipher is one of the driver',
+    'spec.dataCiphers[1]',
+    { dataCiphers: ['CHACHA20-POLY1305', 'AES-256-GCM', 'AES-128-GCM', 'AES-192-GCM'] },
+    { dataCiphers: ['AES-256-GCM', 'AES-256-CBC'] },
+  ),
+  ofNetwork(
+    'a cipher stands once',
+    'spec.dataCiphers[1]',
+    {},
+    { dataCiphers: ['AES-256-GCM', 'AES-256-GCM'] },
+    { says: 'remove the repetition' },
+  ),
+  ofNetwork(
+    'keys live for a day at most',
+    'spec.rekey.seconds',
+    { rekey: { seconds: 0 } },
+    { rekey: { seconds: 86401 } },
+  ),
+  ofNetwork(
+    'bytes per key are counted exactly',
+    'spec.rekey.bytes',
+    { rekey: { bytes: 9007199254740991 } },
+    { rekey: { bytes: -1 } },
+  ),
+  ofNetwork(
+    'packets per key fit 32 bits',
+    'spec.rekey.packets',
+    { rekey: { packets: 4294967295 } },
+    { rekey: { packets: 4294967296 } },
+  ),
+  ofNetwork(
+    'a pushed route is a range',
+    'spec.push.routes[0]',
+    { push: { routes: ['10.96.0.0/12', '::/0'] } },
+    { push: { routes: ['10.96.0.0'] } },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'not too many pushed routes',
+    'spec.push.routes',
+    { push: { routes: many(64, (n) => `10.96.${n}.0/24`) } },
+    { push: { routes: many(65, (n) => `10.96.${n}.0/24`) } },
+  ),
+  ofNetwork(
+    'a DNS server is an address',
+    'spec.push.dns.servers[0]',
+    { push: { dns: { servers: ['10.96.0.10', 'fd00::10'] } } },
+    { push: { dns: { servers: ['dns.example.com'] } } },
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'a DNS server stands once',
+    'spec.push.dns.servers[1]',
+    {},
+    { push: { dns: { servers: ['10.96.0.10', '10.96.0.10'] } } },
+    { says: 'remove the repetition' },
+  ),
+  ofNetwork(
+    'a search domain is a domain',
+    'spec.push.dns.searchDomains[0]',
+    { push: { dns: { searchDomains: ['cluster.local', 'Example.com.'] } } },
+    { push: { dns: { searchDomains: ['cluster local'] } } },
+  ),
+  ofNetwork(
+    'a search domain stands once',
+    'spec.push.dns.searchDomains[2]',
+    {},
+    { push: { dns: { searchDomains: ['a.example', 'b.example', 'a.example'] } } },
+    { says: 'remove the repetition' },
+  ),
   ofNetwork(
     'allowed namespaces by a known choice',
     'spec.allowedPeers.namespaces.from',
@@ -525,8 +704,239 @@ export const ruleCases: readonly RuleCase[] = [
   ofPeer('suspend is true or false', 'spec.suspend', { suspend: true }, { suspend: 'yes' }),
   ofPeer('no unknown field', 'spec.endpoint.prot', {}, { endpoint: { prot: 1194 } }, prunes),
 
+  // VpnPeer: what sort it is
+  ofPeer(
+    'a peer is of some sort',
+    'spec',
+    { static: null, addresses: null },
+    { static: null, addresses: null, endpoint: null, keyRef: null },
+    { says: 'must have identity' },
+  ),
+  ofPeer('a static key needs a VpnKey', 'spec.keyRef', {}, { keyRef: null }, { says: 'keyRef is needed' }),
+  ofPeer(
+    'a static key needs UDP',
+    'spec.endpoint.protocol',
+    { endpoint: { protocol: 'UDP' } },
+    { endpoint: { protocol: 'TCP' } },
+    { says: 'must be UDP next to static' },
+  ),
+  ofPeer(
+    'without a static key the remote assigns addresses',
+    'spec.addresses',
+    { static: null, addresses: [] },
+    { static: null },
+    { says: 'the remote assigns them' },
+  ),
+  ...Object.entries({
+    serverIdentity: { commonName: 'server' },
+    controlChannel: { wrap: 'None' },
+    dataCiphers: ['AES-256-GCM'],
+    fallbackEndpoints: [{ address: '192.0.2.2', port: 1194 }],
+  }).flatMap(([field, value]) =>
+    [ofPeer, ofDialIn].map((of) =>
+      of(
+        `${field} is only for a peer that is dialled${of === ofPeer ? '' : ', not for a client'}`,
+        `spec.${field}`,
+        { fallbackEndpoints: [] },
+        { [field]: value },
+        { says: 'only for a peer that is dialled' },
+      ),
+    ),
+  ),
+  ...Object.entries({
+    endpoint: { address: '192.0.2.2', port: 1194 },
+    keyRef: { name: 'alice' },
+    static: { peerID: 1 },
+  }).map(([field, value]) =>
+    ofDialIn(
+      `a client that dials in has no ${field}`,
+      `spec.${field}`,
+      {},
+      { [field]: value },
+      { says: 'must be left out next to identity' },
+    ),
+  ),
+  ofDialIn('a client has an address', 'spec.addresses', {}, { addresses: null }, { says: 'must hold a VPN address' }),
+  ofDialIn(
+    'an identity is one',
+    'spec.identity',
+    { identity: { commonName: null, subjectAltName: 'DNS:alice.example' } },
+    { identity: { subjectAltName: 'DNS:alice.example' } },
+    { says: 'exactly one of commonName, subjectAltName and fingerprint' },
+  ),
+  ofDialIn(
+    'an identity is given',
+    'spec.identity',
+    {},
+    { identity: { commonName: null } },
+    { says: 'exactly one of commonName, subjectAltName and fingerprint' },
+  ),
+  ofDialIn(
+    'a common name has up to 64 characters',
+    'spec.identity.commonName',
+    { identity: { commonName: 'ä'.repeat(64) } },
+    { identity: { commonName: 'a'.repeat(65) } },
+  ),
+  ...['alice ', ' alice', 'al\nice', 'al\0ice', 'alice\u007f'].map((commonName) =>
+    ofDialIn(
+      `a common name is not ${JSON.stringify(commonName)}`,
+      'spec.identity.commonName',
+      { identity: { commonName: 'Alice, Example & Söhne' } },
+      { identity: { commonName } },
+    ),
+  ),
+  ...[
+    ['DNS:alice.example', 'DNS:'],
+    ['DNS:*.alice.example', 'alice.example'],
+    ['DNS:_a.Example', 'dns:alice.example'],
+    ['IP:10.0.0.1', 'IP:10.0.0.256'],
+    ['IP:fd00:0::1', 'IP:::ffff:10.0.0.1'],
+    ['email:Alice.O"Hara@Example.com', 'email:example.com'],
+    ['email:alice@example.com', 'email:alice@example.com, bob@example.com'],
+    ['URI:spiffe://example.com/a?b#c', 'URI:alice'],
+    ['URI:urn:uuid:1', 'URI:urn:a b'],
+  ].map(([good, bad]) =>
+    ofDialIn(
+      `an alternative name is not ${bad}`,
+      'spec.identity.subjectAltName',
+      { identity: { commonName: null, subjectAltName: good } },
+      { identity: { commonName: null, subjectAltName: bad } },
+      { says: 'must be "DNS:" with a name' },
+    ),
+  ),
+  ...[
+    ['ab'.repeat(32), 'ab'.repeat(31)],
+    [many(32, () => 'AB').join(':'), 'ab'.repeat(32) + ':'],
+    [many(32, () => 'a0').join(':'), 'ag'.repeat(32)],
+    ['AB'.repeat(32), many(20, () => 'AB').join(':')],
+  ].map(([good, bad]) =>
+    ofDialIn(
+      `a fingerprint is not ${bad}`,
+      'spec.identity.fingerprint',
+      { identity: { commonName: null, fingerprint: good } },
+      { identity: { commonName: null, fingerprint: bad } },
+    ),
+  ),
+
+  // VpnPeer: one that is dialled
+  ...controlChannels('a peer', ofDialOut),
+  ...[
+    ['2001:db8::1', 'vpn partner.example'],
+    ['192.0.2.1', '192.0.2.256'],
+    ['VPN.Partner.example.', '192.0.2.010'],
+    ['xn--bcher-kva.example', 'bücher.example'],
+    ['a', '-a.example'],
+    ['1.example', 'example.1'],
+    ['a-b.c', 'a..c'],
+    ['0a.a0', 'vpn.partner.example:1194'],
+    ['localhost', '::ffff:192.0.2.1'],
+  ].map(([good, bad]) =>
+    ofDialOut(
+      `a remote is not ${bad}`,
+      'spec.endpoint.address',
+      { endpoint: { address: good } },
+      { endpoint: { address: bad } },
+      { says: 'or a host name' },
+    ),
+  ),
+  ofDialOut(
+    'a remote is one host',
+    'spec.endpoint.address',
+    { endpoint: { address: '::1' } },
+    { endpoint: { address: '0.0.0.0' } },
+    { says: 'one host that can be routed to' },
+  ),
+  ofDialOut(
+    'a remote has a known protocol',
+    'spec.endpoint.protocol',
+    { endpoint: { protocol: 'TCP' } },
+    { endpoint: { protocol: 'tcp' } },
+  ),
+  ofDialOut(
+    'a peer that is dialled has no listener',
+    'spec.endpoint.listener',
+    {},
+    { endpoint: { listener: 'udp' } },
+    { says: 'only for a static key' },
+  ),
+  ofDialOut('a peer that is dialled has a key', 'spec.keyRef', {}, { keyRef: null }, { says: 'keyRef is needed' }),
+  ofDialOut(
+    'a fallback endpoint is a host',
+    'spec.fallbackEndpoints[1].address',
+    { fallbackEndpoints: [{ address: '203.0.113.9', port: 443, protocol: 'TCP' }] },
+    {
+      fallbackEndpoints: [
+        { address: 'b.example', port: 443 },
+        { address: 'b_example', port: 443 },
+      ],
+    },
+    { says: 'or a host name' },
+  ),
+  ofDialOut(
+    'a fallback endpoint has no listener',
+    'spec.fallbackEndpoints[0].listener',
+    {},
+    { fallbackEndpoints: [{ address: 'b.example', port: 443, listener: 'udp' }] },
+    prunes,
+  ),
+  ofDialOut(
+    'not too many fallback endpoints',
+    'spec.fallbackEndpoints',
+    { fallbackEndpoints: many(8, () => ({ address: 'b.example', port: 443 })) },
+    { fallbackEndpoints: many(9, () => ({ address: 'b.example', port: 443 })) },
+  ),
+  ofDialOut(
+    "a server's identity is one",
+    'spec.serverIdentity',
+    { serverIdentity: { fingerprint: 'ab'.repeat(32) } },
+    { serverIdentity: { fingerprint: 'ab'.repeat(32), commonName: 'server' } },
+    { says: 'exactly one of commonName and fingerprint' },
+  ),
+  ofDialOut(
+    "a server's cipher stands once",
+    'spec.dataCiphers[2]',
+    { dataCiphers: ['AES-128-GCM', 'AES-256-GCM'] },
+    { dataCiphers: ['AES-128-GCM', 'AES-256-GCM', 'AES-128-GCM'] },
+    { says: 'remove the repetition' },
+  ),
+
   // VpnKey
-  ofKey('key material is needed', 'spec.static', {}, { static: null }),
+  ofKey('key material is needed', 'spec', {}, { static: null }, { says: 'exactly one of static and tls' }),
+  ofTlsKey(
+    'key material is of one sort',
+    'spec',
+    {},
+    { static: (key['spec'] as Manifest)['static'] },
+    { says: 'exactly one of static and tls' },
+  ),
+  ofTlsKey('a certificate is in a Secret', 'spec.tls.secretRef', {}, { tls: { secretRef: null } }),
+  ofTlsKey(
+    'a Secret has a name',
+    'spec.tls.secretRef.name',
+    { tls: { secretRef: { name: 'a.b' } } },
+    { tls: { secretRef: { name: 'A' } } },
+  ),
+  ofTlsKey(
+    'the entries of a Secret have fixed names',
+    'spec.tls.secretRef.key',
+    {},
+    { tls: { secretRef: { key: 'a' } } },
+    prunes,
+  ),
+  changeOfKey(
+    'a key keeps its sort',
+    'spec.tls',
+    { static: { generation: 4 } },
+    { static: null, ...(tlsKey['spec'] as Manifest) },
+    { says: 'must keep its sort' },
+  ),
+  ofChange(tlsKey)(
+    'a certificate keeps its sort',
+    'spec.static',
+    { tls: { secretRef: { name: 'another' } } },
+    { tls: null, ...(key['spec'] as Manifest) },
+    { says: 'must keep its sort' },
+  ),
   ofKey('a Secret is needed', 'spec.static.secretRef.name', {}, { static: { secretRef: { name: null } } }),
   ofKey(
     "a Secret's key has plain letters",

@@ -5,6 +5,8 @@ import { parseResource } from './parse.ts';
 import { allowsNamespace, NetworkIndex } from './rules.ts';
 import { formatRef, refOf, type VpnNetwork, type VpnPeer } from './types.ts';
 
+const old = '2026-01-01T00:00:00Z';
+const young = '2026-01-02T00:00:00Z';
 const namespaces = ['team-a', 'team-b', 'ovpn-system'];
 
 function network(spec: Record<string, unknown> = {}): VpnNetwork {
@@ -29,6 +31,10 @@ function network(spec: Record<string, unknown> = {}): VpnNetwork {
 
 interface Wish {
   name: string;
+  /** Of a peer that dials in. */
+  identity?: Record<string, string>;
+  /** Of a peer that is dialled. */
+  dialled?: string;
   namespace?: string;
   created?: string;
   id?: number;
@@ -54,14 +60,8 @@ function peer({
       metadata: { name, namespace, ...(created === undefined ? {} : { creationTimestamp: created }) },
       spec: {
         networkRef: { name: wish.network ?? 'net' },
-        endpoint: {
-          address: '192.0.2.1',
-          port: 1194,
-          ...(wish.listener === undefined ? {} : { listener: wish.listener }),
-        },
-        keyRef: { name: 'key' },
-        static: { peerID: id },
-        addresses,
+        ...sortOf(wish, id),
+        addresses: wish.identity === undefined && wish.dialled !== undefined ? [] : addresses,
         routes,
       },
     },
@@ -70,6 +70,15 @@ function peer({
   if (!result.ok || result.resource.kind !== 'VpnPeer') throw new Error(JSON.stringify(result));
   return result.resource;
 }
+
+function sortOf({ identity, dialled, listener }: Omit<Wish, 'name'>, peerID: number): Record<string, unknown> {
+  if (identity !== undefined) return { identity };
+  const endpoint = { address: dialled ?? '192.0.2.1', port: 1194, ...(listener === undefined ? {} : { listener }) };
+  return { endpoint, keyRef: { name: 'key' }, ...(dialled === undefined ? { static: { peerID } } : {}) };
+}
+
+const pki = { secretRef: { name: 'server' } };
+const alice = { commonName: 'alice' };
 
 /** An index with these peers, and for each of them its problems as `error field`. */
 function problems(of: VpnNetwork, ...peers: VpnPeer[]): string[][] {
@@ -165,9 +174,6 @@ describe('a peer and its network', () => {
 });
 
 describe('two peers', () => {
-  const old = '2026-01-01T00:00:00Z';
-  const young = '2026-01-02T00:00:00Z';
-
   test.each([
     [
       'equal addresses',
@@ -230,6 +236,108 @@ test('who may attach', () => {
   expect(allowsNamespace({ from: 'Names', names: ['shop'] }, 'other')).toBe(false);
 });
 
+describe('peers that dial in', () => {
+  const of = network({ pki });
+  const [hex, colons] = ['ab'.repeat(32), Array(32).fill('AB').join(':')];
+
+  test.each([
+    ['a common name', { commonName: 'alice' }, { commonName: 'alice' }, true],
+    ['another common name', { commonName: 'alice' }, { commonName: 'Alice' }, false],
+    ['a fingerprint in two spellings', { fingerprint: hex }, { fingerprint: colons }, true],
+    ['a DNS name in two spellings', { subjectAltName: 'DNS:a.example' }, { subjectAltName: 'DNS:A.Example' }, true],
+    ['an address in two spellings', { subjectAltName: 'IP:fd00::1' }, { subjectAltName: 'IP:FD00:0::01' }, true],
+    ['an e-mail address', { subjectAltName: 'email:a@B.example' }, { subjectAltName: 'email:a@b.example' }, true],
+    ['two mailboxes', { subjectAltName: 'email:a@b.example' }, { subjectAltName: 'email:A@b.example' }, false],
+    ['a URI', { subjectAltName: 'URI:spiffe://a/b' }, { subjectAltName: 'URI:spiffe://a/B' }, false],
+    ['one name in two fields', { commonName: 'a.example' }, { subjectAltName: 'DNS:a.example' }, false],
+  ])('%s: the older keeps it', (_, first, second, same) => {
+    const winner = peer({ name: 'z', created: old, identity: first, addresses: ['10.8.0.8'] });
+    const loser = peer({ name: 'a', created: young, identity: second, addresses: ['10.8.0.9'] });
+    const expected = same ? [`IdentityConflict spec.identity.${Object.keys(second)[0]!}`] : [];
+    expect(problems(of, winner, loser)).toEqual([[], expected]);
+    expect(problems(of, loser, winner)).toEqual([expected, []]);
+  });
+
+  test('the message shows the identity and names the other peer', () => {
+    const index = new NetworkIndex(of);
+    index.set(peer({ name: 'a', identity: alice, addresses: ['10.8.0.8'] }));
+    index.set(peer({ name: 'b', identity: alice, addresses: ['10.8.0.9'] }));
+    const [error] = index.problemsOf({ kind: 'VpnPeer', namespace: 'team-a', name: 'b' });
+    expect(error!.problem).toBe(
+      '"alice" is taken by VpnPeer team-a/a (spec.identity.commonName), which was there first',
+    );
+  });
+
+  test('share addresses and routes with peers of no other sort', () => {
+    const fixed = peer({ name: 'a', routes: ['10.20.0.0/16'] });
+    const client = peer({ name: 'b', identity: alice, routes: ['10.20.1.0/24'] });
+    const dialled = peer({ name: 'c', dialled: 'vpn.example', routes: ['10.20.0.0/15'] });
+    expect(problems(of, fixed, client, dialled)).toEqual([
+      [],
+      ['AddressConflict spec.addresses[0]', 'RouteConflict spec.routes[0]'],
+      ['RouteConflict spec.routes[0]'],
+    ]);
+  });
+
+  test('need a network with a pki, and keep nobody from anything in another', () => {
+    const client = peer({ name: 'a', created: old, identity: alice, routes: ['10.20.0.0/16'] });
+    const fixed = peer({ name: 'b', created: young, routes: ['10.20.0.0/16'] });
+    expect(problems(network(), client, fixed)).toEqual([['PkiMissing spec.identity'], []]);
+    const index = new NetworkIndex(network());
+    index.set(client);
+    expect(index.problemsOf(refOf(client))[0]!.problem).toBe(
+      'VpnNetwork net takes no peers that dial in, because it has no spec.pki',
+    );
+    expect(index.setNetwork(of)).toEqual([refOf(client)]);
+    expect(index.problemsOf(refOf(client))).toEqual([]);
+  });
+
+  test('are found by their certificate, the most exact identity first', () => {
+    const index = new NetworkIndex(of);
+    const certificate = {
+      commonName: 'alice',
+      subjectAltNames: [
+        { type: 'other', value: 'alice' },
+        { type: 'dns', value: 'Alice.Example' },
+        { type: 'ip', value: 'FD00:0:0:0:0:0:0:1' },
+      ],
+      fingerprint: colons,
+    };
+    const byName = peer({ name: 'name', identity: alice });
+    const byAddress = peer({ name: 'ip', identity: { subjectAltName: 'IP:fd00::1' }, addresses: ['10.8.0.8'] });
+    const byDns = peer({ name: 'dns', identity: { subjectAltName: 'DNS:alice.example' }, addresses: ['10.8.0.9'] });
+    const byFingerprint = peer({ name: 'fp', identity: { fingerprint: hex }, addresses: ['10.8.0.10'] });
+    expect(index.peerOf(certificate)).toBeUndefined();
+    for (const next of [byName, byAddress, byDns, byFingerprint]) {
+      index.set(next);
+      expect(index.peerOf(certificate)).toEqual(refOf(next));
+    }
+    expect(index.peerOf({ ...certificate, fingerprint: 'CD'.repeat(32) })).toEqual(refOf(byDns));
+    expect(index.peerOf({ commonName: 'bob', subjectAltNames: [], fingerprint: '' })).toBeUndefined();
+    index.delete(refOf(byFingerprint));
+    expect(index.peerOf(certificate)).toEqual(refOf(byDns));
+    index.set(peer({ name: 'other', namespace: 'team-0', identity: alice, addresses: ['10.8.0.11'] }));
+    // Of two with one identity, the one that keeps it: here the first by namespace.
+    expect(index.peerOf({ commonName: 'alice', subjectAltNames: [], fingerprint: '' })!.name).toBe('other');
+  });
+
+  test('a name that is not there is nobody', () => {
+    const index = new NetworkIndex(of);
+    index.set(peer({ name: 'a', identity: alice }));
+    expect(index.peerOf({ commonName: '', subjectAltNames: [], fingerprint: hex })).toBeUndefined();
+  });
+});
+
+test('a static key needs a listener of UDP', () => {
+  const tcp = { name: 'tcp', port: 1194, protocol: 'TCP' };
+  const udp = { name: 'udp', port: 1194 };
+  const expected = ['ReferenceNotFound spec.endpoint.listener'];
+  expect(problems(network({ listeners: [tcp] }), peer({ name: 'a' }))).toEqual([expected]);
+  expect(problems(network({ listeners: [tcp, udp] }), peer({ name: 'a', listener: 'tcp' }))).toEqual([expected]);
+  expect(problems(network({ listeners: [tcp, udp] }), peer({ name: 'a' }))).toEqual([[]]);
+  expect(problems(network({ listeners: [tcp] }), peer({ name: 'a', dialled: 'vpn.example' }))).toEqual([[]]);
+});
+
 describe('against a model that compares every pair', () => {
   const v4Route = fc
     .tuple(fc.integer({ min: 0, max: 7 }), fc.integer({ min: 12, max: 20 }))
@@ -245,6 +353,8 @@ describe('against a model that compares every pair', () => {
       id: fc.integer({ min: 0, max: 4 }),
       addresses: fc.integer({ min: 2, max: 6 }).map((n) => [`10.8.0.${n}`]),
       routes: fc.uniqueArray(fc.oneof(v4Route, v6Route, fc.constantFrom('0.0.0.0/0', '::/0')), { maxLength: 3 }),
+      identity: fc.constantFrom({ commonName: 'a' }, { commonName: 'b' }, { subjectAltName: 'DNS:a' }),
+      dialled: fc.constant('vpn.example'),
     },
     { requiredKeys: ['name', 'namespace', 'id', 'addresses', 'routes'] },
   );
@@ -254,7 +364,7 @@ describe('against a model that compares every pair', () => {
   );
 
   test('problems and their winners are the same, and no change goes unannounced', () => {
-    const of = network();
+    const of = network({ pki });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
         const index = new NetworkIndex(of);
@@ -325,7 +435,15 @@ describe('against a model that compares every pair', () => {
         for (const [i, address] of one.spec.addresses.entries()) {
           first(`AddressConflict spec.addresses[${i}]`, (other) => other.spec.addresses.includes(address));
         }
-        first('PeerIdConflict spec.static.peerID', (other) => other.spec.static?.peerID === one.spec.static?.peerID);
+        const id = one.spec.static?.peerID;
+        if (id !== undefined) {
+          first('PeerIdConflict spec.static.peerID', (other) => other.spec.static?.peerID === id);
+        }
+        for (const [field, value] of Object.entries(one.spec.identity ?? {})) {
+          first(`IdentityConflict spec.identity.${field}`, (other) =>
+            Object.entries(other.spec.identity ?? {}).some(([f, v]) => f === field && v === value),
+          );
+        }
         for (const [i, route] of one.spec.routes.entries()) {
           first(`RouteConflict spec.routes[${i}]`, (other) =>
             other.spec.routes.some((theirs) => overlap(route, theirs)),

@@ -1,6 +1,8 @@
 import { OvpnError, type ErrorName } from '../errors.ts';
+import { certificateKeys, identityField, identityKey, type CertificateNames } from './certificate-names.ts';
 import { claimantOf, KeyClaims, type Claimant } from './claims.ts';
 import { contains, overlaps, parseAddress, parseCidr, reservedIn, type Address, type Cidr } from './ip.ts';
+import { isStaticPeer, listenerOf } from './peer-kind.ts';
 import { PrefixTrie } from './prefix-trie.ts';
 import { formatRef, type ObjectRef, type VpnNetwork, type VpnPeer } from './types.ts';
 
@@ -31,8 +33,12 @@ interface NetworkFacts {
 interface Claims {
   readonly addresses: readonly string[];
   readonly peerID: number | undefined;
+  /** Which certificates it is for, as a key. */
+  readonly identity: string | undefined;
   readonly routes: readonly Cidr[];
 }
+
+const noClaims: Claims = { addresses: [], peerID: undefined, identity: undefined, routes: [] };
 
 interface Entry {
   readonly peer: VpnPeer;
@@ -55,6 +61,7 @@ export class NetworkIndex {
   readonly #entries = new Map<string, Entry>();
   readonly #addresses = new KeyClaims<string>();
   readonly #peerIds = new KeyClaims<number>();
+  readonly #identities = new KeyClaims<string>();
   readonly #routes = { 4: new PrefixTrie(), 6: new PrefixTrie() };
   /** A default route means "everything else", so it meets nothing but another one of its family. */
   readonly #defaultRoutes = new KeyClaims<string>();
@@ -101,13 +108,26 @@ export class NetworkIndex {
     return entry === undefined ? [] : [...entry.problems, ...this.#conflictsOf(entry)];
   }
 
+  /**
+   * The peer that a client with this certificate is: the most exact identity decides (fingerprint, then alternative
+   * names in the order of the certificate, then common name), and of several peers with it the one that keeps it.
+   */
+  peerOf(certificate: CertificateNames): ObjectRef | undefined {
+    for (const key of certificateKeys(certificate)) {
+      const claimant = this.#identities.oldest(key);
+      if (claimant !== undefined) return claimant.ref;
+    }
+    return undefined;
+  }
+
   #add(peer: VpnPeer): Entry {
     const claimant = claimantOf(peer);
     const entry = { peer, claimant, ...judge(peer, this.#facts) };
     this.#entries.set(claimant.key, entry);
-    const { addresses, peerID, routes } = entry.claims;
+    const { addresses, peerID, identity, routes } = entry.claims;
     for (const address of addresses) this.#addresses.add(address, claimant);
     if (peerID !== undefined) this.#peerIds.add(peerID, claimant);
+    if (identity !== undefined) this.#identities.add(identity, claimant);
     for (const route of routes) {
       if (route.prefix === 0) this.#defaultRoutes.add(route.text, claimant);
       else this.#routes[route.family].add(route, claimant);
@@ -121,6 +141,7 @@ export class NetworkIndex {
     this.#entries.delete(claimant.key);
     for (const address of claims.addresses) this.#addresses.remove(address, claimant);
     if (claims.peerID !== undefined) this.#peerIds.remove(claims.peerID, claimant);
+    if (claims.identity !== undefined) this.#identities.remove(claims.identity, claimant);
     for (const route of claims.routes) {
       if (route.prefix === 0) this.#defaultRoutes.remove(route.text, claimant);
       else this.#routes[route.family].remove(route, claimant);
@@ -131,6 +152,7 @@ export class NetworkIndex {
     return [
       ...claims.addresses.flatMap((address) => this.#addresses.youngerThan(address, claimant)),
       ...(claims.peerID === undefined ? [] : this.#peerIds.youngerThan(claims.peerID, claimant)),
+      ...(claims.identity === undefined ? [] : this.#identities.youngerThan(claims.identity, claimant)),
       ...claims.routes.flatMap((route) =>
         route.prefix === 0
           ? this.#defaultRoutes.youngerThan(route.text, claimant)
@@ -161,6 +183,12 @@ export class NetworkIndex {
     if (idWinner !== undefined) {
       const field = 'spec.static.peerID';
       conflict('PeerIdConflict', field, `peer id ${claims.peerID}`, idWinner, field);
+    }
+    const identity = identityField(peer.spec.identity ?? {});
+    const sameClient = claims.identity === undefined ? undefined : this.#identities.oldest(claims.identity);
+    if (identity !== undefined && sameClient !== undefined) {
+      const field = `spec.identity.${identity.field}`;
+      conflict('IdentityConflict', field, JSON.stringify(identity.value), sameClient, field);
     }
     for (const route of claims.routes) {
       const field = `spec.routes[${peer.spec.routes.indexOf(route.text)}]`;
@@ -213,16 +241,21 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
   };
   if (spec.networkRef.name !== facts.network.metadata.name) {
     problem('ReferenceNotFound', 'spec.networkRef.name', `is not ${facts.object}`);
-    return { claims: { addresses: [], peerID: undefined, routes: [] }, problems };
+    return { claims: noClaims, problems };
   }
   if (!allowsNamespace(facts.network.spec.allowedPeers.namespaces, peer.metadata.namespace)) {
     const text = `${facts.object} takes no peers of this namespace (its spec.allowedPeers.namespaces)`;
     problem('NotAllowed', 'metadata.namespace', text);
-    return { claims: { addresses: [], peerID: undefined, routes: [] }, problems };
+    return { claims: noClaims, problems };
   }
-  const listener = spec.endpoint?.listener;
-  if (listener !== undefined && !facts.network.spec.listeners.some(({ name }) => name === listener)) {
-    problem('ReferenceNotFound', 'spec.endpoint.listener', `${facts.object} has no listener "${listener}"`);
+  if (spec.identity !== undefined && facts.network.spec.pki === undefined) {
+    problem('PkiMissing', 'spec.identity', `${facts.object} takes no peers that dial in, because it has no spec.pki`);
+    return { claims: noClaims, problems };
+  }
+  if (isStaticPeer(peer) && listenerOf(facts.network, peer) === undefined) {
+    const { listener } = peer.spec.endpoint;
+    const which = listener === undefined ? 'listener with protocol UDP' : `listener "${listener}" with protocol UDP`;
+    problem('ReferenceNotFound', 'spec.endpoint.listener', `${facts.object} has no ${which}`);
   }
   const addresses = spec.addresses.filter((text, index) => {
     const address = parseAddress(text);
@@ -236,7 +269,8 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     if (wrong !== undefined) problem(wrong[0], `spec.routes[${index}]`, wrong[1]);
     return route === undefined || wrong !== undefined ? [] : [route];
   });
-  return { claims: { addresses, peerID: spec.static?.peerID, routes }, problems };
+  const identity = spec.identity === undefined ? undefined : identityKey(spec.identity);
+  return { claims: { addresses, peerID: spec.static?.peerID, identity, routes }, problems };
 }
 
 type Wrong = readonly [ErrorName, string] | undefined;

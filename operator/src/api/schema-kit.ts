@@ -1,4 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox';
+import { commonNamePattern, fingerprintPattern } from './certificate-names.ts';
+import { hostNamePattern, isHostName, numericEndPattern } from './host-name.ts';
 import { isHostAddress, parseAddress, parseCidr } from './ip.ts';
 
 /**
@@ -25,7 +27,7 @@ export const rulesKey = 'x-kubernetes-validations';
 
 /** How a string is written in normalised form, and how a list of such strings is sorted. */
 export const textKey = 'x-ovpn-text';
-export type TextForm = 'address' | 'cidr';
+export type TextForm = 'address' | 'cidr' | 'host' | 'fingerprint' | 'altName';
 
 /** Keywords of ours that steer the parser and never reach a CRD. */
 export const privateKeys: ReadonlySet<string> = new Set([textKey]);
@@ -164,6 +166,9 @@ export function formWords(pattern: string | undefined): string {
   const words: Record<string, string> = {
     [labelPattern]: 'lower case letters, digits and hyphens, beginning and ending with a letter or digit',
     [subdomainPattern]: 'lower case letters, digits, hyphens and dots, beginning and ending with a letter or digit',
+    [hostNamePattern]: 'a domain such as cluster.local',
+    [commonNamePattern]: 'printable characters, without a space at the beginning or end',
+    [fingerprintPattern]: '64 hexadecimal digits (a SHA-256 fingerprint), with or without a colon after every two',
     [secretKeyPattern]: 'letters, digits, hyphens, dots and underscores',
     [labelValuePattern]: 'letters, digits, hyphens, dots and underscores, beginning and ending with a letter or digit',
   };
@@ -206,9 +211,44 @@ export function nodeSelector(description: string) {
   );
 }
 
-/** A DNS name or an IP address of a remote. */
-export function host(description: string) {
-  return Type.String({ description, minLength: 1, maxLength: 253 });
+/** An IP address or a DNS name, with further rules about it. */
+export function host(description: string, ...rules: Rule<string>[]) {
+  return withRules(Type.String({ description, minLength: 1, maxLength: 253, [textKey]: 'host' satisfies TextForm }), [
+    {
+      cel: `isIP(self) || (self.matches('${hostNamePattern}') && !self.matches('${numericEndPattern}'))`,
+      message:
+        'must be an IPv4 or IPv6 address, without a zone and not an IPv4 address written as IPv6, or a host name',
+      offenders: (self) => (parseAddress(self) !== undefined || isHostName(self) ? [] : ['']),
+    },
+    ...rules,
+  ]);
+}
+
+/** A DNS domain. */
+export function domain(description: string) {
+  return Type.String({
+    description,
+    minLength: 1,
+    maxLength: 253,
+    pattern: hostNamePattern,
+    [textKey]: 'host' satisfies TextForm,
+  });
+}
+
+/** Nothing stands twice in a list in which the order counts. */
+export const noRepetition: Rule<string[]> = {
+  cel: 'self.all(a, self.exists_one(b, a == b))',
+  message: 'must not hold anything twice; remove the repetition',
+  offenders: (self) => self.flatMap((text, index) => (self.indexOf(text) < index ? [`[${index}]`] : [])),
+};
+
+/** Of some optional fields one is there, and no other. */
+export function exactlyOneOf<K extends string>(...fields: [K, ...K[]]): Rule<Partial<Record<K, unknown>>> {
+  return {
+    cel: `[${fields.map((field) => `has(self.${field})`).join(', ')}].exists_one(given, given)`,
+    message: `must have exactly one of ${fields.slice(0, -1).join(', ')} and ${fields.at(-1) ?? ''}`,
+    offenders: (self) => (fields.filter((field) => self[field] !== undefined).length === 1 ? [] : ['']),
+  };
 }
 
 /** An integer with inclusive bounds. */

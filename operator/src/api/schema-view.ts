@@ -1,4 +1,4 @@
-import type { Rule } from './schema-kit.ts';
+import type { Rule, TextForm } from './schema-kit.ts';
 
 /** What the parser reads of a schema: the JSON Schema keywords that our schemas use. */
 export interface SchemaView {
@@ -19,7 +19,7 @@ export interface SchemaView {
   readonly 'x-kubernetes-list-type'?: 'set' | 'map' | 'atomic';
   readonly 'x-kubernetes-list-map-keys'?: readonly string[];
   readonly 'x-kubernetes-validations'?: readonly Rule<unknown>[];
-  readonly 'x-ovpn-text'?: 'address' | 'cidr';
+  readonly 'x-ovpn-text'?: TextForm;
 }
 
 /** The schema of a field or list entry of a value, if the schema knows it. */

@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { conditionsSchema, observedGeneration, timestamp } from './condition.ts';
-import { closed, mapOf, objectName, oneOf, secretKey, withRules } from './schema-kit.ts';
+import { closed, exactlyOneOf, mapOf, objectName, oneOf, secretKey, withRules } from './schema-kit.ts';
 
 /** Generations are counted in 32 bits, which no rotation will use up. */
 const maxGeneration = 2147483647;
@@ -73,9 +73,26 @@ const tlsKey = closed(
 );
 
 /** The spec of a VpnKey: a union of sorts of keys. */
-export const vpnKeySpec = closed(
-  { static: Type.Optional(staticKey), tls: Type.Optional(tlsKey) },
-  { description: 'The key material, by reference: exactly one of the fields.' },
+export const vpnKeySpec = withRules(
+  closed(
+    { static: Type.Optional(staticKey), tls: Type.Optional(tlsKey) },
+    {
+      description: 'The key material, by reference: exactly one of the fields, which cannot be changed for the other.',
+    },
+  ),
+  [
+    exactlyOneOf('static', 'tls'),
+    {
+      // By way of the other sort, a generation could go back.
+      cel: 'has(self.static) == has(oldSelf.static)',
+      message: 'must keep its sort, static or tls; create another VpnKey for the other sort',
+      transition: true,
+      offenders: (self, old) =>
+        (self.static === undefined) === (old.static === undefined)
+          ? []
+          : [self.static === undefined ? '.tls' : '.static'],
+    },
+  ],
 );
 
 const installation = Type.Object(

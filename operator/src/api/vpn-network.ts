@@ -1,19 +1,20 @@
-import Type from 'typebox';
+import Type, { type Static } from 'typebox';
 import { conditionsSchema, observedGeneration } from './condition.ts';
 import { networkControlChannel } from './control-channel.ts';
-import { dataCipher } from './data-ciphers.ts';
+import { cipherList } from './data-ciphers.ts';
 import { compareRanges, contains, overlaps, parseAddress, parseCidr, reservedIn, type Cidr } from './ip.ts';
 import {
   address,
   cidr,
   closed,
-  host,
+  domain,
   hostAddress,
   integer,
   label,
   listOf,
   mapOf,
   nodeSelector,
+  noRepetition,
   objectName,
   oneAddressPerFamily,
   oneCidrPerFamily,
@@ -105,8 +106,9 @@ const listeners = withRules(
   [
     {
       // The CEL rule compares texts, because comparing addresses is beyond the cost budget; ours sees through spellings.
-      cel: 'self.all(a, self.all(b, a.name == b.name || a.port != b.port || (has(a.address) && has(b.address) && a.address != b.address)))',
-      message: 'must not listen twice on the same address and port; give one of the listeners another port',
+      cel: 'self.all(a, self.all(b, a.name == b.name || a.port != b.port || a.protocol != b.protocol || (has(a.address) && has(b.address) && a.address != b.address)))',
+      message:
+        'must not listen twice on the same address and port with one protocol; give one of the listeners another port',
       offenders: (self) =>
         self.flatMap((one, index) =>
           self.slice(0, index).some((other) => sameSocket(one, other)) ? [`[${index}].port`] : [],
@@ -191,16 +193,22 @@ const push = closed(
     }),
     dns: closed(
       {
-        servers: listOf(address('The address of a DNS server.'), {
-          description: 'The DNS servers, in order.',
-          default: [],
-          maxItems: 8,
-        }),
-        searchDomains: listOf(host('A domain.'), {
-          description: 'The domains that short names are looked up in.',
-          default: [],
-          maxItems: 16,
-        }),
+        servers: withRules(
+          listOf(address('The address of a DNS server.'), {
+            description: 'The DNS servers, in order.',
+            default: [],
+            maxItems: 8,
+          }),
+          [noRepetition],
+        ),
+        searchDomains: withRules(
+          listOf(domain('A domain.'), {
+            description: 'The domains that short names are looked up in, in order.',
+            default: [],
+            maxItems: 16,
+          }),
+          [noRepetition],
+        ),
       },
       { description: 'How clients resolve names.', default: {} },
     ),
@@ -239,11 +247,9 @@ const networkFields = closed(
     ),
     pki: Type.Optional(pki),
     controlChannel: networkControlChannel,
-    dataCiphers: listOf(dataCipher(), {
+    dataCiphers: cipherList({
       description: 'The ciphers of the data channel; the first that a client knows is taken.',
       default: ['AES-256-GCM', 'AES-128-GCM', 'CHACHA20-POLY1305'],
-      minItems: 1,
-      maxItems: 4,
     }),
     rekey,
     push,
@@ -400,8 +406,10 @@ function overlappingBlocks(nodes: readonly { podBlocks: readonly string[] }[]): 
   });
 }
 
-function sameSocket(one: { port: number; address?: string }, other: { port: number; address?: string }): boolean {
-  if (one.port !== other.port) return false;
+type Listener = Static<typeof listener>;
+
+function sameSocket(one: Listener, other: Listener): boolean {
+  if (one.port !== other.port || one.protocol !== other.protocol) return false;
   if (one.address === undefined || other.address === undefined) return true;
   const [a, b] = [parseAddress(one.address), parseAddress(other.address)];
   return a === undefined || b === undefined || a.text === b.text;

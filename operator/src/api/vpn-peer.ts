@@ -1,7 +1,7 @@
-import Type from 'typebox';
+import Type, { type Static } from 'typebox';
 import { conditionsSchema, counter, observedGeneration, timestamp } from './condition.ts';
 import { peerControlChannel } from './control-channel.ts';
-import { dataCipher } from './data-ciphers.ts';
+import { cipherList } from './data-ciphers.ts';
 import { clientIdentity, serverIdentity } from './identity.ts';
 import {
   address,
@@ -19,6 +19,7 @@ import {
   setOf,
   withRules,
 } from './schema-kit.ts';
+import { isHostName } from './host-name.ts';
 import { timeoutAfterInterval } from './vpn-network.ts';
 
 /** The highest peer id: the protocol has 24 bits for it, and all of them set mean "none". */
@@ -40,7 +41,12 @@ const networkRef = withRules(
 );
 
 const remoteFields = {
-  address: host('The IPv4 or IPv6 address of the remote; of one that is dialled also its host name.'),
+  address: host(
+    'The IPv4 or IPv6 address of the remote; of one that is dialled also its host name.',
+    hostAddress(
+      'must be the address of one host that can be routed to, so not unspecified, multicast, broadcast or fe80::/10',
+    ),
+  ),
   port: integer('The port of the remote.', 1, 65535),
   protocol: oneOf(['UDP', 'TCP'], { description: 'The transport protocol.', default: 'UDP' }),
 };
@@ -55,8 +61,7 @@ const endpoint = closed(
   { description: 'Where the remote is. With static, packets go there; without, the peer is dialled there.' },
 );
 
-/** The spec of a VpnPeer. */
-export const vpnPeerSpec = closed(
+const peerFields = closed(
   {
     networkRef,
     identity: Type.Optional(clientIdentity),
@@ -75,11 +80,7 @@ export const vpnPeerSpec = closed(
     serverIdentity: Type.Optional(serverIdentity),
     controlChannel: Type.Optional(peerControlChannel),
     dataCiphers: Type.Optional(
-      listOf(dataCipher(), {
-        description: "The ciphers that the remote may choose from; without them the network's.",
-        minItems: 1,
-        maxItems: 4,
-      }),
+      cipherList({ description: "The ciphers that the remote may choose from; without them the network's." }),
     ),
     static: Type.Optional(
       closed(
@@ -137,6 +138,92 @@ export const vpnPeerSpec = closed(
   },
   { description: 'The remote that is wanted.' },
 );
+
+type Fields = Static<typeof peerFields>;
+
+/** Those of the fields that are there, as paths. */
+function given(self: Fields, ...fields: (keyof Fields)[]): string[] {
+  return fields
+    .filter((field) => {
+      const value = self[field];
+      return Array.isArray(value) ? value.length > 0 : value !== undefined;
+    })
+    .map((field) => `.${field}`);
+}
+
+/** The spec of a VpnPeer: with identity one that dials in, with static one with a static key, else one that is dialled. */
+export const vpnPeerSpec = withRules(peerFields, [
+  {
+    cel: 'has(self.identity) || has(self.endpoint) || has(self.static)',
+    message:
+      'must have identity (a client that dials in), endpoint and keyRef (a server that is dialled), or endpoint, keyRef and static (a static key)',
+    offenders: (self) => (given(self, 'identity', 'endpoint', 'static').length > 0 ? [] : ['']),
+  },
+  {
+    cel: '!has(self.identity) || !(has(self.endpoint) || has(self.keyRef) || has(self.static))',
+    message:
+      'endpoint, keyRef and static must be left out next to identity, because a client dials in from anywhere and needs no key of ours',
+    offenders: (self) => (self.identity === undefined ? [] : given(self, 'endpoint', 'keyRef', 'static')),
+  },
+  {
+    cel: 'has(self.identity) || !has(self.static) || has(self.endpoint)',
+    message: 'endpoint is needed next to static: where the remote is',
+    offenders: (self) =>
+      self.identity !== undefined || self.static === undefined || self.endpoint !== undefined ? [] : ['.endpoint'],
+  },
+  {
+    cel: 'has(self.identity) || !(has(self.endpoint) || has(self.static)) || has(self.keyRef)',
+    message: 'keyRef is needed next to endpoint: the VpnKey in the same namespace',
+    offenders: (self) =>
+      self.identity !== undefined || given(self, 'endpoint', 'static').length === 0 || self.keyRef !== undefined
+        ? []
+        : ['.keyRef'],
+  },
+  {
+    cel: '!(has(self.identity) || has(self.static)) || self.addresses.size() > 0',
+    message: "addresses must hold a VPN address of the peer, out of the network's spec.pools.peers",
+    offenders: (self) =>
+      given(self, 'identity', 'static').length === 0 || self.addresses.length > 0 ? [] : ['.addresses'],
+  },
+  {
+    cel: 'has(self.identity) || has(self.static) || !has(self.endpoint) || self.addresses.size() == 0',
+    message:
+      'addresses must be left out for a peer that is dialled, because the remote assigns them; or give static, if it has a static key',
+    offenders: (self) => (isDialled(self) ? given(self, 'addresses') : []),
+  },
+  {
+    cel: '!(has(self.identity) || has(self.static)) || !(has(self.serverIdentity) || has(self.controlChannel) || has(self.dataCiphers) || self.fallbackEndpoints.size() > 0)',
+    message: 'serverIdentity, controlChannel, dataCiphers and fallbackEndpoints are only for a peer that is dialled',
+    offenders: (self) =>
+      given(self, 'identity', 'static').length === 0
+        ? []
+        : given(self, 'serverIdentity', 'controlChannel', 'dataCiphers', 'fallbackEndpoints'),
+  },
+  {
+    cel: '!has(self.static) || !has(self.endpoint) || isIP(self.endpoint.address)',
+    message:
+      'endpoint.address must be an IPv4 or IPv6 address next to static, because such a remote is not looked up by name',
+    offenders: (self) =>
+      self.static !== undefined && self.endpoint !== undefined && isHostName(self.endpoint.address)
+        ? ['.endpoint.address']
+        : [],
+  },
+  {
+    cel: "!has(self.static) || !has(self.endpoint) || self.endpoint.protocol == 'UDP'",
+    message: 'endpoint.protocol must be UDP next to static, because TCP needs a control channel',
+    offenders: (self) => (self.static !== undefined && self.endpoint?.protocol === 'TCP' ? ['.endpoint.protocol'] : []),
+  },
+  {
+    cel: 'has(self.static) || !has(self.endpoint) || !has(self.endpoint.listener)',
+    message: 'endpoint.listener is only for a static key; a peer that is dialled has a socket of its own',
+    offenders: (self) =>
+      self.static === undefined && self.endpoint?.listener !== undefined ? ['.endpoint.listener'] : [],
+  },
+]);
+
+function isDialled(self: Fields): boolean {
+  return self.endpoint !== undefined && given(self, 'identity', 'static').length === 0;
+}
 
 /** The status of a VpnPeer. */
 export const vpnPeerStatus = Type.Object(
