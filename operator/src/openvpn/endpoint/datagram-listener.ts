@@ -1,4 +1,3 @@
-import { classify } from '../wire/opcode.ts';
 import { clearHeaderBytes } from '../wire/packet.ts';
 import type { FirstContact } from '../wrap/stateless-start.ts';
 import { firstPacketWords } from './first-packet-words.ts';
@@ -6,6 +5,8 @@ import { addressKey, type Path, type PeerAddress } from './path.ts';
 import { type Link, ServedSession } from './served-session.ts';
 import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
 import type { ClientEnd } from './server-settings.ts';
+
+const maxHandshakesPerPath = 2;
 
 /**
  * Any number of clients on one UDP socket. A packet belongs to a session by its source and by the session id of its
@@ -62,15 +63,14 @@ export class DatagramListener {
       case 'session':
         this.#begin(contact, path);
         return;
-      case 'drop':
+      case 'drop': {
         this.#host.counters.drop(contact.reason);
-        if (isReset(packet)) {
-          const words = firstPacketWords(this.#host.settings.wrap.kind, contact.reason);
-          if (words !== undefined) {
-            this.#host.failed(path, this.#name, words, false);
-          }
+        const words = firstPacketWords(this.#host.settings.wrap.kind, contact.reason, packet);
+        if (words !== undefined) {
+          this.#host.failed(path, this.#name, words, false);
         }
         return;
+      }
     }
   }
 
@@ -88,14 +88,9 @@ export class DatagramListener {
 
   #begin({ packet, sessionId, wrapper }: Extract<FirstContact, { kind: 'session' }>, path: Path): void {
     const { halfOpen, counters } = this.#host;
-    for (const { session } of this.#paths.get(addressKey(path.remote)) ?? []) {
-      if (!session.authenticated) {
-        // Its client has begun anew once more, and has shown that it is there.
-        counters.superseded += 1;
-        session.close();
-      }
-    }
+    this.#dropOldest(path.remote);
     const place = halfOpen.take(path.remote.address, () => {
+      counters.evicted += 1;
       link.session.abandon({ cause: 'failed', reason: evictedWords });
     });
     if (typeof place === 'string') {
@@ -109,11 +104,29 @@ export class DatagramListener {
     link.session.receivePacket(packet);
   }
 
+  /**
+   * A client that begins anew again and again leaves a handshake each time. Two may be there, so that a late packet
+   * of a former self does not end the handshake that goes on.
+   */
+  #dropOldest(remote: PeerAddress): void {
+    const handshakes = [...(this.#paths.get(addressKey(remote)) ?? [])].filter(({ session }) => !session.authenticated);
+    if (handshakes.length >= maxHandshakesPerPath) {
+      this.#host.counters.superseded += 1;
+      handshakes[0]?.session.close();
+    }
+  }
+
   /** The session of this link has authenticated; others on its path are of clients that are not there any more. */
   #claim(link: DatagramLink): void {
     for (const other of [...(this.#paths.get(addressKey(link.path.remote)) ?? [])]) {
-      if (other !== link) {
+      if (other === link) {
+        continue;
+      }
+      if (other.session.authenticated) {
         other.session.abandon({ cause: 'replaced-path', reason: 'the client connected anew from the same address' });
+      } else {
+        this.#host.counters.superseded += 1;
+        other.session.close();
       }
     }
   }
@@ -212,11 +225,4 @@ function sessionKey(remote: PeerAddress, clientSessionId: Buffer): string {
 /** The session id of who sent a packet; something that fits none when it has none. */
 function senderOf(packet: Buffer): Buffer {
   return packet.subarray(1, clearHeaderBytes);
-}
-
-function isReset(packet: Buffer): boolean {
-  const first = classify(packet[0]);
-  return (
-    first.kind === 'control' && (first.opcode === 'hard-reset-client-v2' || first.opcode === 'hard-reset-client-v3')
-  );
 }

@@ -36,15 +36,8 @@ export class HalfOpenPlaces {
   readonly #places = new Set<Place>();
   readonly #perSource = new Map<string, number>();
 
-  #evicted = 0;
-
   constructor(options: HalfOpenOptions) {
     this.#options = options;
-  }
-
-  /** Silent handshakes whose place another got, since the start. */
-  get evicted(): number {
-    return this.#evicted;
   }
 
   get size(): number {
@@ -64,7 +57,6 @@ export class HalfOpenPlaces {
       if (stalled === undefined || heardAt - stalled.heardAt < stalledMs) {
         return 'full';
       }
-      this.#evicted += 1;
       this.release(stalled);
       stalled.evict();
     }

@@ -38,6 +38,8 @@ export class ServerCounters {
   /** Handshakes turned away because too many were on their way, in all and from one source. */
   refusedFull = 0;
   refusedSourceFull = 0;
+  /** Silent handshakes whose place another got. */
+  evicted = 0;
   /** Handshakes given up because their client began anew. */
   superseded = 0;
   /** TCP connections that sent no packet. */

@@ -202,6 +202,7 @@ export class TestNetwork {
   readonly udp: DatagramEndpoint;
   /** Every datagram of the server. */
   readonly sent: { packet: Buffer; path: Path }[] = [];
+  readonly #moved = new Map<TestClient, Path>();
   readonly #receivers = new Map<string, (packet: Buffer) => void>();
 
   constructor(settings: ServerSettings) {
@@ -216,20 +217,28 @@ export class TestNetwork {
   /** A client at this address; one that was there before does not hear anything any more. */
   udpClient(path: Path, setup: ClientSetup): TestClient {
     const client = new TestClient(this.world, 'udp', setup, (packet) => {
-      // As a socket's reader would: in a buffer that is used again.
-      this.world.carry(() => this.deliver(packet, path));
+      this.world.carry(() => this.deliver(packet, this.#moved.get(client) ?? path));
     });
     this.#receivers.set(portKey(path), (packet) => void client.session.receive(packet));
     return client;
   }
 
-  /** The client's packets come to and from elsewhere now. */
+  /** What is sent there reaches this client from now on. */
   route(path: Path, client: TestClient): void {
     this.#receivers.set(portKey(path), (packet) => void client.session.receive(packet));
   }
 
+  /** The client's packets come from elsewhere now, and it hears only what is sent there. */
+  roam(client: TestClient, from: Path, to: Path): Path {
+    this.#receivers.delete(portKey(from));
+    this.route(to, client);
+    this.#moved.set(client, to);
+    return to;
+  }
+
   /** A datagram for the server, from wherever. */
   deliver(packet: Buffer, path: Path): void {
+    // As a socket's reader would: in a buffer that is used again.
     const reused = Buffer.from(packet);
     this.udp.receive(reused, path);
     reused.fill(0xee);

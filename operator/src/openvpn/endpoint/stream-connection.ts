@@ -55,6 +55,7 @@ export class StreamConnection {
     this.#sender = sender;
     this.#forget = forget;
     const place = host.halfOpen.take(path.remote.address, () => {
+      host.counters.evicted += 1;
       this.#failed(evictedWords);
     });
     if (typeof place === 'string') {
@@ -147,7 +148,7 @@ export class StreamConnection {
     const drop = session.receive(packet);
     if (drop !== undefined) {
       // On TCP nothing strays in, so this is no client of ours and will not become one.
-      this.#failed(firstPacketWords(settings.wrap.kind, drop) ?? 'the first packet begins no session');
+      this.#failed(firstPacketWords(settings.wrap.kind, drop, packet) ?? 'the first packet begins no session');
     }
   }
 
