@@ -23,6 +23,7 @@ export interface DesiredNetwork {
 
 export interface DesiredListener {
   readonly name: string;
+  readonly protocol: 'UDP' | 'TCP';
   readonly address: string;
   readonly port: number;
 }

@@ -2,14 +2,18 @@ import type { Backoff } from '../cluster/backoff.ts';
 import type { OvpnError } from '../errors.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { PeerBook } from './peer-book.ts';
+import type { NetworkSessions } from './sessions/network-sessions.ts';
 
 /** A VpnNetwork as the node agent manages it. */
 export interface ManagedNetwork {
   readonly agent: NetworkAgent;
   readonly book: PeerBook;
+  readonly sessions: NetworkSessions;
   readonly backoff: Backoff;
   /** False when the node selector leaves this node out. */
   selected: boolean;
   problem: OvpnError | undefined;
+  /** Why clients cannot connect: what is wrong with the Secrets of the network. What works goes on. */
+  serverProblem: OvpnError | undefined;
   cancelRetry: (() => void) | undefined;
 }

@@ -2,7 +2,7 @@ import { describe, OvpnError } from '../errors.ts';
 import { formatRef, type ObjectRef } from '../api/types.ts';
 import type { Request } from '../kernel/netlink/socket.ts';
 import { createNamespace, deleteNamespace } from '../kernel/netns.ts';
-import type { NewPeer } from '../kernel/ovpn/codec.ts';
+import type { NewPeer, Peer } from '../kernel/ovpn/codec.ts';
 import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
 import { type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
 import { deleteRoute, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
@@ -19,7 +19,10 @@ import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './na
 import { NetworkKernel } from './network-kernel.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
-import type { TransportSockets } from './sockets.ts';
+import { LivePeers } from './sessions/live-peers.ts';
+import type { OpenListener } from './sessions/network-server.ts';
+import { ensureTunnelDevice, removeTunnelDevices, setTunnelAddresses } from './sessions/tunnel-devices.ts';
+import { heldName, type TransportSockets } from './sockets.ts';
 
 /** What a network needs from the rest of the agent. */
 export interface NetworkServices {
@@ -45,6 +48,11 @@ export interface RoundLimits {
   readonly out: ReadonlySet<number>;
   /** Destinations that belong to the network though no peer here has them. */
   readonly claimed: readonly string[];
+  /**
+   * Called when the device and the sockets stand, with the peers that the kernel has: brings the control channels up
+   * to date, and answers which of these peers are theirs and stay.
+   */
+  readonly sessions: (observed: ReadonlyMap<number, Peer>) => ReadonlySet<number>;
 }
 
 /** How a peer fared in the last round. */
@@ -66,6 +74,8 @@ export class NetworkAgent {
   readonly #sandboxWrites: WriteCounter = { writes: 0 };
   readonly #refused = new Set<number>();
   readonly #keys: KeyRotation;
+  /** Peers that have a control session. */
+  readonly live: LivePeers;
   #kernel: NetworkKernel | undefined;
   #observed: ObservedNetwork | undefined;
   #desired: DesiredNetwork | undefined;
@@ -81,6 +91,12 @@ export class NetworkAgent {
     this.#services = services;
     this.#log = services.log.child({ network: name });
     this.#keys = new KeyRotation(name, services.ledger, services.clock, this.#log);
+    this.live = new LivePeers({
+      network: name,
+      kernel: () => this.#kernel,
+      memory: services.memory,
+      log: this.#log,
+    });
   }
 
   /** Netlink requests that changed something, since this process started. */
@@ -120,9 +136,17 @@ export class NetworkAgent {
     return this.#refused.size;
   }
 
-  /** How many peers the kernel had when it was last looked at. */
+  /** How many peers the kernel has: static ones as they were last looked at, and those with a session. */
   get peerCount(): number {
-    return this.#observed?.peers.size ?? 0;
+    return (this.#observed?.peers.size ?? 0) + this.live.size;
+  }
+
+  /** The transport sockets that are open. */
+  get listeners(): OpenListener[] {
+    return (this.#desired?.listeners ?? []).flatMap(({ name, protocol }) => {
+      const fd = this.#fds.get(name);
+      return fd === undefined ? [] : [{ name, transport: protocol === 'TCP' ? 'tcp' : 'udp', fd }];
+    });
   }
 
   /** Key ids in the slots of a peer, as they were when they were last looked at. */
@@ -141,7 +165,7 @@ export class NetworkAgent {
   async reconcile(
     desired: DesiredNetwork,
     peers: readonly DesiredPeer[],
-    { mayRemove, leaveAlone, out, claimed }: RoundLimits,
+    { mayRemove, leaveAlone, out, claimed, sessions }: RoundLimits,
   ): Promise<void> {
     this.#mayRemove = mayRemove;
     const kernel = this.#open();
@@ -150,13 +174,15 @@ export class NetworkAgent {
     this.#openSockets(desired, mayRemove);
     // Not before its device and sockets stand: rounds for some peers go by what is there, not by what failed.
     this.#desired = desired;
+    const live = sessions(this.#observed.peers);
+    for (const id of live) this.#observed.peers.delete(id);
     this.#destinations = new Set([...desired.pools, ...claimed]);
     for (const { routes } of peers) for (const { destination } of routes) this.#destinations.add(destination);
     for (const { destination } of this.#keptRoutes(leaveAlone)) this.#destinations.add(destination);
     this.#peers.clear();
     this.#refused.clear();
     this.#keys.forgetDue();
-    await this.#removeStrangers(peers, (id) => out.has(id) || (mayRemove && !leaveAlone.has(id)));
+    await this.#removeStrangers(peers, (id) => out.has(id) || (mayRemove && !leaveAlone.has(id) && !live.has(id)));
     await this.#applyPeers(peers);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
@@ -241,6 +267,22 @@ export class NetworkAgent {
     for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
   }
 
+  /** The device of a remote that is dialled; made when it is missing. @throws OvpnError NetworkNotReady, NetlinkError */
+  ensureTunnelDevice(ref: ObjectRef, mtu: number): Link {
+    const { kernel } = this.#ready();
+    return ensureTunnelDevice(kernel, this.name, ref, mtu, this.#services.allocateIndex);
+  }
+
+  /** @throws OvpnError NetworkNotReady, NetlinkError */
+  setTunnelAddresses(index: number, addresses: readonly string[]): void {
+    setTunnelAddresses(this.#ready().kernel, index, addresses);
+  }
+
+  /** Removes the devices of remotes that are dialled no more. */
+  removeTunnelDevices(keep: readonly ObjectRef[]): void {
+    if (this.#kernel !== undefined) removeTunnelDevices(this.#kernel, this.name, keep, this.#log);
+  }
+
   get destinations(): ReadonlySet<string> {
     return this.#destinations;
   }
@@ -316,7 +358,7 @@ export class NetworkAgent {
     this.#fds = new Map(
       desired.listeners.map((listener) => [listener.name, this.#services.sockets.ensure(this.name, listener)]),
     );
-    if (mayRemove) this.#services.sockets.release(this.name, new Set(this.#fds.keys()));
+    if (mayRemove) this.#services.sockets.release(this.name, new Set(desired.listeners.map(heldName)));
   }
 
   async #removeStrangers(peers: readonly DesiredPeer[], mayGo: (id: number) => boolean): Promise<void> {
@@ -477,6 +519,7 @@ export class NetworkAgent {
       for (const route of farRoutes(record, 0)) wanted.add(routeKey(route));
     }
     for (const route of this.#keptRoutes(leaveAlone)) wanted.add(routeKey(route));
+    for (const { routes } of this.live.values()) for (const route of routes) wanted.add(routeKey(route));
     this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
   }
 

@@ -143,6 +143,11 @@ export class NetworkKernel {
     return this.#routes.batch(requests);
   }
 
+  /** Sends changes of peers and keys at once; each has its own outcome. */
+  ovpnBatch(requests: readonly Request[]): Outcome[] {
+    return this.#ovpn.batch(requests);
+  }
+
   /** Sends changes of peers and keys, giving way to other work between chunks. */
   async changeOvpn(requests: readonly Request[]): Promise<Outcome[]> {
     return this.#inChunks(requests, chunk);

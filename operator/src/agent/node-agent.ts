@@ -9,14 +9,15 @@ import type { SocketKeeper } from '../holder/client.ts';
 import { NotificationSocket } from '../kernel/netlink/notifications.ts';
 import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
 import { listNamespaces } from '../kernel/netns.ts';
-import { type Notification, parseNotification } from '../kernel/ovpn/codec.ts';
+import { type Notification, parseNotification, type Peer } from '../kernel/ovpn/codec.ts';
 import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
+import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { AgentRequest } from './attach-protocol.ts';
 import { Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
-import type { DesiredPeer } from './desired.ts';
+import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { freeDeviceIndex, isOurs } from './devices.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
@@ -24,6 +25,8 @@ import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.
 import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
+import { NetworkSessions } from './sessions/network-sessions.ts';
+import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './sessions/plan-sessions.ts';
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
 import { References } from './references.ts';
@@ -37,6 +40,8 @@ export interface NodeAgentOptions {
   readonly node: string;
   readonly stateDir: string;
   readonly netnsFolder: string;
+  /** The operator's namespace, where the Secrets of networks are. */
+  readonly namespace: string;
   readonly source: ResourceSource;
   readonly keeper: SocketKeeper;
   readonly clock: Clock;
@@ -153,6 +158,7 @@ export class NodeAgent {
     for (const { cancelRetry } of this.#networks.values()) cancelRetry?.();
     await this.#options.source.stop();
     await this.settled();
+    for (const { sessions } of this.#networks.values()) sessions.close();
     this.#notifications?.close();
     await this.#poller.close();
     for (const { agent } of this.#networks.values()) agent.close();
@@ -210,9 +216,12 @@ export class NodeAgent {
     const name = this.#byDevice.get(notification.ifindex);
     const managed = name === undefined ? undefined : this.#networks.get(name);
     if (name === undefined || managed === undefined) return;
-    const ref = managed.book.holderOf(notification.peerId);
-    // What we deleted ourselves is no news.
-    if (ref === undefined) return;
+    const isStatic = notification.ifindex === managed.agent.device?.index;
+    const ref = isStatic ? managed.book.holderOf(notification.peerId) : undefined;
+    if (ref === undefined) {
+      managed.sessions.notified(notification);
+      return;
+    }
     this.#log.info(
       { event: `kernel.${notification.kind}`, network: name, peer: formatRef(ref), notification },
       'the kernel reports',
@@ -234,9 +243,11 @@ export class NodeAgent {
     const network = this.#options.source.get('VpnNetwork', undefined, ref.name);
     if (network === undefined) {
       this.#board.forget(ref);
+      this.#users.delete(ref);
       this.#enqueueWhole(ref.name);
       return;
     }
+    this.#users.set(ref, ...secretsOfNetwork(network, this.#options.namespace));
     const managed = this.#networks.get(ref.name);
     if (managed === undefined) this.#manage(network);
     else managed.book.setNetwork(network);
@@ -247,13 +258,42 @@ export class NodeAgent {
     const { name } = network.metadata;
     const book = new PeerBook(network);
     for (const peer of this.#options.source.list('VpnPeer')) if (peer.spec.networkRef.name === name) book.set(peer);
+    const agent = new NetworkAgent(name, this.#services);
     this.#networks.set(name, {
-      agent: new NetworkAgent(name, this.#services),
+      agent,
       book,
+      sessions: this.#sessionsOf(agent, book),
       backoff: new Backoff({ initialMs: 1_000, maxMs: 60_000, random: this.#options.random }),
       selected: true,
       problem: undefined,
+      serverProblem: undefined,
       cancelRetry: undefined,
+    });
+  }
+
+  #sessionsOf(agent: NetworkAgent, book: PeerBook): NetworkSessions {
+    const services = {
+      network: agent.name,
+      live: agent.live,
+      device: () => agent.device?.index,
+      isTaken: (id: number) => book.holderOf(id) !== undefined,
+      poller: this.#poller,
+      scheduler: systemScheduler,
+      clock: () => this.#options.clock.now(),
+      log: this.#log.child({ network: agent.name }),
+      changed: (ref: ObjectRef) => {
+        const peer = book.entry(ref)?.peer;
+        if (peer !== undefined && !this.#stopped) this.#board.publishPeer(peer);
+      },
+    };
+    return new NetworkSessions(services, {
+      mtu: () => agent.desired?.mtu ?? 0,
+      ensure: (ref, mtu) => {
+        const index = agent.ensureTunnelDevice(ref, mtu).index;
+        this.#byDevice.set(index, agent.name);
+        return index;
+      },
+      setAddresses: (index, addresses) => agent.setTunnelAddresses(index, addresses),
     });
   }
 
@@ -276,9 +316,13 @@ export class NodeAgent {
     }
     if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);
     // Also when the key is not there yet: its coming is what the peer waits for.
-    const { keyRef } = peer.spec;
-    if (keyRef === undefined) this.#users.delete(ref);
-    else this.#users.set(ref, { kind: 'VpnKey', namespace: peer.metadata.namespace, name: keyRef.name });
+    const { keyRef, controlChannel } = peer.spec;
+    const { namespace } = peer.metadata;
+    this.#users.set(
+      ref,
+      ...(keyRef === undefined ? [] : [{ kind: 'VpnKey', namespace, name: keyRef.name } as const]),
+      ...(controlChannel?.secretRef === undefined ? [] : [secretRefOf(namespace, controlChannel.secretRef.name)]),
+    );
   }
 
   #referenceChanged(ref: ObjectRef): void {
@@ -294,6 +338,7 @@ export class NodeAgent {
     }
     for (const user of this.#users.of(ref)) {
       if (user.kind === 'VpnKey') this.#referenceChanged(user);
+      else if (user.kind === 'VpnNetwork') this.#enqueueWhole(user.name);
       else {
         const peer = this.#options.source.get('VpnPeer', user.namespace, user.name);
         if (peer !== undefined) this.#enqueue(peer.spec.networkRef.name, [user]);
@@ -414,7 +459,10 @@ export class NodeAgent {
     managed.selected = desired !== undefined;
     if (desired === undefined) {
       const here = agent.device !== undefined || isOurs(network.metadata.name, this.#options.netnsFolder);
-      if (here && this.#options.source.complete) agent.remove();
+      if (here && this.#options.source.complete) {
+        managed.sessions.stop();
+        agent.remove();
+      }
       return;
     }
     for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
@@ -424,7 +472,9 @@ export class NodeAgent {
       leaveAlone,
       out,
       claimed: book.claimed(),
+      sessions: (observed) => this.#reconcileSessions(managed, desired, observed),
     });
+    if (this.#options.source.complete) agent.removeTunnelDevices(managed.sessions.dialed());
     this.#rounds++;
     const holderProblem = this.#services.sockets.renew();
     if (holderProblem !== undefined) {
@@ -438,6 +488,29 @@ export class NodeAgent {
     if (index !== undefined) this.#byDevice.set(index, network.metadata.name);
   }
 
+  /** @returns peer ids of the device that sessions have */
+  #reconcileSessions(
+    managed: ManagedNetwork,
+    desired: DesiredNetwork,
+    observed: ReadonlyMap<number, Peer>,
+  ): ReadonlySet<number> {
+    const { book, agent, sessions } = managed;
+    try {
+      const lookup: SecretLookup = (namespace, name) => this.#options.source.get('Secret', namespace, name);
+      sessions.configure(planServer(book.network, desired, this.#options.namespace, lookup), agent.listeners);
+      managed.serverProblem = undefined;
+    } catch (error) {
+      if (!(error instanceof OvpnError)) throw error;
+      managed.serverProblem = error;
+      this.#log.error(
+        { event: 'server.failed', network: agent.name, code: error.code, error: error.message },
+        'clients cannot connect as they should; what is connected goes on',
+      );
+    }
+    for (const { peer, session } of book.entries.values()) sessions.setPeer(refOf(peer), session);
+    return sessions.reconcile(observed, (id) => this.#services.memory.get(agent.name, id)?.owner);
+  }
+
   async #some(managed: ManagedNetwork, refs: readonly ObjectRef[]): Promise<void> {
     const { book, agent } = managed;
     const facts: NodeFacts = { ...this.#nodeFacts(), underlayMtu: 0 };
@@ -446,6 +519,7 @@ export class NodeAgent {
       for (const [id, desired] of book.plan(ref, (peer) => this.#refs(peer), facts)) {
         changes.set(id, desired);
       }
+      managed.sessions.setPeer(ref, book.entry(ref)?.session);
     }
     await agent.reconcilePeers(changes, book.claimed(refs));
   }
@@ -460,6 +534,7 @@ export class NodeAgent {
       new NetworkAgent(name, this.#services).remove();
     } else {
       managed.cancelRetry?.();
+      managed.sessions.stop();
       managed.agent.remove();
       this.#networks.delete(name);
       for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
@@ -492,10 +567,11 @@ export class NodeAgent {
   #refs(peer: VpnPeer): PeerRefs {
     const { source } = this.#options;
     const { keyRef } = peer.spec;
+    const lookup: SecretLookup = (namespace, name) => source.get('Secret', namespace, name);
     const key = keyRef === undefined ? undefined : source.get('VpnKey', peer.metadata.namespace, keyRef.name);
-    if (key === undefined) return { key: undefined, secret: undefined };
+    if (key === undefined) return { key: undefined, secret: undefined, lookup };
     const { namespace, name } = secretOf(key);
-    return { key, secret: source.get('Secret', namespace, name) };
+    return { key, secret: lookup(namespace, name), lookup };
   }
 
   #find(name: string): { network: VpnNetwork; agent: NetworkAgent } | undefined {

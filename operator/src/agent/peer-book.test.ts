@@ -49,7 +49,11 @@ class Desk {
   #replan(refs: ReturnType<PeerBook['refs']>): void {
     const changes = new Map<number, DesiredPeer | undefined>();
     for (const ref of refs) {
-      for (const [id, desired] of this.book.plan(ref, () => ({ key: undefined, secret: undefined }), this.node)) {
+      for (const [id, desired] of this.book.plan(
+        ref,
+        () => ({ key: undefined, secret: undefined, lookup: () => undefined }),
+        this.node,
+      )) {
         changes.set(id, desired);
       }
     }

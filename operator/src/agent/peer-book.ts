@@ -2,6 +2,7 @@ import { NetworkIndex } from '../api/rules.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { DesiredPeer } from './desired.ts';
+import type { DesiredSession } from './sessions/desired-session.ts';
 import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer, selects } from './plan.ts';
 import { Possessions } from './possessions.ts';
 
@@ -14,6 +15,8 @@ export interface BookEntry {
    * the version that worked stays in force until the new one is mended.
    */
   readonly inForce: DesiredPeer | undefined;
+  /** The same for a peer with a control channel. */
+  readonly session: DesiredSession | undefined;
   /** The peer is suspended or placed elsewhere: whatever else is wrong with it, it must not be in the kernel. */
   readonly away: boolean;
 }
@@ -100,7 +103,7 @@ export class PeerBook {
    */
   plan(ref: ObjectRef, lookup: (peer: VpnPeer) => PeerRefs, node: NodeFacts): Map<number, DesiredPeer | undefined> {
     const name = formatRef(ref);
-    const before = this.#entries.get(name)?.inForce;
+    const { inForce: before, session: sessionBefore } = this.#entries.get(name) ?? {};
     const peer = this.#peers.get(name);
     const changes = new Map<number, DesiredPeer | undefined>();
     this.#accepted.remove(name);
@@ -120,7 +123,10 @@ export class PeerBook {
       this.#displaceRetained(inForce, changes);
       this.#accepted.add(name, inForce);
     }
-    this.#entries.set(name, { peer, plan, inForce, away });
+    // Credentials that cannot be used just now end nothing that works.
+    const keepsSession = !away && (isMendable(plan.problems) || plan.keyProblem !== undefined);
+    const session = plan.session ?? (keepsSession ? sessionBefore : undefined);
+    this.#entries.set(name, { peer, plan, inForce, session, away });
     if (inForce !== undefined) {
       this.#holders.set(inForce.id, name);
       changes.set(inForce.id, inForce);
@@ -149,14 +155,16 @@ export class PeerBook {
   }
 
   /**
-   * Destinations of peers (of all, or of some) that are accepted but not on this node: suspended, or placed
-   * elsewhere. Pods must not reach them by another way.
+   * Destinations of peers (of all, or of some) that are accepted but may not be in the kernel of this node:
+   * suspended, placed elsewhere, or with a control channel that comes and goes. Pods must not reach them by
+   * another way.
    */
   claimed(refs: Iterable<ObjectRef> = this.refs()): string[] {
     const destinations: string[] = [];
     for (const ref of refs) {
       const entry = this.entry(ref);
       if (entry?.away === true && entry.plan.problems.length === 0) destinations.push(...entry.peer.spec.routes);
+      if (entry?.session !== undefined) destinations.push(...destinationsOf(entry.session));
     }
     return destinations;
   }
@@ -183,6 +191,10 @@ export class PeerBook {
   #isTaken(old: DesiredPeer): boolean {
     return this.#accepted.colliding(old).size > 0;
   }
+}
+
+function destinationsOf(session: DesiredSession): string[] {
+  return session.kind === 'dial-in' ? session.routes.map(({ destination }) => destination) : [...session.routes];
 }
 
 /**

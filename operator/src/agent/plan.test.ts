@@ -50,7 +50,7 @@ describe('planNetwork', () => {
       mtu: 1416,
       addresses: ['10.8.0.1/16', 'fd08::1/64'],
       podBlocks: ['10.9.1.0/24', 'fd09:0:0:1::/64'],
-      listeners: [{ name: 'udp', port: 1194, address: '::' }],
+      listeners: [{ name: 'udp', protocol: 'UDP', port: 1194, address: '::' }],
       pools: ['10.8.0.0/16', 'fd08::/64', '10.9.0.0/16', 'fd09::/48'],
     });
   });
@@ -72,7 +72,7 @@ describe('planNetwork', () => {
 
   test('listens where it is told', () => {
     const planned = planNetwork(network({ listeners: [{ name: 'one', port: 1195, address: '192.0.2.1' }] }), node);
-    expect(planned?.listeners).toEqual([{ name: 'one', port: 1195, address: '192.0.2.1' }]);
+    expect(planned?.listeners).toEqual([{ name: 'one', protocol: 'UDP', port: 1195, address: '192.0.2.1' }]);
   });
 
   test.each<[string, object, number, number]>([
@@ -92,9 +92,10 @@ function plan(
   spec: object = {},
   options: { network?: object; refs?: Partial<Record<'key' | 'secret', unknown>>; problems?: OvpnError[] } = {},
 ): PeerPlan {
-  const refs = { key: key(), secret: secret(), ...options.refs } as {
+  const refs = { key: key(), secret: secret(), lookup: () => undefined, ...options.refs } as {
     key: VpnKey | undefined;
     secret: Secret | undefined;
+    lookup: () => undefined;
   };
   return planPeer(network(options.network), peer(spec), refs, node, options.problems ?? []);
 }
@@ -120,7 +121,7 @@ describe('planPeer', () => {
     ])('that names %s is on n1: %s', (hostname, here) => {
       const labels = { 'kubernetes.io/hostname': 'n1' };
       const wanted = peer({ placement: { nodeSelector: { 'kubernetes.io/hostname': hostname } } });
-      const refs = { key: key(), secret: secret() };
+      const refs = { key: key(), secret: secret(), lookup: () => undefined };
       const planned = planPeer(network({ nodes }), wanted, refs, { ...node, labels }, []);
       expect(planned.problems).toEqual([]);
       expect(planned.desired !== undefined).toBe(here);

@@ -1,10 +1,12 @@
 import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
-import { isStaticPeer, type StaticPeer } from '../api/peer-kind.ts';
+import { isDialInPeer, isDialOutPeer, isStaticPeer, type StaticPeer } from '../api/peer-kind.ts';
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
 import { deriveDataKeys, type DataCipher, parseStaticKey } from '../openvpn/static-key.ts';
-import type { DesiredKey, DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
+import type { DesiredKey, DesiredNetwork, DesiredPeer } from './desired.ts';
+import type { DesiredSession } from './sessions/desired-session.ts';
+import { planDialIn, planDialOut, routesVia, type SecretLookup } from './sessions/plan-sessions.ts';
 
 /**
  * The plan: resources in, desired state out. Pure; nothing here reads a clock, a file or the kernel.
@@ -63,9 +65,10 @@ export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwor
       ),
     addresses: own.addresses.map((address) => withPoolLength(address, spec.pools.peers)),
     podBlocks: own.podBlocks,
-    listeners: spec.listeners
-      .filter(({ protocol }) => protocol === 'UDP')
-      .map(({ name, port, address }) => ({ name, port, address: address ?? '::' })),
+    listeners: spec.listeners.map(({ name, protocol, port, address }) => ({
+      ...{ name, protocol, port },
+      address: address ?? '::',
+    })),
     pools: ranges,
   };
 }
@@ -87,12 +90,15 @@ function withPoolLength(address: string, pools: readonly string[]): string {
 export interface PeerRefs {
   readonly key: VpnKey | undefined;
   readonly secret: Secret | undefined;
+  readonly lookup: SecretLookup;
 }
 
 /** A peer's part of the plan, and what keeps it from being whole. */
 export interface PeerPlan {
-  /** Undefined when the peer must not be in the kernel of this node. */
+  /** What a static peer should be in the kernel; undefined when it must not be there. */
   readonly desired: DesiredPeer | undefined;
+  /** What a peer with a control channel should be; undefined when it has none, or must not have one here. */
+  readonly session: DesiredSession | undefined;
   /** A problem with the key leaves the peer as it is and its present key in use. */
   readonly keyProblem: OvpnError | undefined;
   readonly problems: readonly OvpnError[];
@@ -106,27 +112,25 @@ export interface PeerPlan {
 export function planPeer(
   network: VpnNetwork,
   peer: VpnPeer,
-  { key, secret }: PeerRefs,
+  { key, secret, lookup }: PeerRefs,
   node: NodeFacts,
   problems: readonly OvpnError[],
 ): PeerPlan {
-  const absent = { desired: undefined, keyProblem: undefined };
+  const absent = { desired: undefined, session: undefined, keyProblem: undefined };
   if (problems.length > 0) return { ...absent, problems };
+  if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
+  if (isDialInPeer(peer)) {
+    const session = planDialIn(network, peer);
+    return session instanceof OvpnError ? { ...absent, problems: [session] } : { ...absent, session, problems: [] };
+  }
+  const object = formatRef(refOf(peer));
+  if (network.spec.nodes.length > 1 && peer.spec.placement.nodeSelector[hostnameLabel] === undefined) {
+    return { ...absent, problems: [manyNodes(network, peer, object)] };
+  }
+  if (isDialOutPeer(peer)) return { ...absent, ...sessionOf(() => planDialOut(network, peer, { key, lookup })) };
+  // The API lets no other kind pass.
   if (!isStaticPeer(peer)) return { ...absent, problems: [] };
   const { spec } = peer;
-  if (spec.suspend || !selects(spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
-
-  const object = formatRef(refOf(peer));
-  if (network.spec.nodes.length > 1 && spec.placement.nodeSelector[hostnameLabel] === undefined) {
-    // Two nodes with one key would both start at packet id 1, and repeat each other's nonces.
-    const pin = new OvpnError(
-      'InvalidField',
-      `a static key can be used on one node only, and VpnNetwork ${network.metadata.name} has ${network.spec.nodes.length}`,
-      { object, field: 'spec.placement.nodeSelector' },
-      { remedy: `name the node that holds the peer by its label ${hostnameLabel}` },
-    );
-    return { ...absent, problems: [pin] };
-  }
   const listener = spec.endpoint.listener ?? network.spec.listeners.find(({ protocol }) => protocol === 'UDP')?.name;
   if (listener === undefined || !network.spec.listeners.some(({ name }) => name === listener)) {
     const where = { object, field: 'spec.endpoint.listener' };
@@ -135,26 +139,8 @@ export function planPeer(
   }
   const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));
   const vpnIpv6 = spec.addresses.find((address) => address.includes(':'));
-  const routes: PeerRoute[] = [];
-  const routeProblems: OvpnError[] = [];
-  spec.routes.forEach((destination, i) => {
-    const gateway = destination.includes(':') ? vpnIpv6 : vpnIpv4;
-    if (gateway !== undefined) routes.push({ destination, gateway });
-    else {
-      // The driver takes the next hop of a packet's own family (drivers/net/ovpn/peer.c, ovpn_peer_get_by_dst).
-      const family = destination.includes(':') ? 'IPv6' : 'IPv4';
-      const what = `${destination} needs an ${family} address of the peer as next hop, and spec.addresses has none`;
-      routeProblems.push(
-        new OvpnError(
-          'InvalidField',
-          what,
-          { object, field: `spec.routes[${i}]` },
-          { remedy: `add an ${family} address to spec.addresses` },
-        ),
-      );
-    }
-  });
-  if (routeProblems.length > 0) return { ...absent, problems: routeProblems };
+  const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, object);
+  if (routes instanceof OvpnError) return { ...absent, problems: [routes] };
 
   const resolved = resolveKey(network, peer, key, secret);
   const desiredKey = resolved instanceof OvpnError ? undefined : resolved;
@@ -176,9 +162,34 @@ export function planPeer(
       routes,
       key: desiredKey,
     },
+    session: undefined,
     keyProblem: resolved instanceof OvpnError ? resolved : undefined,
     problems: [],
   };
+}
+
+/** What a dialled peer should be, or what is wrong with its credentials. */
+function sessionOf(plan: () => DesiredSession): Pick<PeerPlan, 'session' | 'keyProblem' | 'problems'> {
+  try {
+    return { session: plan(), keyProblem: undefined, problems: [] };
+  } catch (error) {
+    if (error instanceof OvpnError) return { session: undefined, keyProblem: error, problems: [] };
+    throw error;
+  }
+}
+
+/**
+ * Two nodes with one static key would both start at packet id 1, and repeat each other's nonces; two that dial one
+ * remote with one certificate would take each other's place there.
+ */
+function manyNodes({ metadata, spec }: VpnNetwork, peer: VpnPeer, object: string): OvpnError {
+  const what = isStaticPeer(peer) ? 'a static key can be used' : 'a remote can be dialled';
+  return new OvpnError(
+    'InvalidField',
+    `${what} on one node only, and VpnNetwork ${metadata.name} has ${spec.nodes.length}`,
+    { object, field: 'spec.placement.nodeSelector' },
+    { remedy: `name the node that holds the peer by its label ${hostnameLabel}` },
+  );
 }
 
 /** The namespace and name of the Secret that a key takes its material from. */

@@ -1,4 +1,4 @@
-import type { Condition } from '../api/types.ts';
+import type { Condition, PeerKind } from '../api/types.ts';
 
 /** What the agent tells about its node, for `ovpn-agent status`: read from the kernel when it is asked for. */
 export interface NodeReport {
@@ -32,9 +32,13 @@ export interface NetworkReport {
 
 export interface PeerReport {
   readonly name: string;
+  readonly kind: PeerKind;
+  /** Undefined while a peer with a control channel is not connected. */
   readonly peerId: number | undefined;
   readonly addresses: readonly string[];
   readonly endpoint: string | undefined;
+  /** What a peer with a control channel has agreed on. */
+  readonly cipher: string | undefined;
   /** Key ids in the primary and secondary slot. */
   readonly keys: { readonly primary: number | undefined; readonly secondary: number | undefined };
   readonly keyGeneration: number | undefined;

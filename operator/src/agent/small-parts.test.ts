@@ -582,7 +582,7 @@ describe('transport sockets', () => {
     const { fd, port } = bound();
     keeper.put('corp/udp', fd);
     const sockets = new TransportSockets(keeper);
-    const listener = { name: 'udp', address: '127.0.0.1', port };
+    const listener = { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port };
     expect(sockets.ensure('corp', listener)).toBe(fd);
     keeper.held.clear();
     expect(sockets.ensure('corp', listener)).toBe(fd);
@@ -601,7 +601,7 @@ describe('transport sockets', () => {
     keeper.put('corp/spare', two.fd);
     keeper.put('corp-2/udp', three.fd);
     const sockets = new TransportSockets(keeper);
-    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port: one.port });
+    sockets.ensure('corp', { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port: one.port });
     sockets.release('corp', new Set(['udp']));
     expect(keeper.dropped).toEqual(['corp/spare']);
     sockets.release('corp', new Set());
@@ -623,7 +623,7 @@ describe('transport sockets', () => {
       keeper.away = true;
       return { keeper, sockets, fd, listener };
     };
-    const anywhere = { name: 'udp', address: '127.0.0.1', port: 0 };
+    const anywhere = { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port: 0 };
 
     test('serve on, and it gets them when it is back', () => {
       const { keeper, sockets, fd, listener } = setUp();
@@ -668,8 +668,8 @@ describe('transport sockets', () => {
     keeper.put('corp/udp', one.fd);
     keeper.put('lab/udp', two.fd);
     const sockets = new TransportSockets(keeper);
-    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port: one.port });
-    sockets.ensure('lab', { name: 'udp', address: '127.0.0.1', port: two.port });
+    sockets.ensure('corp', { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port: one.port });
+    sockets.ensure('lab', { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port: two.port });
     keeper.held.clear();
     keeper.refuses.add('corp/udp');
     expect(sockets.renew()).toMatchObject({ name: 'HolderUnreachable' });
@@ -685,7 +685,7 @@ describe('transport sockets', () => {
     keeper.put('corp-2/udp', fd);
     const sockets = new TransportSockets(keeper);
     expect(sockets.names()).toEqual(new Set(['corp', 'corp-2']));
-    sockets.ensure('corp', { name: 'udp', address: '127.0.0.1', port });
+    sockets.ensure('corp', { name: 'udp', protocol: 'UDP' as const, address: '127.0.0.1', port });
     keeper.held.clear();
     expect(sockets.names()).toEqual(new Set(['corp']));
     sockets.close();

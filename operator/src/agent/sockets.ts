@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { describe, OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
-import { boundAddress, formatEndpoint, openUdpSocket } from '../kernel/transport-socket.ts';
+import { boundAddress, formatEndpoint, openTcpListener, openUdpSocket } from '../kernel/transport-socket.ts';
 import type { DesiredListener } from './desired.ts';
 import { socketName } from './names.ts';
 
@@ -29,7 +29,7 @@ export class TransportSockets {
    * @throws OvpnError HolderUnreachable, or KernelRefused when the address cannot be bound
    */
   ensure(network: string, listener: DesiredListener): number {
-    const name = socketName(network, listener.name);
+    const name = socketName(network, heldName(listener));
     const present = this.#open.get(name) ?? this.#adopt(name);
     if (present !== undefined && present.port === listener.port && present.address === listener.address)
       return present.fd;
@@ -37,13 +37,13 @@ export class TransportSockets {
     if (present !== undefined && present.port === listener.port) this.#close(name);
     let fd: number;
     try {
-      fd = openUdpSocket(listener);
+      fd = listener.protocol === 'TCP' ? openTcpListener(listener) : openUdpSocket(listener);
     } catch (error) {
       const where = { object: `VpnNetwork ${network}`, field: `spec.listeners[${listener.name}]` };
       const remedy = 'free the port on this node or choose another one';
       throw new OvpnError(
         'KernelRefused',
-        `cannot listen on UDP ${formatEndpoint(listener)}: ${describe(error)}`,
+        `cannot listen on ${listener.protocol} ${formatEndpoint(listener)}: ${describe(error)}`,
         where,
         { cause: error, remedy },
       );
@@ -62,7 +62,7 @@ export class TransportSockets {
   }
 
   /**
-   * Closes the sockets of a network other than the named listeners, everywhere; their peers go. What a holder
+   * Closes the sockets of a network other than the named ones (see {@link heldName}), everywhere; their peers go. What a holder
    * that cannot be reached still has goes when this is called again.
    */
   release(network: string, keep: ReadonlySet<string>): void {
@@ -138,6 +138,11 @@ export class TransportSockets {
     this.#open.set(name, socket);
     return socket;
   }
+}
+
+/** The name of a listener's socket inside its network. A dot is in no name of a listener. */
+export function heldName({ name, protocol }: Pick<DesiredListener, 'name' | 'protocol'>): string {
+  return protocol === 'TCP' ? `${name}.tcp` : name;
 }
 
 /** The network of a socket's name; the names of objects hold no slash. */

@@ -1,4 +1,5 @@
 import { findCondition, timestampOf } from '../api/conditions.ts';
+import { peerKind } from '../api/peer-kind.ts';
 import {
   formatRef,
   type ObjectRef,
@@ -22,6 +23,8 @@ import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { PeerBook } from './peer-book.ts';
 import { secretOf } from './plan.ts';
+import type { LivePeer } from './sessions/live-peers.ts';
+import type { NetworkSessions } from './sessions/network-sessions.ts';
 import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
 import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
 
@@ -65,7 +68,7 @@ export class StatusBoard {
           network,
           node: this.#services.node,
           selected: managed.selected,
-          problem: managed.problem,
+          problem: managed.problem ?? managed.serverProblem,
           namespace: namespaceName(network.metadata.name),
           device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
           listeners: agent.desired?.listeners ?? [],
@@ -86,7 +89,14 @@ export class StatusBoard {
     const entry = managed?.book.entry(ref);
     const id = entry?.inForce?.id;
     const index = managed?.agent.device?.index;
-    const observed = id === undefined || index === undefined ? undefined : readPeer(managed?.agent, index, id);
+    const live = managed?.sessions.livePeer(ref);
+    const observed =
+      live !== undefined
+        ? readPeer(managed?.agent, live.ifindex, live.id)
+        : id === undefined || index === undefined
+          ? undefined
+          : readPeer(managed?.agent, index, id);
+    if (live !== undefined && observed !== undefined) managed?.sessions.used(ref, observed);
     const now = this.#services.now();
     if (observed === undefined) this.#programmedSince.delete(name);
     else if (!this.#programmedSince.has(name)) {
@@ -104,6 +114,7 @@ export class StatusBoard {
           node: this.#services.node,
           now,
           since: this.#programmedSince.get(name),
+          tunnel: managed?.sessions.facts(ref),
         },
         before,
       ),
@@ -164,7 +175,7 @@ export class StatusBoard {
     };
   }
 
-  #reportNetwork({ agent, book, problem }: ManagedNetwork): NetworkReport {
+  #reportNetwork({ agent, book, sessions, problem, serverProblem }: ManagedNetwork): NetworkReport {
     const name = book.network.metadata.name;
     return {
       name,
@@ -172,9 +183,11 @@ export class StatusBoard {
       device: agent.device?.name,
       mtu: agent.device?.mtu,
       addresses: agent.desired?.addresses ?? [],
-      listeners: (agent.desired?.listeners ?? []).map(formatEndpoint),
-      problem: problem?.message,
-      peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, peer)),
+      listeners: (agent.desired?.listeners ?? []).map(
+        (listener) => `${listener.protocol.toLowerCase()} ${formatEndpoint(listener)}`,
+      ),
+      problem: (problem ?? serverProblem)?.message,
+      peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, sessions, peer)),
       attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
         containerId,
         ifname,
@@ -184,23 +197,28 @@ export class StatusBoard {
     };
   }
 
-  #reportPeer(agent: NetworkAgent, book: PeerBook, peer: VpnPeer): PeerReport {
+  #reportPeer(agent: NetworkAgent, book: PeerBook, sessions: NetworkSessions, peer: VpnPeer): PeerReport {
     this.publishPeer(peer);
     const ref = refOf(peer);
     const status = this.#statuses.get(formatRef(ref)) as VpnPeer['status'];
     const ready = findCondition(status?.conditions, 'Ready');
     const inForce = book.entry(ref)?.inForce;
+    const live = sessions.livePeer(ref);
     return {
       name: `${peer.metadata.namespace}/${peer.metadata.name}`,
-      peerId: peer.spec.static?.peerID,
+      kind: peerKind(peer),
+      peerId: peer.spec.static?.peerID ?? live?.id,
       addresses: status?.addresses ?? [],
       endpoint: status?.endpoint,
+      cipher: status?.cipher,
       keys:
-        peer.spec.static === undefined
-          ? { primary: undefined, secondary: undefined }
-          : agent.observedKeys(peer.spec.static.peerID),
+        live !== undefined
+          ? readKeys(agent, live)
+          : peer.spec.static === undefined
+            ? noKeys
+            : agent.observedKeys(peer.spec.static.peerID),
       keyGeneration: status?.keyGeneration,
-      routes: inForce?.routes.map(({ destination }) => destination) ?? [],
+      routes: (live ?? inForce)?.routes.map(({ destination }) => destination) ?? [],
       rxBytes: status?.traffic?.rxBytes ?? 0,
       txBytes: status?.traffic?.txBytes ?? 0,
       rxPackets: status?.traffic?.rxPackets ?? 0,
@@ -219,6 +237,13 @@ function fingerprintOf(material: Uint8Array | undefined): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+const noKeys: PeerReport['keys'] = { primary: undefined, secondary: undefined };
+
+function readKeys(agent: NetworkAgent, { ifindex, id }: LivePeer): PeerReport['keys'] {
+  const keys = agent.kernel?.observePeers(ifindex, [id]).get(id)?.keys;
+  return { primary: keys?.primary?.keyId, secondary: keys?.secondary?.keyId };
 }
 
 /** The peer as the kernel has it; unknown when its device or namespace has just gone: the next round says more. */

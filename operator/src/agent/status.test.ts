@@ -73,8 +73,8 @@ interface Case {
 function facts(given: Case): PeerFacts {
   const object = peer(given.spec);
   const inForce = 'inForce' in given ? given.inForce : desired;
-  const plan = { desired: inForce, keyProblem: given.keyProblem, problems: given.problems ?? [] };
-  const entry: BookEntry = { peer: object, plan, inForce, away: false };
+  const plan = { desired: inForce, session: undefined, keyProblem: given.keyProblem, problems: given.problems ?? [] };
+  const entry: BookEntry = { peer: object, plan, inForce, session: undefined, away: false };
   return {
     peer: object,
     entry,

@@ -5,6 +5,7 @@ import {
   setCondition,
   timestampOf,
 } from '../api/conditions.ts';
+import { peerKind } from '../api/peer-kind.ts';
 import type {
   Condition,
   KeyInstallation,
@@ -19,6 +20,7 @@ import type { ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { BookEntry } from './peer-book.ts';
+import type { TunnelFacts } from './sessions/tunnel-facts.ts';
 import type { PeerState } from './network-agent.ts';
 
 /** What status says of the objects: pure, from what the kernel reports and the plan wanted. */
@@ -32,6 +34,7 @@ const reasons: Partial<Record<ErrorName, ConditionReason>> = {
   RouteConflict: 'Conflict',
   AddressConflict: 'Conflict',
   PeerIdConflict: 'Conflict',
+  CertificateInvalid: 'KeyInvalid',
 };
 
 const yes = (type: ConditionType): ConditionUpdate => ({ type, status: 'True', reason: type, message: '' });
@@ -69,25 +72,28 @@ export interface PeerFacts {
   readonly node: string;
   readonly now: number;
   readonly since: string | undefined;
+  /** Of a peer with a control channel: how its tunnel fares. */
+  readonly tunnel?: TunnelFacts | undefined;
 }
 
 export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined): VpnPeerStatus {
-  const { peer, entry, state, observed, node } = facts;
+  const { peer, entry, state, observed, node, tunnel } = facts;
   const conditions = withAll(before?.conditions, peerConditions(facts), peer.metadata.generation, facts.now);
   const key = entry?.inForce?.key;
   const failure = entry?.plan.problems[0] ?? entry?.plan.keyProblem ?? state?.problem;
   return {
     ...(peer.metadata.generation === undefined ? {} : { observedGeneration: peer.metadata.generation }),
     conditions,
-    ...(failure === undefined ? {} : { lastError: failure.message.slice(0, 4096) }),
+    ...lastErrorOf(failure?.message ?? tunnel?.lastError),
+    ...(tunnel === undefined ? {} : tunnelStatus(tunnel)),
     ...(observed === undefined
       ? {}
       : {
           peerID: observed.id,
-          addresses: [observed.vpnIpv4, observed.vpnIpv6].filter((address) => address !== undefined),
+          addresses: [...(tunnel?.addresses ?? definedOf(observed.vpnIpv4, observed.vpnIpv6))],
           node,
           ...(observed.remote === undefined ? {} : { endpoint: formatEndpoint(observed.remote) }),
-          ...(facts.since === undefined ? {} : { since: facts.since }),
+          ...(facts.since === undefined || tunnel !== undefined ? {} : { since: facts.since }),
           traffic: {
             rxBytes: Number(observed.vpn.rxBytes),
             txBytes: Number(observed.vpn.txBytes),
@@ -102,7 +108,28 @@ export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined):
   };
 }
 
-function peerConditions({ peer, entry, networkProblem, state, observed, primaryKeyId }: PeerFacts): ConditionUpdate[] {
+function lastErrorOf(message: string | undefined): Pick<VpnPeerStatus, 'lastError'> {
+  return message === undefined ? {} : { lastError: message.slice(0, 4096) };
+}
+
+function definedOf(...addresses: readonly (string | undefined)[]): string[] {
+  return addresses.filter((address) => address !== undefined);
+}
+
+type TunnelStatus = Pick<VpnPeerStatus, 'since' | 'endpoint' | 'cipher' | 'tlsVersion' | 'lastHandshake'>;
+
+function tunnelStatus({ since, endpoint, cipher, tlsVersion, lastHandshake }: TunnelFacts): TunnelStatus {
+  return {
+    since: timestampOf(since),
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(cipher === undefined ? {} : { cipher }),
+    ...(tlsVersion === undefined ? {} : { tlsVersion }),
+    ...(lastHandshake === undefined ? {} : { lastHandshake: timestampOf(lastHandshake) }),
+  };
+}
+
+function peerConditions(facts: PeerFacts): ConditionUpdate[] {
+  const { peer, entry, networkProblem, state, observed, primaryKeyId, tunnel } = facts;
   if (entry === undefined) {
     const message = networkProblem ?? `there is no VpnNetwork ${peer.spec.networkRef.name} on this node`;
     return [
@@ -115,8 +142,43 @@ function peerConditions({ peer, entry, networkProblem, state, observed, primaryK
   const [problem] = plan.problems;
   const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
   const resolved = resolvedCondition(plan.keyProblem);
+  if (peerKind(peer) !== 'static')
+    return tunnelConditions([accepted, resolved], entry, tunnel, observed, networkProblem);
   const programmed = programmedCondition(entry, state, observed, networkProblem);
   return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
+}
+
+/** A tunnel comes and goes with its control channel: in the kernel is what is connected. */
+function tunnelConditions(
+  before: readonly [accepted: ConditionUpdate, resolved: ConditionUpdate],
+  { peer, session }: BookEntry,
+  tunnel: TunnelFacts | undefined,
+  observed: Peer | undefined,
+  networkProblem: string | undefined,
+): ConditionUpdate[] {
+  const [accepted, resolved] = before;
+  if (session === undefined || tunnel === undefined) {
+    const elsewhere = accepted.status === 'True' && resolved.status === 'True';
+    const [reason, message] = peer.spec.suspend
+      ? (['Suspended', 'spec.suspend is set'] as const)
+      : ([
+          'Pending',
+          networkProblem ??
+            (elsewhere ? 'spec.placement does not select this node' : 'nothing is connected; see the other conditions'),
+        ] as const);
+    const conditions = [no('Connected', reason, message), no('Programmed', reason, message)];
+    const failing = [...before, ...conditions].find(({ status }) => status !== 'True');
+    return [...before, ...conditions, { ...no('Ready', reason, message), ...failing, type: 'Ready' }];
+  }
+  const { state, message } = tunnel;
+  const connected = state === 'Connected' ? yes('Connected') : no('Connected', state, message);
+  const inKernel = observed !== undefined;
+  const programmed = inKernel
+    ? yes('Programmed')
+    : no('Programmed', 'Pending', 'the kernel has the peer while it is connected');
+  const failing = [accepted, connected, programmed].find(({ status }) => status !== 'True');
+  const ready = failing === undefined ? yes('Ready') : no('Ready', failing.reason, failing.message);
+  return [accepted, resolved, connected, programmed, ready];
 }
 
 /** A peer and a key refer to nothing else than keys and Secrets: what is not found is one of these. */

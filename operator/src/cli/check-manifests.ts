@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { planPeer, secretOf } from '../agent/plan.ts';
+import { planServer, type SecretLookup, systemNamespace } from '../agent/sessions/plan-sessions.ts';
 import { parseManifests } from '../api/parse.ts';
 import { NetworkIndex } from '../api/rules.ts';
 import { formatRef, refOf, type Resource, type VpnKey, type VpnNetwork } from '../api/types.ts';
@@ -67,6 +68,18 @@ function crossCheck(resources: readonly Resource[]): OvpnError[] {
     networks.set(resource.metadata.name, resource);
     indexes.set(resource.metadata.name, new NetworkIndex(resource));
   }
+  const lookup: SecretLookup = (namespace, name) => {
+    const secret = find('Secret', namespace, name);
+    return secret?.kind === 'Secret' ? secret : undefined;
+  };
+  for (const network of networks.values()) {
+    try {
+      planServer(network, { addresses: [], mtu: 0 }, systemNamespace, lookup);
+    } catch (error) {
+      if (!(error instanceof OvpnError)) throw error;
+      problems.push(error);
+    }
+  }
   const peers = resources.filter((resource) => resource.kind === 'VpnPeer');
   for (const peer of peers) indexes.get(peer.spec.networkRef.name)?.set(peer);
   for (const peer of peers) {
@@ -82,17 +95,11 @@ function crossCheck(resources: readonly Resource[]): OvpnError[] {
     const key =
       keyRef === undefined ? undefined : (find('VpnKey', peer.metadata.namespace, keyRef.name) as VpnKey | undefined);
     const reference = key === undefined ? undefined : secretOf(key);
-    const secret = reference === undefined ? undefined : find('Secret', reference.namespace, reference.name);
+    const secret = reference === undefined ? undefined : lookup(reference.namespace, reference.name);
     // Labels and MTU do not matter for what can be wrong; every peer is looked at as if placed here.
     const labels = { ...peer.spec.placement.nodeSelector };
     const found = indexes.get(network.metadata.name)?.problemsOf(refOf(peer)) ?? [];
-    const plan = planPeer(
-      network,
-      peer,
-      { key, secret: secret?.kind === 'Secret' ? secret : undefined },
-      { name: '', labels, underlayMtu: 0 },
-      found,
-    );
+    const plan = planPeer(network, peer, { key, secret, lookup }, { name: '', labels, underlayMtu: 0 }, found);
     problems.push(...plan.problems);
     if (plan.keyProblem !== undefined) problems.push(plan.keyProblem);
   }

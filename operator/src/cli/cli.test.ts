@@ -50,9 +50,11 @@ const whole = [
 
 const peerReport = (fields: Partial<PeerReport> = {}): PeerReport => ({
   name: 'team-a/office',
+  kind: 'static',
   peerId: 7,
   addresses: ['10.80.0.7'],
   endpoint: '198.51.100.7:1194',
+  cipher: undefined,
   keys: { primary: 1, secondary: undefined },
   keyGeneration: 1,
   routes: ['192.168.7.0/24'],

@@ -20,6 +20,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
     node: options.node,
     stateDir: options.state,
     netnsFolder: options.netns,
+    namespace: options.namespace,
     source,
     keeper: options.holder === 'none' ? new OwnSockets() : new HolderClient(options.holder),
     clock: systemClock,

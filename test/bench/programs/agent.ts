@@ -39,6 +39,7 @@ const agent = new NodeAgent({
   node: nodeName,
   stateDir,
   netnsFolder,
+  namespace: 'ovpn-system',
   source,
   keeper: new OwnSockets(),
   clock,

@@ -1,0 +1,79 @@
+import type { ObjectRef, VpnPeerSpec } from '../../api/types.ts';
+import type { Keepalive } from '../../kernel/ovpn/codec.ts';
+import type { DataCipher } from '../../openvpn/static-key.ts';
+import type { PeerChecks } from '../../openvpn/tls/peer-checks.ts';
+import type { TlsCredentials } from '../../openvpn/tls/tls-endpoint.ts';
+import type { WrapConfig } from '../../openvpn/wrap/session-wrapper.ts';
+import type { PeerRoute } from '../desired.ts';
+
+/** What the control channels of a node should look like: pure values, made by plan-sessions.ts. */
+
+/** When keys are replaced. */
+export interface RekeyLimits {
+  /** 0 leaves it to the other side. */
+  readonly seconds: number;
+  /** 0 stands for the cipher's own limit. */
+  readonly bytes: number;
+  readonly packets: number;
+  /** How long both keys are accepted before the switch. Milliseconds. */
+  readonly transitionMs: number;
+}
+
+/** Everything that clients are told alike. */
+export interface PushedToAll {
+  /** The node's own VPN addresses. */
+  readonly gatewayIpv4: string | undefined;
+  readonly gatewayIpv6: string | undefined;
+  /** Lengths of the pools that peers have their addresses of. */
+  readonly lengthIpv4: number;
+  readonly lengthIpv6: number;
+  readonly routes: readonly string[];
+  readonly dnsServers: readonly string[];
+  readonly searchDomains: readonly string[];
+  readonly mtu: number;
+}
+
+/** The server side of a network. */
+export interface DesiredServer {
+  readonly credentials: TlsCredentials;
+  readonly wrap: WrapConfig;
+  readonly ciphers: readonly DataCipher[];
+  readonly rekey: RekeyLimits;
+  readonly push: PushedToAll;
+}
+
+/** A client that may dial in. */
+export interface DesiredDialIn {
+  readonly kind: 'dial-in';
+  readonly ref: ObjectRef;
+  readonly identity: NonNullable<VpnPeerSpec['identity']>;
+  readonly vpnIpv4: string | undefined;
+  readonly vpnIpv6: string | undefined;
+  readonly keepalive: Keepalive;
+  readonly routes: readonly PeerRoute[];
+}
+
+export interface DesiredRemote {
+  readonly host: string;
+  readonly port: number;
+  readonly transport: 'udp' | 'tcp';
+}
+
+/** A server that is dialled. */
+export interface DesiredDialOut {
+  readonly kind: 'dial-out';
+  readonly ref: ObjectRef;
+  readonly remotes: readonly DesiredRemote[];
+  readonly credentials: TlsCredentials;
+  readonly checks: PeerChecks;
+  readonly wrap: WrapConfig;
+  readonly ciphers: readonly DataCipher[];
+  readonly rekey: RekeyLimits;
+  readonly routes: readonly string[];
+  /** VPN ranges of this network: a remote's own address inside them is not routed to the remote. */
+  readonly ownRanges: readonly string[];
+  /** Ours when the remote pushes none. */
+  readonly keepalive: Keepalive;
+}
+
+export type DesiredSession = DesiredDialIn | DesiredDialOut;

@@ -1,0 +1,250 @@
+import { formatRef, type ObjectRef } from '../../api/types.ts';
+import { OvpnError } from '../../errors.ts';
+import type { Outcome, Request } from '../../kernel/netlink/socket.ts';
+import type { NewPeer, Peer } from '../../kernel/ovpn/codec.ts';
+import type { OvpnRequests } from '../../kernel/ovpn/family.ts';
+import type { CipherAlgorithm } from '../../kernel/ovpn/uapi.ts';
+import { deleteRoute, type Route, setRoute } from '../../kernel/rtnetlink/routes.ts';
+import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
+import type { Log } from '../../telemetry/log.ts';
+import { kernelRefused } from '../key-rotation.ts';
+import type { PeerMemory } from '../peer-memory.ts';
+
+/**
+ * The kernel's side of peers that have a control session: made when a handshake is done, gone when the session is.
+ * Unlike static peers they are not mended: a key is installed once in its life, so what the kernel lost needs a new
+ * handshake.
+ */
+
+/** Session peers have ids from here on, static peers mostly below: on the wire nothing tells them apart. */
+export const firstSessionId = 0x800000;
+const lastPeerId = 0xfffffe;
+
+/** What of the kernel this needs; `undefined` while the network's namespace is not open. */
+export interface LiveKernel {
+  readonly requests: OvpnRequests;
+  ovpnBatch(requests: readonly Request[]): Outcome[];
+  tryChange(requests: readonly Request[]): Outcome[];
+  getPeer(ifindex: number, id: number): Peer | undefined;
+}
+
+/** A data key as a session gives it out. */
+export interface SessionKey {
+  /** OpenVPN's key id, 0 to 7. */
+  readonly keyId: number;
+  readonly cipher: DataCipher;
+  readonly keys: DataKeys;
+}
+
+export interface NewLivePeer {
+  readonly ref: ObjectRef;
+  /** The device, by its index in the network's namespace. */
+  readonly ifindex: number;
+  readonly settings: NewPeer;
+  readonly routes: readonly Route[];
+}
+
+/** A peer in the kernel, and whom it stands for. */
+export interface LivePeer {
+  readonly ref: ObjectRef;
+  readonly ifindex: number;
+  readonly id: number;
+  readonly routes: readonly Route[];
+}
+
+export class LivePeers {
+  readonly #network: string;
+  readonly #kernel: () => LiveKernel | undefined;
+  readonly #memory: PeerMemory;
+  readonly #log: Log;
+  readonly #peers = new Map<string, LivePeer>();
+  #lastId = firstSessionId - 1;
+
+  constructor(options: {
+    readonly network: string;
+    readonly kernel: () => LiveKernel | undefined;
+    readonly memory: PeerMemory;
+    readonly log: Log;
+  }) {
+    this.#network = options.network;
+    this.#kernel = options.kernel;
+    this.#memory = options.memory;
+    this.#log = options.log;
+  }
+
+  get size(): number {
+    return this.#peers.size;
+  }
+
+  get(ifindex: number, id: number): LivePeer | undefined {
+    return this.#peers.get(keyOf(ifindex, id));
+  }
+
+  values(): Iterable<LivePeer> {
+    return this.#peers.values();
+  }
+
+  /**
+   * A peer id that was not in use lately: notifications about an earlier holder, which may still be on their way,
+   * are not mistaken for the new one's.
+   *
+   * @param isTaken ids that others have
+   */
+  freeId(ifindex: number, isTaken: (id: number) => boolean): number {
+    do {
+      this.#lastId = this.#lastId >= lastPeerId ? firstSessionId : this.#lastId + 1;
+    } while (this.#peers.has(keyOf(ifindex, this.#lastId)) || isTaken(this.#lastId));
+    return this.#lastId;
+  }
+
+  /**
+   * Makes the peer with its first key, and its routes.
+   *
+   * @throws OvpnError KernelRefused; nothing of it is left in the kernel then
+   */
+  create({ ref, ifindex, settings, routes }: NewLivePeer, key: SessionKey): LivePeer {
+    const kernel = this.#open();
+    const { requests } = kernel;
+    const { id } = settings;
+    const refusal = firstRefusal(
+      kernel.ovpnBatch([
+        requests.peerNew(ifindex, settings),
+        requests.keyNew(ifindex, { peerId: id, slot: 'primary', ...kernelKey(key) }),
+      ]),
+    );
+    if (refusal !== undefined) {
+      kernel.ovpnBatch([requests.peerDel(ifindex, id)]);
+      throw kernelRefused(ref, refusal);
+    }
+    const peer: LivePeer = { ref, ifindex, id, routes };
+    this.#peers.set(keyOf(ifindex, id), peer);
+    const routed = firstRefusal(kernel.tryChange(routes.map(setRoute)));
+    if (routed !== undefined) {
+      this.remove(peer);
+      throw kernelRefused(ref, routed);
+    }
+    if (settings.remote !== undefined) {
+      // So that a restarted agent knows whose it is.
+      this.#memory.set(this.#network, id, { endpoint: settings.remote, owner: formatRef(ref) });
+    }
+    return peer;
+  }
+
+  /** Takes over a peer that an earlier process made. Its session is lost; its data goes on. */
+  adopt(peer: LivePeer): void {
+    this.#peers.set(keyOf(peer.ifindex, peer.id), peer);
+    this.#lastId = Math.max(this.#lastId, peer.id);
+    const kernel = this.#kernel();
+    const refusal = kernel === undefined ? undefined : firstRefusal(kernel.tryChange(peer.routes.map(setRoute)));
+    if (refusal !== undefined)
+      this.#log.warn(
+        { event: 'route.refused', peer: formatRef(peer.ref), error: refusal.message },
+        'the kernel refused a route',
+      );
+  }
+
+  /** Makes the routes of a peer those. @throws OvpnError KernelRefused */
+  setRoutes(peer: LivePeer, routes: readonly Route[]): LivePeer {
+    const kernel = this.#open();
+    const wanted = new Set(routes.map(textOf));
+    const present = new Set(peer.routes.map(textOf));
+    kernel.tryChange(peer.routes.filter((route) => !wanted.has(textOf(route))).map(deleteRoute));
+    const refusal = firstRefusal(kernel.tryChange(routes.filter((route) => !present.has(textOf(route))).map(setRoute)));
+    if (refusal !== undefined) throw kernelRefused(peer.ref, refusal);
+    const changed = { ...peer, routes };
+    this.#peers.set(keyOf(peer.ifindex, peer.id), changed);
+    return changed;
+  }
+
+  /** Puts a further key into the secondary slot, in place of what is there. @throws OvpnError KernelRefused */
+  addKey(peer: LivePeer, key: SessionKey): void {
+    const kernel = this.#open();
+    const { requests } = kernel;
+    this.#demand(
+      peer,
+      kernel.ovpnBatch([
+        requests.keyDel(peer.ifindex, peer.id, 'secondary'),
+        requests.keyNew(peer.ifindex, { peerId: peer.id, slot: 'secondary', ...kernelKey(key) }),
+      ]),
+    );
+  }
+
+  /** Sends with the key in the secondary slot from now on. @throws OvpnError KernelRefused */
+  swapKeys(peer: LivePeer): void {
+    const kernel = this.#open();
+    this.#demand(peer, kernel.ovpnBatch([kernel.requests.keySwap(peer.ifindex, peer.id)]));
+  }
+
+  /** Receives with the key in the primary slot alone. @throws OvpnError KernelRefused */
+  retireKey(peer: LivePeer): void {
+    const kernel = this.#open();
+    this.#demand(peer, kernel.ovpnBatch([kernel.requests.keyDel(peer.ifindex, peer.id, 'secondary')]));
+  }
+
+  /** Takes the peer and its routes out of the kernel; what is not there any more is no error. */
+  remove(peer: LivePeer): void {
+    this.forget(peer);
+    const kernel = this.#kernel();
+    if (kernel === undefined) return;
+    kernel.tryChange(peer.routes.map(deleteRoute));
+    const refusal = firstRefusal(kernel.ovpnBatch([kernel.requests.peerDel(peer.ifindex, peer.id)]));
+    if (refusal !== undefined && refusal.code !== 'ENOENT' && refusal.code !== 'ENODEV')
+      this.#log.warn(
+        { event: 'peer.delete-failed', peerId: peer.id, error: refusal.message },
+        'the kernel kept a peer',
+      );
+  }
+
+  /** The kernel has deleted the peer: only its routes are left to go. */
+  gone(peer: LivePeer): void {
+    this.forget(peer);
+    this.#kernel()?.tryChange(peer.routes.map(deleteRoute));
+  }
+
+  /** Forgets the peer without a change in the kernel. */
+  forget(peer: LivePeer): void {
+    this.#peers.delete(keyOf(peer.ifindex, peer.id));
+    this.#memory.delete(this.#network, peer.id);
+  }
+
+  read(peer: LivePeer): Peer | undefined {
+    return this.#kernel()?.getPeer(peer.ifindex, peer.id);
+  }
+
+  #demand(peer: LivePeer, outcomes: readonly Outcome[]): void {
+    const refusal = firstRefusal(outcomes);
+    if (refusal !== undefined) throw kernelRefused(peer.ref, refusal);
+  }
+
+  #open(): LiveKernel {
+    const kernel = this.#kernel();
+    if (kernel === undefined) {
+      throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', {
+        object: `VpnNetwork ${this.#network}`,
+      });
+    }
+    return kernel;
+  }
+}
+
+function keyOf(ifindex: number, id: number): string {
+  return `${ifindex}/${id}`;
+}
+
+function textOf(route: Route): string {
+  return JSON.stringify(route);
+}
+
+function firstRefusal(outcomes: readonly Outcome[]): Extract<Outcome, { ok: false }>['error'] | undefined {
+  for (const outcome of outcomes) if (!outcome.ok) return outcome.error;
+  return undefined;
+}
+
+function kernelKey({ keyId, cipher, keys }: SessionKey) {
+  return { keyId, cipher: kernelCipher(cipher), encrypt: keys.encrypt, decrypt: keys.decrypt };
+}
+
+/** The kernel knows AES-GCM by the length of the key. */
+export function kernelCipher(cipher: DataCipher): CipherAlgorithm {
+  return cipher === 'CHACHA20-POLY1305' ? 'CHACHA20-POLY1305' : 'AES-GCM';
+}

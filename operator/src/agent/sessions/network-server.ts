@@ -1,0 +1,622 @@
+import { randomBytes } from 'node:crypto';
+import { formatRef, type ObjectRef } from '../../api/types.ts';
+import { describe, OvpnError } from '../../errors.ts';
+import { DatagramSocket } from '../../kernel/datagram-socket.ts';
+import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
+import type { ReadinessPoller } from '../../kernel/poller.ts';
+import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
+import { StreamListener, StreamSocket } from '../../kernel/stream-socket.ts';
+import { formatEndpoint } from '../../kernel/transport-socket.ts';
+import { addressKey, type Path } from '../../openvpn/endpoint/path.ts';
+import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
+import type { ClientEnd, ServedClient, ServerOwner, ServerSettings } from '../../openvpn/endpoint/server-settings.ts';
+import type { Scheduler } from '../../openvpn/session/scheduler.ts';
+import type { AuthenticatedClient, Established } from '../../openvpn/session/session-event.ts';
+import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
+import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
+import { tlsServer } from '../../openvpn/tls/tls-endpoint.ts';
+import type { Log } from '../../telemetry/log.ts';
+import type { PeerRoute } from '../desired.ts';
+import { Admission } from './admission.ts';
+import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
+import { KeyUsage } from './key-usage.ts';
+import { type LivePeer, LivePeers } from './live-peers.ts';
+import { revisionOf } from './materials.ts';
+import { offerTo } from './offer.ts';
+import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
+import { TunnelKeys } from './tunnel-keys.ts';
+
+/** A transport socket of the network that is open. */
+export interface OpenListener {
+  readonly name: string;
+  readonly transport: 'udp' | 'tcp';
+  readonly fd: number;
+}
+
+/** What the control channels of a network need from the rest of the agent. */
+export interface SessionServices {
+  readonly network: string;
+  readonly live: LivePeers;
+  /** The network's P2MP device, by its index. */
+  readonly device: () => number | undefined;
+  /** Peer ids of static peers. */
+  readonly isTaken: (id: number) => boolean;
+  readonly poller: ReadinessPoller;
+  readonly scheduler: Scheduler;
+  /** Milliseconds since 1970. */
+  readonly clock: () => number;
+  readonly log: Log;
+  /** The status of a VpnPeer has something new to say. */
+  readonly changed: (ref: ObjectRef) => void;
+}
+
+/**
+ * Handshakes on their way. One costs some 100 kB for a few round trips; a whole site may come back at once from
+ * behind one address.
+ */
+const limits = { halfOpen: 1024, halfOpenPerSource: 256, repliesPerSecond: 1000 };
+
+/** A client that has authenticated. */
+interface Tunnel {
+  readonly client: ServedClient;
+  readonly dialIn: DesiredDialIn;
+  readonly id: number;
+  readonly cipher: DataCipher;
+  /** Once the kernel has it. */
+  peer: LivePeer | undefined;
+  keys: TunnelKeys | undefined;
+  usage: KeyUsage | undefined;
+  /** Certificates have to be looked at again, because the PKI changed: a renegotiation for it is to come, or runs. */
+  recheck: 'none' | 'wanted' | 'running';
+}
+
+/** An input of the server, and how to end it. */
+interface Input {
+  readonly fd: number;
+  close(): void;
+}
+
+/** The clients of one network: who may come in, and what the kernel has of them. */
+export class NetworkServer implements ServerOwner {
+  readonly #services: SessionServices;
+  readonly #log: Log;
+  readonly #admission = new Admission();
+  readonly #facts: Tunnels;
+  readonly #tunnels = new Map<ServedClient, Tunnel>();
+  /** Of each VpnPeer, the client that the kernel has. */
+  readonly #byPeer = new Map<string, Tunnel>();
+  readonly #byId = new Map<number, Tunnel>();
+  /** Peers that an earlier process left in the kernel: their data goes on until their client comes anew. */
+  readonly #orphans = new Map<string, LivePeer>();
+  readonly #inputs = new Map<string, Input>();
+  /** TCP connections by listener and remote address. */
+  readonly #streams = new Map<string, StreamSocket>();
+  #server: OpenvpnServer | undefined;
+  #desired: DesiredServer | undefined;
+  #revision = '';
+  #pkiRevision = '';
+
+  constructor(services: SessionServices) {
+    this.#services = services;
+    this.#log = services.log;
+    this.#facts = new Tunnels(services.clock, services.changed);
+  }
+
+  /**
+   * Takes the server's settings, and the sockets to serve on. Sessions that are there go on; when the PKI changed,
+   * they have to show their certificates again.
+   */
+  configure(desired: DesiredServer | undefined, listeners: readonly OpenListener[]): void {
+    if (desired === undefined) {
+      this.#stopServing();
+      return;
+    }
+    this.#desired = desired;
+    const revision = revisionOf({ ...desired, push: undefined });
+    if (this.#server === undefined) {
+      const { scheduler, clock } = this.#services;
+      this.#server = new OpenvpnServer(this.#settings(desired), this, { scheduler, random: randomBytes, clock });
+    } else if (revision !== this.#revision) {
+      this.#server.configure(this.#settings(desired));
+      this.#log.info({ event: 'server.configured' }, 'new handshakes go by the new settings');
+    }
+    this.#revision = revision;
+    const pkiRevision = revisionOf(desired.credentials);
+    if (this.#pkiRevision !== '' && pkiRevision !== this.#pkiRevision) this.#recheckAll();
+    this.#pkiRevision = pkiRevision;
+    this.#serveOn(this.#server, listeners);
+  }
+
+  /** Takes a VpnPeer or its new version; what does not fit it any more ends. */
+  setPeer(ref: ObjectRef, desired: DesiredDialIn | undefined): void {
+    const name = formatRef(ref);
+    const before = this.#admission.get(ref);
+    if (desired === undefined) {
+      this.#admission.delete(ref);
+      this.#endOf(name, 'its VpnPeer may not connect here any more');
+      this.#facts.delete(ref);
+      return;
+    }
+    this.#admission.set(desired);
+    if (before === undefined) {
+      if (this.#facts.get(ref) === undefined) this.#facts.idle(ref, 'WaitingForClient', 'no client has connected yet');
+      return;
+    }
+    if (revisionOf(addressing(before)) !== revisionOf(addressing(desired))) {
+      this.#endOf(name, 'its VpnPeer was changed');
+      return;
+    }
+    if (revisionOf(before.routes) !== revisionOf(desired.routes)) this.#changeRoutes(name, desired);
+  }
+
+  /** What status says of a peer. */
+  facts(ref: ObjectRef): TunnelFacts | undefined {
+    return this.#facts.get(ref);
+  }
+
+  /** The kernel's peer of a VpnPeer. */
+  livePeer(ref: ObjectRef): LivePeer | undefined {
+    const name = formatRef(ref);
+    return this.#byPeer.get(name)?.peer ?? this.#orphans.get(name);
+  }
+
+  /** Looks at a peer's counters: a key that has protected enough is replaced. */
+  used(ref: ObjectRef, observed: Peer): void {
+    const tunnel = this.#byPeer.get(formatRef(ref));
+    const rekey = this.#desired?.rekey;
+    if (tunnel?.usage === undefined || rekey === undefined) return;
+    if (tunnel.usage.isSpent(observed, rekey) && tunnel.client.rekey())
+      this.#log.info({ event: 'session.rekey', peer: formatRef(ref) }, 'the data key has protected enough');
+  }
+
+  /** What the kernel says of one of our peers. */
+  notified(notification: Notification): void {
+    const tunnel = this.#byId.get(notification.peerId);
+    if (tunnel?.peer === undefined) {
+      this.#notifiedOrphan(notification);
+      return;
+    }
+    switch (notification.kind) {
+      case 'peer-deleted':
+        this.#lost(tunnel, notification.reason);
+        return;
+      case 'key-exhausted':
+        tunnel.keys?.exhausted();
+        tunnel.client.rekey();
+        return;
+      case 'peer-floated':
+        tunnel.client.moved(notification.remote);
+        this.#log.info(
+          { event: 'session.floated', peer: formatRef(tunnel.dialIn.ref), remote: formatEndpoint(notification.remote) },
+          'the client has another address now',
+        );
+        this.#facts.update(tunnel.dialIn.ref, { endpoint: formatEndpoint(notification.remote) });
+        return;
+    }
+  }
+
+  /**
+   * Compares with what the kernel has on the device: sessions whose peer is gone end, and peers of an earlier process
+   * are taken over.
+   *
+   * @param ownerOf whom a peer id of an earlier process stands for
+   * @returns ids that stay; all others above the first session id may be removed
+   */
+  reconcile(observed: ReadonlyMap<number, Peer>, ownerOf: (id: number) => string | undefined): ReadonlySet<number> {
+    const { live, device } = this.#services;
+    const ifindex = device();
+    for (const tunnel of [...this.#byId.values()]) {
+      if (tunnel.peer !== undefined && !observed.has(tunnel.id)) this.#lost(tunnel, 'unknown');
+    }
+    for (const [name, orphan] of this.#orphans) {
+      if (observed.has(orphan.id)) continue;
+      live.gone(orphan);
+      this.#orphans.delete(name);
+    }
+    if (ifindex !== undefined) for (const peer of observed.values()) this.#adopt(peer, ifindex, ownerOf(peer.id));
+    const stay = new Set<number>();
+    for (const peer of live.values()) if (peer.ifindex === ifindex) stay.add(peer.id);
+    return stay;
+  }
+
+  /** Ends everything here and in the kernel. */
+  stop(): void {
+    for (const name of [...this.#byPeer.keys(), ...this.#orphans.keys()]) this.#endOf(name, 'the server stops');
+    this.#stopServing();
+  }
+
+  /** Leaves the kernel as it is: for a restart of this process. */
+  close(): void {
+    for (const input of this.#inputs.values()) input.close();
+    this.#inputs.clear();
+    for (const { keys } of this.#tunnels.values()) keys?.close();
+    this.#server?.close();
+    for (const stream of this.#streams.values()) stream.close();
+    this.#streams.clear();
+  }
+
+  // What the server tells, as ServerOwner.
+
+  authenticated(client: ServedClient, who: AuthenticatedClient): void {
+    const dialIn = this.#admission.find(who.identity);
+    const ifindex = this.#services.device();
+    if (dialIn === undefined || ifindex === undefined || this.#desired === undefined) {
+      client.refuse('this gateway is not ready', { temporary: true, backoffSeconds: 5 });
+      return;
+    }
+    const id = this.#services.live.freeId(ifindex, this.#services.isTaken);
+    this.#tunnels.set(client, {
+      client,
+      dialIn,
+      id,
+      cipher: who.cipher,
+      ...{ peer: undefined, keys: undefined, usage: undefined, recheck: 'none' },
+    });
+    this.#facts.connecting(dialIn.ref, formatEndpoint(client.path.remote));
+    try {
+      client.accept(offerTo(dialIn, this.#desired.push, id));
+    } catch (error) {
+      this.#problem(dialIn.ref, describe(error));
+      client.refuse('this gateway has settings that cannot be pushed');
+    }
+  }
+
+  established(client: ServedClient, established: Established): void {
+    client.handOver(() => this.#takeOver(client, established));
+  }
+
+  rekeyed(client: ServedClient, keyId: number, keys: DataKeys): void {
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel?.keys === undefined) return;
+    tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
+    tunnel.usage?.renew();
+    this.#facts.update(tunnel.dialIn.ref, { lastHandshake: this.#services.clock() });
+    this.#log.debug({ event: 'session.rekeyed', peer: formatRef(tunnel.dialIn.ref), keyId }, 'a further data key');
+    if (tunnel.recheck === 'running') tunnel.recheck = 'none';
+    else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
+  }
+
+  rekeyFailed(client: ServedClient, _keyId: number, reason: string): void {
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel === undefined) return;
+    this.#problem(tunnel.dialIn.ref, reason);
+    if (tunnel.recheck === 'running') this.#end(tunnel, `it did not pass the present PKI: ${reason}`);
+    else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
+  }
+
+  ended(client: ServedClient, { cause, reason }: ClientEnd): void {
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel === undefined) return;
+    if (cause === 'failed') this.#problem(tunnel.dialIn.ref, reason);
+    this.#forget(tunnel, reason);
+  }
+
+  failed(path: Path, listener: string, reason: string, identity: PeerIdentity | undefined): void {
+    const remote = formatEndpoint(path.remote);
+    const name = identity?.commonName;
+    this.#log.warn(
+      { event: 'session.refused', listener, remote, reason, ...(name === undefined ? {} : { name }) },
+      'a client did not get in',
+    );
+    const dialIn = identity === undefined ? undefined : this.#admission.find(identity);
+    if (dialIn !== undefined) this.#facts.failed(dialIn.ref, `a client at ${remote} did not get in: ${reason}`);
+  }
+
+  recheck(identity: PeerIdentity): string | undefined {
+    if (this.#admission.find(identity) !== undefined) return undefined;
+    const name = identity.commonName === '' ? identity.subject : identity.commonName;
+    return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
+  }
+
+  /** The handshake is done: makes the peer in the kernel, and only then lets the client begin. */
+  #takeOver(client: ServedClient, established: Established): boolean {
+    const tunnel = this.#tunnels.get(client);
+    const ifindex = this.#services.device();
+    if (tunnel === undefined) return false;
+    const { dialIn, id } = tunnel;
+    const name = formatRef(dialIn.ref);
+    const stream = client.transport === 'tcp' ? this.#streams.get(streamKey(client)) : undefined;
+    try {
+      const socket = stream?.fd ?? this.#inputs.get(client.listener)?.fd;
+      if (ifindex === undefined || socket === undefined)
+        throw new OvpnError('NetworkNotReady', 'its device or socket is not there', {
+          object: `VpnNetwork ${this.#services.network}`,
+        });
+      this.#replace(name, tunnel);
+      const { keepalive } = dialIn;
+      tunnel.peer = this.#services.live.create(
+        {
+          ref: dialIn.ref,
+          ifindex,
+          settings: {
+            id,
+            socket,
+            ...(stream === undefined
+              ? {
+                  remote: remoteOf(client.path),
+                  ...(client.path.local === undefined ? {} : { local: client.path.local }),
+                }
+              : {}),
+            vpnIpv4: dialIn.vpnIpv4,
+            vpnIpv6: dialIn.vpnIpv6,
+            // The client restarts first, as with OpenVPN's server (openvpn(8), "--keepalive").
+            keepalive: { interval: keepalive.interval, timeout: 2 * keepalive.timeout },
+          },
+          routes: kernelRoutes(dialIn.routes, ifindex),
+        },
+        { keyId: established.keyId, cipher: established.cipher, keys: established.keys },
+      );
+    } catch (error) {
+      this.#problem(dialIn.ref, describe(error));
+      client.refuse('this gateway cannot serve you now', { temporary: true, backoffSeconds: 10 });
+      return false;
+    }
+    stream?.handedOver();
+    tunnel.usage = new KeyUsage(established.cipher);
+    tunnel.keys = new TunnelKeys({
+      live: this.#services.live,
+      peer: tunnel.peer,
+      scheduler: this.#services.scheduler,
+      transitionMs: () => this.#desired?.rekey.transitionMs ?? 0,
+      log: this.#log,
+      refused: (reason) => {
+        this.#problem(dialIn.ref, reason);
+        this.#end(tunnel, 'the kernel did not take its next key');
+      },
+    });
+    this.#byPeer.set(name, tunnel);
+    this.#byId.set(id, tunnel);
+    client.confirm();
+    this.#connected(tunnel, established);
+    return true;
+  }
+
+  #connected({ client, dialIn, id }: Tunnel, { cipher, tlsVersion, identity }: Established): void {
+    const endpoint = formatEndpoint(client.path.remote);
+    this.#facts.connected(dialIn.ref, {
+      endpoint,
+      addresses: [dialIn.vpnIpv4, dialIn.vpnIpv6].filter((address) => address !== undefined),
+      cipher,
+      tlsVersion,
+    });
+    this.#log.info(
+      {
+        event: 'session.connected',
+        peer: formatRef(dialIn.ref),
+        peerId: id,
+        remote: endpoint,
+        transport: client.transport,
+        cipher,
+        tlsVersion,
+        fingerprint: identity.fingerprint,
+      },
+      'a client is connected',
+    );
+  }
+
+  /** One VPN address, one client: the newest counts, as with OpenVPN's server without --duplicate-cn. */
+  #replace(name: string, by: Tunnel): void {
+    const old = this.#byPeer.get(name);
+    if (old !== undefined && old !== by) {
+      const [from, to] = [old.client.path.remote, by.client.path.remote].map(formatEndpoint);
+      if (from !== to)
+        this.#problem(
+          old.dialIn.ref,
+          `a second client with this identity, at ${to}, took the place of that at ${from}`,
+        );
+      this.#forget(old, 'another client with the same identity took its place');
+      old.client.close();
+    }
+    const orphan = this.#orphans.get(name);
+    if (orphan !== undefined) {
+      this.#orphans.delete(name);
+      this.#services.live.remove(orphan);
+    }
+  }
+
+  /** The kernel has no such peer any more. */
+  #lost(tunnel: Tunnel, reason: Extract<Notification, { kind: 'peer-deleted' }>['reason'] | 'unknown'): void {
+    const { peer, client, dialIn } = tunnel;
+    if (peer !== undefined) this.#services.live.gone(peer);
+    tunnel.peer = undefined;
+    const words = deletionWords[reason];
+    this.#log.info(
+      { event: 'session.lost', peer: formatRef(dialIn.ref), reason },
+      `the kernel's peer is gone: ${words}`,
+    );
+    this.#forget(tunnel, words);
+    if (reason === 'expired' || reason === 'transport-error' || reason === 'transport-disconnect') client.close();
+    // Somebody else took it away: the client is still there, and can come anew at once.
+    else client.restart(words);
+  }
+
+  /** Ends what a VpnPeer has here, and tells its client to come anew. */
+  #endOf(name: string, reason: string): void {
+    const tunnel = this.#byPeer.get(name);
+    if (tunnel !== undefined) this.#end(tunnel, reason);
+    const orphan = this.#orphans.get(name);
+    if (orphan === undefined) return;
+    this.#orphans.delete(name);
+    this.#services.live.remove(orphan);
+  }
+
+  #end(tunnel: Tunnel, reason: string): void {
+    this.#forget(tunnel, reason);
+    tunnel.client.restart(reason);
+  }
+
+  #forget(tunnel: Tunnel, reason: string): void {
+    const { client, dialIn, id, peer, keys } = tunnel;
+    const name = formatRef(dialIn.ref);
+    keys?.close();
+    this.#tunnels.delete(client);
+    if (peer !== undefined) this.#services.live.remove(peer);
+    tunnel.peer = undefined;
+    if (this.#byId.get(id) === tunnel) this.#byId.delete(id);
+    if (this.#byPeer.get(name) !== tunnel) return;
+    this.#byPeer.delete(name);
+    this.#facts.disconnected(dialIn.ref, reason);
+    this.#log.info({ event: 'session.ended', peer: formatRef(dialIn.ref), reason }, 'a client is gone');
+  }
+
+  #changeRoutes(name: string, desired: DesiredDialIn): void {
+    const tunnel = this.#byPeer.get(name);
+    const peer = tunnel?.peer ?? this.#orphans.get(name);
+    if (peer === undefined) return;
+    try {
+      const changed = this.#services.live.setRoutes(peer, kernelRoutes(desired.routes, peer.ifindex));
+      if (tunnel !== undefined) tunnel.peer = changed;
+      else this.#orphans.set(name, changed);
+    } catch (error) {
+      this.#problem(desired.ref, describe(error));
+    }
+  }
+
+  #adopt(observed: Peer, ifindex: number, owner: string | undefined): void {
+    const { live } = this.#services;
+    if (owner === undefined || live.get(ifindex, observed.id) !== undefined) return;
+    const dialIn = this.#admission.named(owner);
+    if (dialIn === undefined || this.#byPeer.has(owner) || this.#orphans.has(owner)) return;
+    if (observed.vpnIpv4 !== dialIn.vpnIpv4 || observed.vpnIpv6 !== dialIn.vpnIpv6) return;
+    const orphan = { ref: dialIn.ref, ifindex, id: observed.id, routes: kernelRoutes(dialIn.routes, ifindex) };
+    live.adopt(orphan);
+    this.#orphans.set(owner, orphan);
+    this.#facts.connected(dialIn.ref, {
+      endpoint: observed.remote === undefined ? undefined : formatEndpoint(observed.remote),
+      addresses: [dialIn.vpnIpv4, dialIn.vpnIpv6].filter((address) => address !== undefined),
+      ...{ cipher: undefined, tlsVersion: undefined },
+    });
+    this.#log.info({ event: 'session.adopted', peer: owner, peerId: observed.id }, 'the data of a client goes on');
+  }
+
+  #notifiedOrphan({ kind, peerId, ...rest }: Notification): void {
+    const found = [...this.#orphans].find(([, orphan]) => orphan.id === peerId);
+    if (found === undefined) return;
+    const [name, orphan] = found;
+    if (kind === 'peer-deleted') {
+      this.#orphans.delete(name);
+      this.#services.live.gone(orphan);
+      this.#facts.disconnected(orphan.ref, 'reason' in rest ? deletionWords[rest.reason] : deletionWords.unknown);
+    } else if ('remote' in rest) this.#facts.update(orphan.ref, { endpoint: formatEndpoint(rest.remote) });
+  }
+
+  #recheckAll(): void {
+    this.#log.info({ event: 'server.pki-changed' }, 'connected clients have to show their certificates again');
+    for (const tunnel of [...this.#byPeer.values()]) this.#recheck(tunnel);
+  }
+
+  /** Renegotiates, for the sake of the certificate. */
+  #recheck(tunnel: Tunnel): void {
+    tunnel.recheck = tunnel.client.rekey() ? 'running' : 'wanted';
+  }
+
+  #problem(ref: ObjectRef, reason: string): void {
+    this.#log.warn({ event: 'session.problem', peer: formatRef(ref), error: reason }, 'a client has a problem');
+    this.#facts.failed(ref, reason);
+  }
+
+  #settings({ credentials, wrap, ciphers, rekey, push }: DesiredServer): ServerSettings {
+    return {
+      wrap,
+      ciphers,
+      limits,
+      tls: tlsServer(credentials, { remoteCertTls: 'client' }),
+      renegotiateSeconds: rekey.seconds,
+      tunMtu: push.mtu,
+    };
+  }
+
+  #serveOn(server: OpenvpnServer, listeners: readonly OpenListener[]): void {
+    const wanted = new Map(listeners.map((listener) => [listener.name, listener]));
+    for (const [name, input] of this.#inputs) {
+      if (wanted.get(name)?.fd === input.fd) continue;
+      input.close();
+      this.#inputs.delete(name);
+    }
+    for (const listener of wanted.values()) {
+      if (this.#inputs.has(listener.name)) continue;
+      const input = listener.transport === 'udp' ? this.#openUdp(server, listener) : this.#openTcp(server, listener);
+      this.#inputs.set(listener.name, input);
+    }
+  }
+
+  #openUdp(server: OpenvpnServer, { name, fd }: OpenListener): Input {
+    const input = server.openDatagram(name, (packet, path) => void socket.send(packet, path));
+    const socket = new DatagramSocket(fd, this.#services.poller, (packet, path) => input.receive(packet, path));
+    return {
+      fd,
+      close: () => {
+        socket.close();
+        input.close();
+      },
+    };
+  }
+
+  #openTcp(server: OpenvpnServer, { name, fd }: OpenListener): Input {
+    const { poller } = this.#services;
+    const listener = new StreamListener(fd, poller, (connection, path) => {
+      const key = `${name} ${addressKey(path.remote)}`;
+      const stream: StreamSocket = new StreamSocket(connection, poller, () => input.wanted, {
+        data: (bytes) => input.receive(bytes),
+        closed: (reason) => input.closed(reason),
+        drained: () => input.drained(),
+      });
+      this.#streams.set(key, stream);
+      const input = server.openStream(name, path, {
+        send: (bytes) => stream.send(bytes),
+        get idle() {
+          return stream.idle;
+        },
+        close: () => {
+          if (this.#streams.get(key) === stream) this.#streams.delete(key);
+          stream.close();
+        },
+      });
+    });
+    return { fd, close: () => listener.close() };
+  }
+
+  #stopServing(): void {
+    for (const tunnel of [...this.#tunnels.values()]) {
+      this.#forget(tunnel, 'the network takes no clients any more');
+      tunnel.client.close();
+    }
+    for (const input of this.#inputs.values()) input.close();
+    this.#inputs.clear();
+    this.#server?.close();
+    this.#server = undefined;
+    this.#desired = undefined;
+    this.#revision = this.#pkiRevision = '';
+  }
+}
+
+const deletionWords = {
+  teardown: 'the device was torn down',
+  userspace: 'somebody deleted it in the kernel',
+  expired: 'nothing came from the client for the time of the keepalive',
+  'transport-error': 'its socket failed',
+  'transport-disconnect': 'its connection was closed',
+  unknown: 'it is not in the kernel any more',
+} as const;
+
+function streamKey({ listener, path }: ServedClient): string {
+  return `${listener} ${addressKey(path.remote)}`;
+}
+
+function remoteOf({ remote: { address, port, scopeId } }: Path) {
+  return scopeId === undefined ? { address, port } : { address, port, scopeId };
+}
+
+function addressing({ identity, vpnIpv4, vpnIpv6 }: DesiredDialIn): unknown {
+  return { identity, vpnIpv4, vpnIpv6 };
+}
+
+function kernelRoutes(routes: readonly PeerRoute[], index: number): Route[] {
+  return routes.map(({ destination, gateway }) => ({
+    destination,
+    type: 'unicast',
+    gateway,
+    index,
+    metric: effectiveMetric(destination, 0),
+  }));
+}

@@ -1,0 +1,108 @@
+import { formatRef, type ObjectRef } from '../../api/types.ts';
+import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
+import type { DesiredServer, DesiredSession } from './desired-session.ts';
+import { DialedPeer, type TunnelDevice } from './dialed-peer.ts';
+import type { LivePeer } from './live-peers.ts';
+import { NetworkServer, type OpenListener, type SessionServices } from './network-server.ts';
+import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
+
+/** All control channels of one network on this node: its clients, and the remotes that are dialled. */
+export class NetworkSessions {
+  readonly #services: SessionServices;
+  readonly #device: TunnelDevice;
+  readonly #server: NetworkServer;
+  readonly #dialed = new Map<string, DialedPeer>();
+  readonly #dialFacts: Tunnels;
+
+  constructor(services: SessionServices, device: TunnelDevice) {
+    this.#services = services;
+    this.#device = device;
+    this.#server = new NetworkServer(services);
+    this.#dialFacts = new Tunnels(services.clock, services.changed);
+  }
+
+  /** Takes the settings of the server, and the sockets that it serves on. */
+  configure(server: DesiredServer | undefined, listeners: readonly OpenListener[]): void {
+    this.#server.configure(server, listeners);
+  }
+
+  /** Takes what a VpnPeer should be; undefined ends what it has. */
+  setPeer(ref: ObjectRef, desired: DesiredSession | undefined): void {
+    this.#server.setPeer(ref, desired?.kind === 'dial-in' ? desired : undefined);
+    const name = formatRef(ref);
+    const present = this.#dialed.get(name);
+    if (desired?.kind !== 'dial-out') {
+      if (present === undefined) return;
+      this.#dialed.delete(name);
+      present.stop();
+      this.#dialFacts.delete(ref);
+      return;
+    }
+    if (present !== undefined) {
+      present.configure(desired);
+      return;
+    }
+    const dialed = new DialedPeer(desired, this.#services, this.#device, this.#dialFacts);
+    this.#dialed.set(name, dialed);
+    dialed.start();
+  }
+
+  facts(ref: ObjectRef): TunnelFacts | undefined {
+    return this.#dialFacts.get(ref) ?? this.#server.facts(ref);
+  }
+
+  livePeer(ref: ObjectRef): LivePeer | undefined {
+    return this.#dialed.get(formatRef(ref))?.livePeer ?? this.#server.livePeer(ref);
+  }
+
+  /** Looks at a peer's counters. */
+  used(ref: ObjectRef, observed: Peer): void {
+    this.#dialed.get(formatRef(ref))?.used(observed);
+    this.#server.used(ref, observed);
+  }
+
+  /** What the kernel says of a peer that is not static. */
+  notified(notification: Notification): void {
+    if (notification.ifindex === this.#services.device()) {
+      this.#server.notified(notification);
+      return;
+    }
+    for (const dialed of this.#dialed.values()) {
+      if (dialed.livePeer?.ifindex === notification.ifindex) dialed.notified(notification);
+    }
+  }
+
+  /**
+   * Compares with what the kernel has.
+   *
+   * @param observed the peers of the P2MP device
+   * @param ownerOf whom a peer id of an earlier process stands for
+   * @returns ids of the P2MP device that stay
+   */
+  reconcile(observed: ReadonlyMap<number, Peer>, ownerOf: (id: number) => string | undefined): ReadonlySet<number> {
+    for (const dialed of this.#dialed.values()) {
+      const peer = dialed.livePeer;
+      if (peer !== undefined && this.#services.live.read(peer) === undefined) dialed.gone('unknown');
+    }
+    return this.#server.reconcile(observed, ownerOf);
+  }
+
+  /** The remotes that are dialled, whose devices stay. */
+  dialed(): ObjectRef[] {
+    return [...this.#dialed.values()].map(({ ref }) => ref);
+  }
+
+  /** Ends everything, here and in the kernel. */
+  stop(): void {
+    for (const dialed of this.#dialed.values()) dialed.stop();
+    this.#dialed.clear();
+    this.#server.stop();
+  }
+
+  /** Lets go of everything in this process; clients' data goes on in the kernel. */
+  close(): void {
+    for (const dialed of this.#dialed.values()) dialed.close();
+    this.#dialed.clear();
+    this.#server.close();
+  }
+}

@@ -1,0 +1,46 @@
+import { parseCidr } from '../../api/ip.ts';
+import { netmask } from '../../openvpn/negotiate/address.ts';
+import type { PushedRoute } from '../../openvpn/negotiate/push.ts';
+import type { Offer } from '../../openvpn/session/server-session.ts';
+import type { DesiredDialIn, PushedToAll } from './desired-session.ts';
+
+/**
+ * What one client is told when it is taken in (openvpn(8), "--push"). Routes of a family that the client has no
+ * address of are left out. DNS goes in both forms: clients older than OpenVPN 2.6 would know only dhcp-option, and
+ * one that knows `dns` takes that alone.
+ */
+export function offerTo(client: DesiredDialIn, network: PushedToAll, peerId: number): Offer {
+  const { vpnIpv4, vpnIpv6, keepalive } = client;
+  // What is behind the client itself is not to be sent to us.
+  const own = new Set(client.routes.map(({ destination }) => destination));
+  const routes = network.routes.filter((destination) => !own.has(destination)).flatMap(pushedRoute);
+  const v6 = (route: PushedRoute): boolean => route.network.address.includes(':');
+  return {
+    peerId,
+    topology: 'subnet',
+    ...(vpnIpv4 === undefined ? {} : { ifconfig: { address: vpnIpv4, second: netmask(network.lengthIpv4) } }),
+    ...(vpnIpv6 === undefined
+      ? {}
+      : { ifconfigIpv6: { address: vpnIpv6, length: network.lengthIpv6, gateway: network.gatewayIpv6 } }),
+    ...(network.gatewayIpv4 === undefined ? {} : { routeGateway: network.gatewayIpv4 }),
+    routes: vpnIpv4 === undefined ? [] : routes.filter((route) => !v6(route)),
+    routesIpv6: vpnIpv6 === undefined ? [] : routes.filter(v6),
+    pingSeconds: keepalive.interval,
+    pingRestartSeconds: keepalive.timeout,
+    tunMtu: network.mtu,
+    dhcpOptions: [
+      ...network.dnsServers.map((value) => ({ type: value.includes(':') ? 'DNS6' : 'DNS', value })),
+      ...network.searchDomains.map((value) => ({ type: 'DOMAIN-SEARCH', value })),
+    ],
+    dnsServers:
+      network.dnsServers.length === 0 ? [] : [{ priority: 0, addresses: network.dnsServers, resolveDomains: [] }],
+    dnsSearchDomains: network.searchDomains,
+  };
+}
+
+function pushedRoute(destination: string): PushedRoute[] {
+  const range = parseCidr(destination);
+  if (range === undefined) return [];
+  const [address = ''] = range.text.split('/');
+  return [{ network: { address, length: range.prefix } }];
+}

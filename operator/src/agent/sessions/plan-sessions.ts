@@ -1,0 +1,215 @@
+import { parseAddress, parseCidr, contains } from '../../api/ip.ts';
+import { type DialInPeer, type DialOutPeer } from '../../api/peer-kind.ts';
+import { formatRef, type ObjectRef, refOf, type Secret, type VpnKey, type VpnNetwork } from '../../api/types.ts';
+import { OvpnError } from '../../errors.ts';
+import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
+import type { DesiredNetwork, PeerRoute } from '../desired.ts';
+import type { DesiredDialIn, DesiredDialOut, DesiredServer, PushedToAll, RekeyLimits } from './desired-session.ts';
+import { type FoundSecret, tlsCredentials, wrapConfig } from './materials.ts';
+
+/** The plan of control channels: resources in, desired servers, clients and dialled remotes out. Pure. */
+
+/** The operator's own namespace, unless it is told another one. */
+export const systemNamespace = 'ovpn-system';
+
+/** Looks a Secret up by namespace and name. */
+export type SecretLookup = (namespace: string, name: string) => Secret | undefined;
+
+/**
+ * The network's server; undefined when it takes no dial-in peers.
+ *
+ * @param namespace the operator's own, where a network's Secrets are
+ * @throws OvpnError SecretMissing, CertificateInvalid, KeyMaterialInvalid
+ */
+export function planServer(
+  network: VpnNetwork,
+  desired: Pick<DesiredNetwork, 'addresses' | 'mtu'>,
+  namespace: string,
+  lookup: SecretLookup,
+): DesiredServer | undefined {
+  const { spec } = network;
+  if (spec.pki === undefined) return undefined;
+  const object = formatRef(refOf(network));
+  const find = (name: string): FoundSecret => findSecret(lookup, namespace, name);
+  const { secretRef } = spec.controlChannel;
+  return {
+    credentials: tlsCredentials(
+      find(spec.pki.secretRef.name),
+      { object, field: 'spec.pki.secretRef.name' },
+      `TLSv${spec.pki.minTLSVersion}`,
+    ),
+    wrap: wrapConfig(spec.controlChannel, 'server', secretRef === undefined ? undefined : find(secretRef.name), object),
+    ciphers: spec.dataCiphers,
+    rekey: rekeyLimits(network),
+    push: pushedToAll(network, desired),
+  };
+}
+
+/** The Secrets that a network itself refers to. */
+export function secretsOfNetwork({ spec }: VpnNetwork, namespace: string): ObjectRef[] {
+  const names = [spec.pki?.secretRef.name, spec.controlChannel.secretRef?.name];
+  return names.flatMap((name) => (name === undefined ? [] : [secretRefOf(namespace, name)]));
+}
+
+/**
+ * A client of the network.
+ *
+ * @returns what keeps it out, when its routes lack an address of their family to go over
+ */
+export function planDialIn(network: VpnNetwork, peer: DialInPeer): DesiredDialIn | OvpnError {
+  const { spec } = peer;
+  const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));
+  const vpnIpv6 = spec.addresses.find((address) => address.includes(':'));
+  const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, formatRef(refOf(peer)));
+  if (routes instanceof OvpnError) return routes;
+  const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
+  return {
+    kind: 'dial-in',
+    ref: refOf(peer),
+    identity: spec.identity,
+    vpnIpv4,
+    vpnIpv6,
+    keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
+    routes,
+  };
+}
+
+/**
+ * Routes by the peer's address of the same family.
+ *
+ * @returns the problem, when there is none of that family: the driver takes the next hop of a packet's own family
+ *   (drivers/net/ovpn/peer.c, ovpn_peer_get_by_dst)
+ */
+export function routesVia(
+  destinations: readonly string[],
+  vpnIpv4: string | undefined,
+  vpnIpv6: string | undefined,
+  object: string,
+): PeerRoute[] | OvpnError {
+  const routes: PeerRoute[] = [];
+  for (const [i, destination] of destinations.entries()) {
+    const gateway = destination.includes(':') ? vpnIpv6 : vpnIpv4;
+    if (gateway === undefined) {
+      const family = destination.includes(':') ? 'IPv6' : 'IPv4';
+      return new OvpnError(
+        'InvalidField',
+        `${destination} needs an ${family} address of the peer as next hop, and spec.addresses has none`,
+        { object, field: `spec.routes[${i}]` },
+        { remedy: `add an ${family} address to spec.addresses` },
+      );
+    }
+    routes.push({ destination, gateway });
+  }
+  return routes;
+}
+
+/** What a dialled peer refers to, as far as it is there. */
+export interface DialOutRefs {
+  readonly key: VpnKey | undefined;
+  readonly lookup: SecretLookup;
+}
+
+/**
+ * A remote to dial.
+ *
+ * @throws OvpnError ReferenceNotFound, SecretMissing, CertificateInvalid, KeyMaterialInvalid
+ */
+export function planDialOut(network: VpnNetwork, peer: DialOutPeer, { key, lookup }: DialOutRefs): DesiredDialOut {
+  const { spec, metadata } = peer;
+  const object = formatRef(refOf(peer));
+  if (key === undefined) {
+    const missing = `there is no VpnKey ${metadata.namespace}/${spec.keyRef.name}`;
+    throw new OvpnError('ReferenceNotFound', missing, { object, field: 'spec.keyRef.name' });
+  }
+  const keyObject = formatRef(refOf(key));
+  if (key.spec.tls === undefined) {
+    throw new OvpnError(
+      'KeyMaterialInvalid',
+      'is not a certificate, which a VpnPeer that is dialled needs',
+      { object: keyObject, field: 'spec.tls' },
+      { remedy: 'refer to a VpnKey with spec.tls' },
+    );
+  }
+  const { secretRef } = key.spec.tls;
+  const channel = spec.controlChannel ?? { wrap: 'None' as const };
+  const wrapSecret =
+    channel.secretRef === undefined ? undefined : findSecret(lookup, metadata.namespace, channel.secretRef.name);
+  const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
+  const { commonName, fingerprint } = spec.serverIdentity ?? {};
+  return {
+    kind: 'dial-out',
+    ref: refOf(peer),
+    remotes: [spec.endpoint, ...spec.fallbackEndpoints].map(({ address, port, protocol }) => ({
+      host: address,
+      port,
+      transport: protocol === 'TCP' ? 'tcp' : 'udp',
+    })),
+    credentials: tlsCredentials(
+      findSecret(lookup, key.metadata.namespace, secretRef.name),
+      { object: keyObject, field: 'spec.tls.secretRef.name' },
+      minimumTls(network),
+    ),
+    checks: {
+      // Without it every client of the same CA could play the server (openvpn(8), "--remote-cert-tls").
+      remoteCertTls: 'server',
+      name: commonName === undefined ? undefined : { type: 'name', value: commonName },
+      fingerprints: fingerprint === undefined ? undefined : [fingerprint],
+    },
+    wrap: wrapConfig(channel, 'client', wrapSecret, object),
+    ciphers: spec.dataCiphers ?? network.spec.dataCiphers,
+    rekey: rekeyLimits(network),
+    routes: spec.routes,
+    ownRanges: [...network.spec.pools.peers, ...network.spec.pools.pods],
+    keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
+  };
+}
+
+function minimumTls(network: VpnNetwork): TlsVersion {
+  return `TLSv${network.spec.pki?.minTLSVersion ?? '1.2'}`;
+}
+
+function rekeyLimits({ spec }: VpnNetwork): RekeyLimits {
+  return { ...spec.rekey, transitionMs: spec.keyTransition.seconds * 1000 };
+}
+
+function pushedToAll({ spec }: VpnNetwork, { addresses, mtu }: Pick<DesiredNetwork, 'addresses' | 'mtu'>): PushedToAll {
+  const own = addresses.map((text) => text.split('/'));
+  const find = (v6: boolean): { address: string | undefined; length: number } => {
+    const [address, length] = own.find(([text = '']) => text.includes(':') === v6) ?? [];
+    const pool = spec.pools.peers.map((text) => parseCidr(text)).find((range) => (range?.family === 6) === v6);
+    return { address, length: length === undefined ? (pool?.prefix ?? (v6 ? 128 : 32)) : Number(length) };
+  };
+  const [ipv4, ipv6] = [find(false), find(true)];
+  // Attached pods are part of the network: what reaches it reaches them.
+  const routes = [...new Set([...spec.pools.pods, ...spec.push.routes])];
+  return {
+    gatewayIpv4: ipv4.address,
+    gatewayIpv6: ipv6.address,
+    lengthIpv4: ipv4.length,
+    lengthIpv6: ipv6.length,
+    routes,
+    dnsServers: spec.push.dns.servers,
+    searchDomains: spec.push.dns.searchDomains,
+    mtu,
+  };
+}
+
+/** Whether an address is inside one of the ranges. */
+export function isWithin(address: string, ranges: readonly string[]): boolean {
+  const parsed = parseAddress(address);
+  return (
+    parsed !== undefined &&
+    ranges.some((text) => {
+      const range = parseCidr(text);
+      return range !== undefined && contains(range, parsed);
+    })
+  );
+}
+
+export function secretRefOf(namespace: string, name: string): ObjectRef {
+  return { kind: 'Secret', namespace, name };
+}
+
+function findSecret(lookup: SecretLookup, namespace: string, name: string): FoundSecret {
+  return { ref: secretRefOf(namespace, name), secret: lookup(namespace, name) };
+}

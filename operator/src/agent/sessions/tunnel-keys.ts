@@ -1,0 +1,98 @@
+import { describe } from '../../errors.ts';
+import type { Scheduler } from '../../openvpn/session/scheduler.ts';
+import type { Log } from '../../telemetry/log.ts';
+import type { LivePeer, LivePeers, SessionKey } from './live-peers.ts';
+
+/**
+ * The two key slots of a peer over its renegotiations, make before break: a new key is installed as secondary, where
+ * it only receives; when the other end has surely done the same, the slots are swapped; the old key goes when the
+ * other end has surely stopped sending with it, or when the next one needs its slot.
+ */
+
+/** The other end answers a handshake within this, also when packets are repeated: no swap before. */
+const shortestTransitionMs = 2_000;
+/** OpenVPN sends with the old key for up to `--hand-window`, 60 s, after it has the new one (openvpn(8)). */
+const longestOldKeyMs = 90_000;
+
+export interface TunnelKeysOptions {
+  readonly live: Pick<LivePeers, 'addKey' | 'swapKeys' | 'retireKey'>;
+  readonly peer: LivePeer;
+  readonly scheduler: Scheduler;
+  /** How long both keys are accepted before the swap. Milliseconds. */
+  readonly transitionMs: () => number;
+  readonly log: Log;
+  /** The kernel refused a step: the tunnel cannot go on. */
+  readonly refused: (reason: string) => void;
+}
+
+export class TunnelKeys {
+  readonly #options: TunnelKeysOptions;
+  #lastKeyAt: number;
+  /** The secondary slot has a key that does not send yet. */
+  #pending = false;
+  #cancelSwap: () => void = () => undefined;
+  #cancelRetire: () => void = () => undefined;
+  /** The key in the primary slot is used up: nothing is sent until there is another. */
+  #exhausted = false;
+
+  /** For a peer that has its first key in the primary slot. */
+  constructor(options: TunnelKeysOptions) {
+    this.#options = options;
+    this.#lastKeyAt = options.scheduler.now();
+  }
+
+  /** Installs the key of a renegotiation, once. */
+  add(key: SessionKey): void {
+    const { live, peer, scheduler, transitionMs } = this.#options;
+    const sinceLast = scheduler.now() - this.#lastKeyAt;
+    // A peer that renegotiates often switches sooner, too: OpenVPN after half its own period.
+    const wait = this.#exhausted ? 0 : Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
+    this.#attempt(() => {
+      // The other end has its two newest keys only: what it still accepts of ours is the pending one.
+      if (this.#pending) this.#swap();
+      this.#cancelRetire();
+      live.addKey(peer, key);
+      this.#lastKeyAt = scheduler.now();
+      this.#pending = true;
+      if (wait === 0) this.#swap();
+      else
+        this.#cancelSwap = scheduler.after(wait, () => {
+          this.#attempt(() => this.#swap());
+        });
+      this.#cancelRetire = scheduler.after(Math.max(2 * wait, longestOldKeyMs), () => {
+        this.#attempt(() => {
+          if (!this.#pending) live.retireKey(peer);
+        });
+      });
+    });
+  }
+
+  /** The kernel has dropped the sending key, whose packet ids are used up: the next one sends at once. */
+  exhausted(): void {
+    if (this.#pending) this.#attempt(() => this.#swap());
+    else this.#exhausted = true;
+  }
+
+  close(): void {
+    this.#cancelSwap();
+    this.#cancelRetire();
+  }
+
+  #swap(): void {
+    const { live, peer, log } = this.#options;
+    this.#cancelSwap();
+    this.#pending = false;
+    this.#exhausted = false;
+    live.swapKeys(peer);
+    log.debug({ event: 'key.switched', peerId: peer.id }, 'sending with the new data key');
+  }
+
+  #attempt(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.close();
+      this.#options.refused(describe(error));
+    }
+  }
+}
