@@ -26,7 +26,7 @@ export const fingerprintPattern = '^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$';
 /** Without control characters, and without a space at either end. */
 export const commonNamePattern = '^[^\\x00-\\x20\\x7f]([^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f])?$';
 export const altNamePattern =
-  '^(DNS:[-*._a-zA-Z0-9]+|IP:[0-9a-fA-F:.]+|email:[^@ ]+@[-._a-zA-Z0-9]+|URI:[a-zA-Z][-+.a-zA-Z0-9]*:[!-~]+)$';
+  '^(DNS:[-*._a-zA-Z0-9]+|IP:[0-9a-fA-F:.]+|email:[!-?A-~]+@[-._a-zA-Z0-9]+|URI:[a-zA-Z][-+.a-zA-Z0-9]*:[!-~]+)$';
 
 const altName = new RegExp(altNamePattern);
 

@@ -793,6 +793,7 @@ export const ruleCases: readonly RuleCase[] = [
     ['IP:fd00:0::1', 'IP:::ffff:10.0.0.1'],
     ['email:Alice.O"Hara@Example.com', 'email:example.com'],
     ['email:alice@example.com', 'email:alice@example.com, bob@example.com'],
+    ['email:a@a', 'email:al\nice@example.com'],
     ['URI:spiffe://example.com/a?b#c', 'URI:alice'],
     ['URI:urn:uuid:1', 'URI:urn:a b'],
   ].map(([good, bad]) =>

@@ -291,41 +291,6 @@ describe('peers that dial in', () => {
     expect(index.setNetwork(of)).toEqual([refOf(client)]);
     expect(index.problemsOf(refOf(client))).toEqual([]);
   });
-
-  test('are found by their certificate, the most exact identity first', () => {
-    const index = new NetworkIndex(of);
-    const certificate = {
-      commonName: 'alice',
-      subjectAltNames: [
-        { type: 'other', value: 'alice' },
-        { type: 'dns', value: 'Alice.Example' },
-        { type: 'ip', value: 'FD00:0:0:0:0:0:0:1' },
-      ],
-      fingerprint: colons,
-    };
-    const byName = peer({ name: 'name', identity: alice });
-    const byAddress = peer({ name: 'ip', identity: { subjectAltName: 'IP:fd00::1' }, addresses: ['10.8.0.8'] });
-    const byDns = peer({ name: 'dns', identity: { subjectAltName: 'DNS:alice.example' }, addresses: ['10.8.0.9'] });
-    const byFingerprint = peer({ name: 'fp', identity: { fingerprint: hex }, addresses: ['10.8.0.10'] });
-    expect(index.peerOf(certificate)).toBeUndefined();
-    for (const next of [byName, byAddress, byDns, byFingerprint]) {
-      index.set(next);
-      expect(index.peerOf(certificate)).toEqual(refOf(next));
-    }
-    expect(index.peerOf({ ...certificate, fingerprint: 'CD'.repeat(32) })).toEqual(refOf(byDns));
-    expect(index.peerOf({ commonName: 'bob', subjectAltNames: [], fingerprint: '' })).toBeUndefined();
-    index.delete(refOf(byFingerprint));
-    expect(index.peerOf(certificate)).toEqual(refOf(byDns));
-    index.set(peer({ name: 'other', namespace: 'team-0', identity: alice, addresses: ['10.8.0.11'] }));
-    // Of two with one identity, the one that keeps it: here the first by namespace.
-    expect(index.peerOf({ commonName: 'alice', subjectAltNames: [], fingerprint: '' })!.name).toBe('other');
-  });
-
-  test('a name that is not there is nobody', () => {
-    const index = new NetworkIndex(of);
-    index.set(peer({ name: 'a', identity: alice }));
-    expect(index.peerOf({ commonName: '', subjectAltNames: [], fingerprint: hex })).toBeUndefined();
-  });
 });
 
 test('a static key needs a listener of UDP', () => {

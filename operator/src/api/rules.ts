@@ -1,5 +1,5 @@
 import { OvpnError, type ErrorName } from '../errors.ts';
-import { certificateKeys, identityField, identityKey, type CertificateNames } from './certificate-names.ts';
+import { identityField, identityKey } from './certificate-names.ts';
 import { claimantOf, KeyClaims, type Claimant } from './claims.ts';
 import { contains, overlaps, parseAddress, parseCidr, reservedIn, type Address, type Cidr } from './ip.ts';
 import { isStaticPeer, listenerOf } from './peer-kind.ts';
@@ -106,18 +106,6 @@ export class NetworkIndex {
   problemsOf(ref: ObjectRef): OvpnError[] {
     const entry = this.#entries.get(keyOf(ref));
     return entry === undefined ? [] : [...entry.problems, ...this.#conflictsOf(entry)];
-  }
-
-  /**
-   * The peer that a client with this certificate is: the most exact identity decides (fingerprint, then alternative
-   * names in the order of the certificate, then common name), and of several peers with it the one that keeps it.
-   */
-  peerOf(certificate: CertificateNames): ObjectRef | undefined {
-    for (const key of certificateKeys(certificate)) {
-      const claimant = this.#identities.oldest(key);
-      if (claimant !== undefined) return claimant.ref;
-    }
-    return undefined;
   }
 
   #add(peer: VpnPeer): Entry {

@@ -187,7 +187,7 @@ const rekey = closed(
 const push = closed(
   {
     routes: setOf(cidr('A range.'), {
-      description: 'The ranges that clients route into the VPN.',
+      description: 'Further ranges that clients route into the VPN, besides pools.pods.',
       default: [],
       maxItems: 64,
     }),
