@@ -28,7 +28,7 @@ const maxFrame = 2 + 65_535;
 const maxPerTurn = 64;
 /** What may wait for a peer that does not read. Far above what a control channel sends without an answer. */
 const maxQueuedBytes = 256 * 1024;
-/** Wait before asking again for what poll said was possible, and was not. */
+/** Wait before offering the driver again a frame that it did not take. */
 const retryMs = 5;
 /** Wait before accepting again when there are no descriptors or no memory left. */
 const exhaustedMs = 100;
@@ -96,9 +96,7 @@ export class StreamSocket {
     this.#queuedBytes += bytes.length - sent;
     if (this.#queuedBytes > maxQueuedBytes) {
       this.#fail(`the peer does not read: ${this.#queuedBytes} bytes wait for it`);
-    } else if (this.#queue.length === 1) {
-      this.#poller.onceWritable(this.fd, () => this.#flush());
-    }
+    } else if (this.#queue.length === 1) this.#flushLater();
   }
 
   /** Nothing is queued here. */
@@ -157,26 +155,31 @@ export class StreamSocket {
     }
   }
 
+  #flushLater(): void {
+    const flush = (): void => this.#flush();
+    // The driver refuses a frame while one of its own is partly sent, but its poll looks at something else, the
+    // memory in use (drivers/net/ovpn/tcp.c, ovpn_tcp_sendmsg and ovpn_tcp_poll): it may say that there is room all
+    // the while, and say on a busy connection that there is none when a frame would be taken.
+    if (this.#handedOver) this.#cancelRetry = this.#after(retryMs, flush);
+    else this.#poller.onceWritable(this.fd, flush);
+  }
+
   #flush(): void {
     this.#cancelRetry = undefined;
-    let progress = false;
     for (;;) {
       const [bytes] = this.#queue;
       if (bytes === undefined) break;
       const sent = this.#write(bytes);
       if (sent === undefined) return;
-      if (sent === 0) break;
-      progress = true;
+      if (sent === 0) {
+        this.#flushLater();
+        return;
+      }
       this.#queuedBytes -= sent;
       if (sent < bytes.length) this.#queue[0] = bytes.subarray(sent);
       else this.#queue.shift();
     }
-    const wait = (): void => this.#poller.onceWritable(this.fd, () => this.#flush());
-    if (this.idle) this.#events.drained();
-    else if (progress) wait();
-    // The driver refuses a frame while one of its own is partly sent, though poll says there is room
-    // (drivers/net/ovpn/tcp.c, ovpn_tcp_sendmsg and ovpn_tcp_poll).
-    else this.#cancelRetry = this.#after(retryMs, wait);
+    this.#events.drained();
   }
 
   /** Ends the stream from within a call of the owner, who is told when that has returned. */
