@@ -38,10 +38,18 @@ describe('keys', () => {
           { type: 'uri', value: 'urn:a' },
           { type: 'other', value: 'b' },
           { type: 'email', value: 'a@B' },
+          // How Node.js writes IPv6.
+          { type: 'ip', value: 'FD00:0:0:0:0:0:0:1' },
         ],
         fingerprint: 'ab:cd',
       }),
-    ).toEqual(['fingerprint ABCD', 'subjectAltName URI:urn:a', 'subjectAltName email:a@b', 'commonName DNS:a']);
+    ).toEqual([
+      'fingerprint ABCD',
+      'subjectAltName URI:urn:a',
+      'subjectAltName email:a@b',
+      'subjectAltName IP:fd00::1',
+      'commonName DNS:a',
+    ]);
   });
 
   test('of an identity is among those of its certificate, and of no other field', () => {

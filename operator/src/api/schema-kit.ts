@@ -166,7 +166,7 @@ export function formWords(pattern: string | undefined): string {
   const words: Record<string, string> = {
     [labelPattern]: 'lower case letters, digits and hyphens, beginning and ending with a letter or digit',
     [subdomainPattern]: 'lower case letters, digits, hyphens and dots, beginning and ending with a letter or digit',
-    [hostNamePattern]: 'a domain such as cluster.local',
+    [hostNamePattern]: 'letters, digits, hyphens and dots, as in cluster.local',
     [commonNamePattern]: 'printable characters, without a space at the beginning or end',
     [fingerprintPattern]: '64 hexadecimal digits (a SHA-256 fingerprint), with or without a colon after every two',
     [secretKeyPattern]: 'letters, digits, hyphens, dots and underscores',
