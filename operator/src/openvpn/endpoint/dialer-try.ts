@@ -30,7 +30,10 @@ export interface Connection {
 export interface ConnectionEvents {
   /** UDP: a datagram. TCP: the next bytes of the stream, at most as many as were `wanted`. */
   packet(bytes: Buffer): void;
-  /** The other side closed, or an error: nothing comes any more. The connection still has to be closed. */
+  /**
+   * The other side closed, or an error: nothing comes any more. The connection still has to be closed. On UDP only for
+   * errors that stay: what ICMP says may be forged, and a server that restarts is back soon.
+   */
   closed(reason?: string): void;
   /** The connection has become idle. */
   drained(): void;
@@ -122,6 +125,8 @@ const lastAckMs = 200;
 const maxFrameBytes = 0xffff;
 /** Of a frame with its length. The kernel gives one at a time, whole. */
 const framedBytes = 2 + maxFrameBytes;
+
+const seeLog = "the server's log says why";
 
 type Phase = 'connecting' | 'negotiating' | 'established' | 'ending' | 'over';
 
@@ -341,7 +346,7 @@ export class DialerTry implements DialedTunnel {
         return;
       case 'negotiating':
         this.#fail(
-          `the connection was closed before there was a tunnel${words}; the server's log says why (often another key for tls-auth or tls-crypt, or a certificate that it does not accept)`,
+          `the connection was closed before there was a tunnel${words}; ${seeLog} (often another key for tls-auth or tls-crypt, or a certificate that it does not accept)`,
         );
         return;
       case 'established':
@@ -388,7 +393,7 @@ export class DialerTry implements DialedTunnel {
         return;
       case 'failed':
         this.#end({
-          reason: this.#at(event.reason),
+          reason: this.#at(`${event.reason}${advice(event.reason)}`),
           end: this.#phase === 'established' ? this.#lost() : { kind: 'failed' },
         });
         return;
@@ -468,7 +473,18 @@ function refusal({ reason, temporary, session }: AuthFailure): string {
   }
   return session
     ? `the server ended the login${because(reason)}`
-    : `the server refused us (AUTH_FAILED)${because(reason)}; check our certificate, and what the server's log says`;
+    : `the server refused us (AUTH_FAILED)${because(reason)}; check our certificate; ${seeLog}`;
+}
+
+/** What to do about a session that failed, where its own words do not say it. */
+function advice(reason: string): string {
+  if (reason.startsWith("the peer's certificate") || reason.startsWith('the peer was refused')) {
+    return '; compare the CA, and what is demanded of the server, with the certificate of the server';
+  }
+  if (reason.startsWith('the TLS handshake')) {
+    return `; ${seeLog} (often it does not accept our certificate)`;
+  }
+  return reason.startsWith('TLS failed') || reason.startsWith('the server pushed no options') ? `; ${seeLog}` : '';
 }
 
 function because(reason: string): string {

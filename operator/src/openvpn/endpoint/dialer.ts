@@ -2,7 +2,6 @@ import { isIP } from 'node:net';
 import { describe } from '../../errors.ts';
 import type { Established } from '../session/session-event.ts';
 import type { DataKeys } from '../static-key.ts';
-import type { TlsFactory } from '../tls/tls-endpoint.ts';
 import { waitMs } from './backoff.ts';
 import {
   type ClientWrap,
@@ -78,8 +77,6 @@ export class Dialer {
   #cancelNext: () => void = () => undefined;
   /** The present try is of settings that are no longer: after it, all begins anew. */
   #outdated = false;
-  /** A renegotiation with new credentials: to be started when the one under way is done, or itself under way. */
-  #renewal: 'none' | 'due' | 'under way' = 'none';
   #stopped: PromiseWithResolvers<undefined> | undefined;
 
   constructor(settings: DialerSettings, owner: DialerOwner, connector: Connector, environment: Environment) {
@@ -99,8 +96,10 @@ export class Dialer {
 
   /**
    * Takes over other settings. A tunnel stays as long as its remote is still in the list and what was negotiated is
-   * still allowed; new credentials are put to use by a renegotiation at once, and only if that fails by a new
-   * connection. While there is no tunnel, any change that may matter has the dialer begin anew, without a wait.
+   * still allowed; other credentials or wrapping keys need a new connection, which is made at once: OpenVPN's server
+   * refuses a renegotiation with another certificate (2.6.14 and 2.7.8: AUTH_FAILED). While there is no tunnel, any
+   * change that may matter has the dialer begin anew, without a wait. What else changes counts from the next connection
+   * on.
    */
   configure(settings: DialerSettings): void {
     const before = this.#settings;
@@ -126,15 +125,14 @@ export class Dialer {
       place < 0 ||
       (cipher !== undefined && !settings.ciphers.includes(cipher)) ||
       settings.maxTunMtu !== before.maxTunMtu ||
+      settings.tls !== before.tls ||
       !sameWrap(settings.wrap, before.wrap)
     ) {
-      this.#reconnect('connecting again, because the settings have changed');
+      this.#outdated = true;
+      current.leave('connecting again, because the settings have changed');
       return;
     }
     this.#retry = { ...this.#retry, remote: place, roundBegan: place };
-    if (settings.tls !== before.tls) {
-      this.#renew();
-    }
   }
 
   /**
@@ -182,7 +180,6 @@ export class Dialer {
 
   #next(): void {
     this.#outdated = false;
-    this.#renewal = 'none';
     const remote = this.#settings.remotes[this.#retry.remote] ?? this.#settings.remotes[0];
     if (remote === undefined) {
       return;
@@ -232,24 +229,10 @@ export class Dialer {
   }
 
   #dial(remote: Remote, address: string): void {
-    // Renegotiations take the credentials of their time.
-    const tls: TlsFactory = { open: (events) => this.#settings.tls.open(events) };
-    const next = new DialerTry({ remote, address }, { ...this.#settings, tls }, this.#environment, {
+    const next = new DialerTry({ remote, address }, this.#settings, this.#environment, {
       established: (tunnel, established) => this.#owner.established(tunnel, established),
-      rekeyed: (tunnel, keyId, keys) => {
-        this.#renewal = this.#renewal === 'due' ? 'due' : 'none';
-        this.#owner.rekeyed(tunnel, keyId, keys);
-        this.#renewIfDue();
-      },
-      rekeyFailed: (tunnel, keyId, reason) => {
-        const underWay = this.#renewal === 'under way';
-        this.#owner.rekeyFailed(tunnel, keyId, reason);
-        if (underWay) {
-          this.#reconnect(`connecting again, because the new credentials did not do for a renegotiation: ${reason}`);
-        } else {
-          this.#renewIfDue();
-        }
-      },
+      rekeyed: (tunnel, keyId, keys) => this.#owner.rekeyed(tunnel, keyId, keys),
+      rekeyFailed: (tunnel, keyId, reason) => this.#owner.rekeyFailed(tunnel, keyId, reason),
       ended: (ending) => this.#ended(ending),
     });
     this.#try = next;
@@ -271,21 +254,6 @@ export class Dialer {
     this.#retry = this.#outdated ? beginning() : after.state;
     this.#cancelNext = this.#environment.scheduler.after(milliseconds, () => this.#next());
     this.#owner.lost(reason, milliseconds);
-  }
-
-  #reconnect(reason: string): void {
-    this.#outdated = true;
-    this.#try?.leave(reason);
-  }
-
-  #renew(): void {
-    this.#renewal = this.#try?.rekey() === true ? 'under way' : 'due';
-  }
-
-  #renewIfDue(): void {
-    if (this.#renewal === 'due') {
-      this.#renew();
-    }
   }
 }
 

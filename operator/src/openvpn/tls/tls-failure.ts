@@ -21,6 +21,19 @@ const certificateWords: ReadonlyMap<string, string> = new Map([
   ['CERT_CHAIN_TOO_LONG', 'the chain of the certificate is too long'],
 ]);
 
+/** What the other side means by an alert (RFC 8446, section 6.2), where its name does not say it to everybody. */
+const alertWords: ReadonlyMap<string, string> = new Map([
+  ['unknown ca', 'it does not know the CA of our certificate'],
+  ['certificate expired', 'our certificate, or a CRL, has expired'],
+  ['certificate revoked', 'our certificate is revoked'],
+  ['certificate required', 'it wants a certificate of us'],
+  ['bad certificate', 'it refuses our certificate'],
+  ['certificate unknown', 'it refuses our certificate'],
+  ['unsupported certificate', 'our certificate is not for this use'],
+  ['protocol version', 'there is no common version of TLS'],
+  ['handshake failure', 'there is no common cipher or signature algorithm'],
+]);
+
 /** @param verifyCode the result of verifying the peer's certificate, when there is one */
 export function tlsFailureReason(error: unknown, verifyCode?: string): string {
   const code = verifyCode ?? codeOf(error);
@@ -32,7 +45,18 @@ export function tlsFailureReason(error: unknown, verifyCode?: string): string {
     return `the peer's certificate was refused: ${printable(verifyCode)}`;
   }
   const reason = error instanceof Error ? ((error as { reason?: unknown }).reason ?? error.message) : error;
-  return `TLS failed: ${printable(String(reason))}`;
+  return `TLS failed: ${opensslWords(String(reason))}`;
+}
+
+/** OpenSSL's reason comes alone, or in a line with where in its source it was: "…:error:CODE:library:function:reason:…". */
+function opensslWords(text: string): string {
+  const reason = /error:[0-9A-F]{8}:[^:]*:[^:]*:([^:]+)/.exec(text)?.[1] ?? text;
+  const alert = /^\S+ alert ([a-z ]+)$/.exec(reason)?.[1];
+  if (alert === undefined) {
+    return printable(reason);
+  }
+  const words = alertWords.get(alert);
+  return `the other side ended it by the alert "${alert}"${words === undefined ? '' : `: ${words}`}`;
 }
 
 function codeOf(error: unknown): string | undefined {
