@@ -14,7 +14,7 @@ export default {
       displayName: 'unit',
       testMatch: [
         '<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts',
-        '<rootDir>/test/{lab,bench,fixtures,support}/**/*.test.ts',
+        '<rootDir>/test/{lab,bench,fixtures,fuzz,support}/**/*.test.ts',
       ],
       testPathIgnorePatterns: ignore,
     },

@@ -11,6 +11,7 @@ import { headline, show } from './tasks.ts';
  */
 const usage = `usage: npm test [-- JEST-OPTION…]            all tiers
        npm run test:unit [-- JEST-OPTION…]   no privileges, no special kernel
+       npm run test:fuzz                     parsers and sessions against bytes of all sorts, for less than a minute
        npm run test:kernel [-- JEST-OPTION…] in the lab, on a real ovpn kernel
        npm run test:kube [-- JEST-OPTION…]   on a real API server
        npm run test:e2e [-- JEST-OPTION…]    with real OpenVPN peers
@@ -23,6 +24,7 @@ type Tier = (jestOptions: readonly string[]) => Promise<Counts>;
 const tiers: Readonly<Record<string, Tier>> = {
   static: staticTier,
   unit: unitTier,
+  fuzz: fuzzTier,
   kernel: kernelTier,
   kube: pendingTier('kube', 'tests on a real API server come with the controller'),
   e2e: pendingTier('e2e', 'tests with real OpenVPN peers come with the control channel'),
@@ -42,6 +44,14 @@ async function unitTier(jestOptions: readonly string[]): Promise<Counts> {
     const report = join(folder, 'report.json');
     const args = ['--selectProjects=unit', '--json', `--outputFile=${report}`, ...jestOptions];
     return show('jest', args, jestEnv);
+  });
+}
+
+/** The same inputs every time; to look for others, and for longer, there is `npm run fuzz`. */
+async function fuzzTier(): Promise<Counts> {
+  return withReport((folder) => {
+    const args = ['test/fuzz/fuzz.ts', '--seconds', '0.8', '--seed', '1', '--json', join(folder, 'report.json')];
+    return show(process.execPath, args);
   });
 }
 
