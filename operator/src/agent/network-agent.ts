@@ -21,7 +21,12 @@ import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
 import { LivePeers } from './sessions/live-peers.ts';
 import type { OpenListener } from './sessions/network-server.ts';
-import { ensureTunnelDevice, removeTunnelDevices, setTunnelAddresses } from './sessions/tunnel-devices.ts';
+import {
+  ensureTunnelDevice,
+  removeTunnelDevice,
+  removeTunnelDevices,
+  setTunnelAddresses,
+} from './sessions/tunnel-devices.ts';
 import { heldName, type TransportSockets } from './sockets.ts';
 
 /** What a network needs from the rest of the agent. */
@@ -276,6 +281,10 @@ export class NetworkAgent {
   /** @throws OvpnError NetworkNotReady, NetlinkError */
   setTunnelAddresses(index: number, addresses: readonly string[]): void {
     setTunnelAddresses(this.#ready().kernel, index, addresses);
+  }
+
+  removeTunnelDevice(ref: ObjectRef): void {
+    if (this.#kernel !== undefined) removeTunnelDevice(this.#kernel, ref, this.#log);
   }
 
   /** Removes the devices of remotes that are dialled no more. */

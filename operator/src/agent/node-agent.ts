@@ -294,6 +294,7 @@ export class NodeAgent {
         return index;
       },
       setAddresses: (index, addresses) => agent.setTunnelAddresses(index, addresses),
+      remove: (ref) => agent.removeTunnelDevice(ref),
     });
   }
 

@@ -33,6 +33,8 @@ export interface TunnelDevice {
   /** The MTU inside the network. */
   mtu(): number;
   setAddresses(index: number, addresses: readonly string[]): void;
+  /** Removes it; one that is not there is no error. */
+  remove(ref: ObjectRef): void;
 }
 
 interface Tunnel {
@@ -124,9 +126,10 @@ export class DialedPeer implements DialerOwner {
     if (tunnel?.usage.isSpent(observed, this.#desired.rekey) === true) tunnel.dialed.rekey();
   }
 
-  /** Leaves the remote with a word, and the kernel. */
+  /** Leaves the remote with a word, and the kernel without a trace. */
   stop(): void {
     this.#release();
+    this.#device.remove(this.ref);
     void this.#dialer.stop();
   }
 

@@ -78,15 +78,26 @@ export function setTunnelAddresses(kernel: DeviceKernel, index: number, addresse
   kernel.change([...wanted].filter((address) => !present.has(address)).map((text) => setAddress(index, text)));
 }
 
+/** Removes the device of a remote; one that is not there is no error. */
+export function removeTunnelDevice(kernel: DeviceKernel, ref: ObjectRef, log: Log): void {
+  const link = kernel.link(tunnelDeviceName(ref));
+  if (link !== undefined) removeDevice(kernel, link, log);
+}
+
 /** Removes the devices of remotes that nobody wants any more. */
 export function removeTunnelDevices(kernel: DeviceKernel, network: string, keep: readonly ObjectRef[], log: Log): void {
   const wanted = new Set(keep.map(tunnelDeviceName));
   const ours = `${deviceAlias(network)}/`;
-  for (const { name, index, kind, alias } of kernel.links()) {
+  for (const link of kernel.links()) {
+    const { name, kind, alias } = link;
     if (kind !== 'ovpn' || !name.startsWith(prefix) || wanted.has(name) || alias?.startsWith(ours) !== true) continue;
-    const [outcome] = kernel.tryChange([deleteLink(index)]);
-    if (outcome?.ok === false)
-      log.warn({ event: 'device.delete-failed', device: name, error: outcome.error.message }, 'a device stays');
-    else log.info({ event: 'device.removed', device: name }, 'removed the device of a remote');
+    removeDevice(kernel, link, log);
   }
+}
+
+function removeDevice(kernel: DeviceKernel, { name, index }: Link, log: Log): void {
+  const [outcome] = kernel.tryChange([deleteLink(index)]);
+  if (outcome?.ok === false)
+    log.warn({ event: 'device.delete-failed', device: name, error: outcome.error.message }, 'a device stays');
+  else log.info({ event: 'device.removed', device: name }, 'removed the device of a remote');
 }
