@@ -8,12 +8,16 @@ export type BenchKernel = (typeof kernels)[number];
 export interface BenchOptions {
   readonly suites: readonly SuiteName[];
   readonly peers: readonly number[];
+  readonly clients: readonly number[];
   readonly kernel: BenchKernel;
   /** Where the rows go as JSON. */
   readonly json: string | undefined;
 }
 
 export const defaultPeers: readonly number[] = [1_000, 10_000];
+export const defaultClients: readonly number[] = [200, 1_000];
+/** Each has a certificate, which takes some 20 ms to make. */
+export const maxClients = 10_000;
 /** Above this, the addresses that peers get would leave their pool. */
 export const maxPeers = 60_000;
 
@@ -25,6 +29,7 @@ a ratio below 1 is better for us. Needs a C compiler (cc) for the peer; the kern
 
   --json FILE      also write the rows as JSON
   --peers N,N      numbers of VPN peers to measure with (default ${defaultPeers.join(',')})
+  --clients N,N    numbers of VPN clients: the first connect at once, the last is held (default ${defaultClients.join(',')})
   --kernel KIND    auto, uml, qemu or host, as in npm run lab (default auto)
   --list           name the suites
   --help           this text
@@ -42,8 +47,14 @@ function fail(message: string): never {
 /** Parses the command line of `bench`. */
 export function parseBenchArgs(words: readonly string[], cwd: string): BenchOptions | 'help' | 'list' {
   const suites: SuiteName[] = [];
-  const options: { peers: readonly number[]; kernel: BenchKernel; json: string | undefined } = {
+  const options: {
+    peers: readonly number[];
+    clients: readonly number[];
+    kernel: BenchKernel;
+    json: string | undefined;
+  } = {
     peers: defaultPeers,
+    clients: defaultClients,
     kernel: 'auto',
     json: undefined,
   };
@@ -58,11 +69,12 @@ export function parseBenchArgs(words: readonly string[], cwd: string): BenchOpti
       if (!suites.includes(word)) suites.push(word);
       continue;
     }
-    if (word !== '--json' && word !== '--peers' && word !== '--kernel') fail(`there is no option ${word}`);
+    if (!['--json', '--peers', '--clients', '--kernel'].includes(word)) fail(`there is no option ${word}`);
     const value = rest.shift();
     if (value === undefined || value === '') fail(`${word} needs a value`);
     if (word === '--json') options.json = resolve(cwd, value);
-    else if (word === '--peers') options.peers = parsePeers(value);
+    else if (word === '--peers') options.peers = parseCounts('--peers', value, maxPeers);
+    else if (word === '--clients') options.clients = parseCounts('--clients', value, maxClients);
     else options.kernel = parseKernel(value);
   }
   return { suites: suites.length === 0 ? suiteNames : suiteNames.filter((name) => suites.includes(name)), ...options };
@@ -73,10 +85,10 @@ function splitOnce(word: string): [string, string] {
   return [word.slice(0, equals), word.slice(equals + 1)];
 }
 
-function parsePeers(text: string): number[] {
+function parseCounts(option: string, text: string, most: number): number[] {
   const counts = text.split(',').map((part) => (/^\d{1,6}$/.test(part) ? Number(part) : Number.NaN));
-  if (!counts.every((count) => count >= 1 && count <= maxPeers)) {
-    fail(`--peers '${text}' is not a list of whole numbers from 1 to ${maxPeers}`);
+  if (!counts.every((count) => count >= 1 && count <= most)) {
+    fail(`${option} '${text}' is not a list of whole numbers from 1 to ${most}`);
   }
   return [...new Set(counts)].sort((a, b) => a - b);
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
-import { benchHelp, defaultPeers, parseBenchArgs } from './args.ts';
+import { benchHelp, defaultClients, defaultPeers, parseBenchArgs } from './args.ts';
 import { peerNumber } from './peers.ts';
 import { buildReference } from './reference.ts';
 import { median, parseRows, type Row, row, significant, suiteNames } from './suite.ts';
@@ -14,7 +14,13 @@ const parse = (...words: readonly string[]): ReturnType<typeof parseBenchArgs> =
 
 describe('the command line', () => {
   test('without arguments runs all suites with the default peers on whatever kernel there is', () => {
-    expect(parse()).toStrictEqual({ suites: [...suiteNames], peers: defaultPeers, kernel: 'auto', json: undefined });
+    expect(parse()).toStrictEqual({
+      suites: [...suiteNames],
+      peers: defaultPeers,
+      clients: defaultClients,
+      kernel: 'auto',
+      json: undefined,
+    });
   });
 
   test('takes suites in any order, each once, and runs them in theirs', () => {
@@ -22,20 +28,22 @@ describe('the command line', () => {
   });
 
   test('takes options with a space or an equals sign', () => {
-    const expected = { json: '/home/me/out.json', peers: [10, 500], kernel: 'qemu' };
-    expect(parse('--json', 'out.json', '--peers', '500,10,10', '--kernel', 'qemu')).toMatchObject(expected);
-    expect(parse('--json=out.json', '--peers=500,10', '--kernel=qemu')).toMatchObject(expected);
+    const expected = { json: '/home/me/out.json', peers: [10, 500], clients: [20, 50], kernel: 'qemu' };
+    expect(parse('--json', 'out.json', '--peers', '500,10,10', '--clients', '50,20', '--kernel', 'qemu')).toMatchObject(
+      expected,
+    );
+    expect(parse('--json=out.json', '--peers=500,10', '--clients=20,50', '--kernel=qemu')).toMatchObject(expected);
     expect(parse('--json', '/tmp/a=b.json')).toMatchObject({ json: '/tmp/a=b.json' });
   });
 
   test('knows --help and --list', () => {
     expect(parse('netlink', '--help')).toBe('help');
     expect(parse('--list')).toBe('list');
-    for (const name of ['--json', '--peers', '--kernel', '--list']) expect(benchHelp).toContain(name);
+    for (const name of ['--json', '--peers', '--clients', '--kernel', '--list']) expect(benchHelp).toContain(name);
   });
 
   test.each([
-    [['nettlink'], "there is no suite 'nettlink'; there are: netlink, reconcile, cni"],
+    [['nettlink'], "there is no suite 'nettlink'; there are: netlink, reconcile, cni, handshake"],
     [['--fast'], 'there is no option --fast'],
     [['--json'], '--json needs a value'],
     [['--json='], '--json needs a value'],
@@ -43,6 +51,7 @@ describe('the command line', () => {
     [['--peers', '10,'], "--peers '10,'"],
     [['--peers', '1e3'], "--peers '1e3'"],
     [['--peers', '60001'], "--peers '60001'"],
+    [['--clients', '10001'], "--clients '10001' is not a list of whole numbers from 1 to 10000"],
     [['--kernel', 'fast'], "--kernel 'fast' is not one of auto, uml, qemu, host"],
   ])('refuses %j and says what is right', (words, message) => {
     expect(() => parse(...words)).toThrow(message);
@@ -175,7 +184,7 @@ describe('the programs', () => {
     });
     await expect(bench).rejects.toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('netlink, reconcile, cni'),
+      stderr: expect.stringContaining('netlink, reconcile, cni, handshake'),
     });
   });
 });

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { buildCni } from '../../cni-plugin/build.ts';
 import { benchHelp, type BenchOptions, BenchUsageError, parseBenchArgs } from './args.ts';
 import { BenchError, benchCache, buildReference } from './reference.ts';
+import { makePki } from './suites/handshake-pki.ts';
 import { parseRows, type Row, suiteNames } from './suite.ts';
 import { formatTable } from './table.ts';
 
@@ -22,7 +23,9 @@ async function bench(options: BenchOptions): Promise<number> {
   const cni = await buildCni({ outFile: join(benchCache(), 'ovpn-cni'), nodePath: process.execPath });
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
-    const code = await inLab(options, results, { suites: options.suites, peers: options.peers, reference, cni });
+    const { suites, peers, clients } = options;
+    const pki = suites.includes('handshake') ? await makePki(benchCache(), Math.max(...clients)) : '';
+    const code = await inLab(options, results, { suites, peers, clients, reference, cni, pki });
     // A suite that failed leaves the rows of those before it.
     const text = await readFile(join(results, 'rows.json'), 'utf8').catch(() => '[]');
     const rows = parseRows(text);

@@ -3,12 +3,18 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import { expediteGracePeriods } from '../kernel/support.ts';
 import { cniSuite } from './suites/cni.ts';
+import { handshakeSuite } from './suites/handshake.ts';
 import { netlinkSuite } from './suites/netlink.ts';
 import { reconcileSuite } from './suites/reconcile.ts';
 import type { Row, Suite, SuiteContext, SuiteName } from './suite.ts';
 
 /** What runs in the lab: the suites named in the request (the first argument), rows to $LAB_RESULTS/rows.json. */
-const suites: Readonly<Record<SuiteName, Suite>> = { netlink: netlinkSuite, reconcile: reconcileSuite, cni: cniSuite };
+const suites: Readonly<Record<SuiteName, Suite>> = {
+  netlink: netlinkSuite,
+  reconcile: reconcileSuite,
+  cni: cniSuite,
+  handshake: handshakeSuite,
+};
 
 const say = (text: string): void => {
   process.stderr.write(`bench: ${text}\n`);

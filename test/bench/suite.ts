@@ -1,6 +1,6 @@
 /** What all suites share: their names, the rows that they give, and the figures in them. */
 
-export const suiteNames = ['netlink', 'reconcile', 'cni'] as const;
+export const suiteNames = ['netlink', 'reconcile', 'cni', 'handshake'] as const;
 export type SuiteName = (typeof suiteNames)[number];
 
 export function isSuiteName(text: string): text is SuiteName {
@@ -27,6 +27,10 @@ export interface SuiteContext {
   readonly reference: string;
   /** Path of the built CNI binary. */
   readonly cni: string;
+  /** Numbers of VPN clients, ascending: the first connect at once, all of them are held together. */
+  readonly clients: readonly number[];
+  /** Folder of certificates for them; see suites/handshake-pki.ts. */
+  readonly pki: string;
   /** Tells the person who waits what goes on. */
   readonly progress: (text: string) => void;
 }
