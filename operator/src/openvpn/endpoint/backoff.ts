@@ -10,7 +10,7 @@ export type Wait =
   | { readonly kind: 'asked'; readonly seconds: number };
 
 const shortestMs = 1000;
-export const longestBackoffMs = 300_000;
+const longestBackoffMs = 300_000;
 /** A server cannot keep us from the other remotes for longer than this. */
 const longestAskedMs = 3_600_000;
 /** By this share a wait is shorter or longer, so that clients that lost their server together do not come together. */

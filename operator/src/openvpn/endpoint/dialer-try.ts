@@ -14,7 +14,7 @@ import { PacketError } from '../wire/packet.ts';
 import { SessionWrapper, type WrapConfig } from '../wrap/session-wrapper.ts';
 import type { Clock } from '../wrap/wrapper.ts';
 import type { Path } from './path.ts';
-import { formatRemote, type Remote, type TryEnd } from './remotes.ts';
+import { formatRemote, type Remote, successMs, type TryEnd } from './remotes.ts';
 
 /** An open way to a server. On TCP the bytes are a stream: whoever sends has framed them. */
 export interface Connection {
@@ -142,7 +142,8 @@ export class DialerTry implements DialedTunnel {
   #connection: Connection | undefined;
   #session: ClientSession | undefined;
   #closedEarly: { readonly reason: string | undefined } | undefined;
-  #establishedAt = 0;
+  /** From when on its end is that of a success. */
+  #successAt = Infinity;
   #take: (() => boolean) | undefined;
   #handedOver = false;
   #dropped: SessionDrop | undefined;
@@ -364,7 +365,7 @@ export class DialerTry implements DialedTunnel {
     switch (event.type) {
       case 'established':
         this.#phase = 'established';
-        this.#establishedAt = this.#environment.scheduler.now();
+        this.#successAt = this.#environment.scheduler.now() + successMs(event.established.push.pingRestartSeconds);
         this.#events.established(this, event.established);
         return;
       case 'rekeyed':
@@ -416,8 +417,7 @@ export class DialerTry implements DialedTunnel {
   }
 
   #lost(): Extract<TryEnd, { kind: 'lost' }> {
-    const { scheduler } = this.#environment;
-    return { kind: 'lost', lastedMs: this.#phase === 'established' ? scheduler.now() - this.#establishedAt : 0 };
+    return { kind: 'lost', success: this.#environment.scheduler.now() >= this.#successAt };
   }
 
   #noAnswer(seconds: number): string {

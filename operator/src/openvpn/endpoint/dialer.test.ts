@@ -5,7 +5,6 @@ import { wrapClientKey } from '../wrap/client-key.ts';
 import type { WrapConfig } from '../wrap/session-wrapper.ts';
 import type { ClientWrap, DialerSettings, Remote } from './dialer.ts';
 import { type Behaviour, DialerLab, nothingLeft } from './dialer.fixture.ts';
-import { successMs } from './remotes.ts';
 
 let pki: TestPki;
 let otherPki: TestPki;
@@ -241,7 +240,7 @@ describe('what the server says', () => {
   ])('RESTART (next remote: %s): at once after a good tunnel', async (nextRemote, then) => {
     const it = await connected([udp, other]);
     it.serve(atOther);
-    it.world.time += successMs;
+    it.world.time += 120_000;
     it.link.session!.restart('maintenance', { nextRemote });
     await it.until('established', 2);
     expect(it.dialled).toEqual([atUdp, then]);
@@ -260,6 +259,20 @@ describe('what the server says', () => {
     expect(it.all('lost')[0]!.retryInMs).toBeGreaterThanOrEqual(240_000);
     it.dialer.close();
     await expectOver(it);
+  });
+
+  test('a tunnel that ends when its keepalive may is no success', async () => {
+    for (const [milliseconds, wait] of [
+      [119_000, 1000],
+      [120_000, 0],
+    ] as const) {
+      const it = await connected([udp], { decide: (session) => session.accept({ peerId: 1, pingRestartSeconds: 60 }) });
+      it.world.time += milliseconds;
+      it.dialer.lostInKernel('expired');
+      expect(Math.round(it.all('lost')[0]!.retryInMs / 1000) * 1000).toBe(wait);
+      it.dialer.close();
+      await expectOver(it);
+    }
   });
 
   test('a tunnel that does not last is tried again with growing waits', async () => {
@@ -314,7 +327,7 @@ describe('losing a tunnel', () => {
   test('in the kernel: the session is closed silently and the same server dialled again with other keys', async () => {
     const it = await connected([udp, other]);
     it.serve(atOther);
-    it.world.time += successMs;
+    it.world.time += 120_000;
     const writes = it.link.writes.length;
     it.dialer.lostInKernel('no data came for 60 s');
     expect(it.links[0]).toMatchObject({ closes: 1 });

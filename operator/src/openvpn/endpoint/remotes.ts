@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net';
 import type { AdvanceTo } from '../negotiate/control-message.ts';
-import { longestBackoffMs, type Wait } from './backoff.ts';
+import type { Wait } from './backoff.ts';
 
 /**
  * Which remote a dialer tries next, and when. Remotes are taken in order, and of each all addresses that its name
@@ -46,10 +46,11 @@ export interface RetryState {
 export type TryEnd =
   /** It came to no tunnel. */
   | { readonly kind: 'failed' }
-  /** The tunnel was there for this long, or the server spoke of it as if it were: the same server is the first choice. */
+  /** The tunnel was there, or the server spoke as if it were: the same server is the first choice. */
   | {
       readonly kind: 'lost';
-      readonly lastedMs: number;
+      /** It lasted long enough to count as a success ({@link successMs}), so the back-off begins anew. */
+      readonly success: boolean;
       /** The server has just said that it leaves, so it takes a moment until it is back. */
       readonly leaving?: boolean;
       /** The server sent us on to the next one. */
@@ -61,11 +62,15 @@ export type TryEnd =
   | { readonly kind: 'refused' };
 
 /**
- * A tunnel that lasted so long counts as a success, and the back-off begins anew. It is as long as the longest
- * back-off, so that a server that takes us in only to drop us sees us no more often than one that refuses us; and it is
- * longer than the usual keepalive timeouts, so that a tunnel that never carried a packet is none.
+ * How long a tunnel has to last to count as a success. One that never carries a packet lives until its keepalive
+ * expires, and one that a server grants only to drop it (another client with our certificate pushes us out, and we it)
+ * for less; neither may have us come back at once, again and again. Twice the keepalive's time is more than either.
+ *
+ * @param keepaliveSeconds the time without a packet after which the kernel gives a peer up
  */
-export const successMs = longestBackoffMs;
+export function successMs(keepaliveSeconds = 60): number {
+  return 2000 * Math.max(30, keepaliveSeconds);
+}
 
 /** @param remote where to begin; the first */
 export function beginning(remote = 0, preferred?: string): RetryState {
@@ -112,9 +117,8 @@ function afterDeferral(
 function afterTunnel(
   state: RetryState,
   remotes: number,
-  { lastedMs, leaving = false, nextRemote: sentOn = false }: Extract<TryEnd, { kind: 'lost' }>,
+  { success, leaving = false, nextRemote: sentOn = false }: Extract<TryEnd, { kind: 'lost' }>,
 ): { state: RetryState; wait: Wait } {
-  const success = lastedMs >= successMs;
   if (success) {
     const { state: next } = sentOn ? nextRemote(state, remotes) : { state };
     return {
