@@ -276,7 +276,6 @@ export class NodeAgent {
       network: agent.name,
       live: agent.live,
       device: () => agent.device?.index,
-      isTaken: (id: number) => book.holderOf(id) !== undefined,
       poller: this.#poller,
       scheduler: systemScheduler,
       clock: () => this.#options.clock.now(),

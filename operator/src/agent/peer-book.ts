@@ -31,7 +31,7 @@ export interface PeersInForce {
 }
 
 /** Problems after which the last good version must not go on: someone took the permission away. */
-const revoking: ReadonlySet<ErrorName> = new Set<ErrorName>(['NotAllowed']);
+const revoking: ReadonlySet<ErrorName> = new Set<ErrorName>(['NotAllowed', 'PkiMissing']);
 
 /**
  * The peers of one network on this node: plans, kept up to date peer by peer. No kernel, no clock.

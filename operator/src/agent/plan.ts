@@ -1,5 +1,5 @@
 import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
-import { isDialInPeer, isDialOutPeer, isStaticPeer, type StaticPeer } from '../api/peer-kind.ts';
+import { isDialInPeer, isDialOutPeer, isStaticPeer, listenerOf, type StaticPeer } from '../api/peer-kind.ts';
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
@@ -131,10 +131,11 @@ export function planPeer(
   // The API lets no other kind pass.
   if (!isStaticPeer(peer)) return { ...absent, problems: [] };
   const { spec } = peer;
-  const listener = spec.endpoint.listener ?? network.spec.listeners.find(({ protocol }) => protocol === 'UDP')?.name;
-  if (listener === undefined || !network.spec.listeners.some(({ name }) => name === listener)) {
+  const listener = listenerOf(network, peer)?.name;
+  if (listener === undefined) {
     const where = { object, field: 'spec.endpoint.listener' };
-    const missing = `VpnNetwork ${network.metadata.name} has no listener ${JSON.stringify(listener)}`;
+    const name = spec.endpoint.listener === undefined ? '' : ` ${JSON.stringify(spec.endpoint.listener)}`;
+    const missing = `VpnNetwork ${network.metadata.name} has no UDP listener${name}`;
     return { ...absent, problems: [new OvpnError('ReferenceNotFound', missing, where)] };
   }
   const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));

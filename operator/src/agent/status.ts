@@ -35,6 +35,8 @@ const reasons: Partial<Record<ErrorName, ConditionReason>> = {
   AddressConflict: 'Conflict',
   PeerIdConflict: 'Conflict',
   CertificateInvalid: 'KeyInvalid',
+  IdentityConflict: 'Conflict',
+  PkiMissing: 'NotAllowed',
 };
 
 const yes = (type: ConditionType): ConditionUpdate => ({ type, status: 'True', reason: type, message: '' });

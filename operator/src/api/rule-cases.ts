@@ -649,10 +649,10 @@ export const ruleCases: readonly RuleCase[] = [
   ofPeer('an endpoint has a port', 'spec.endpoint.port', {}, { endpoint: { port: 0 } }),
   ofPeer('a key is needed', 'spec.keyRef.name', {}, { keyRef: { name: null } }),
   ofPeer(
-    'a peer id fits 24 bits',
+    'a peer id leaves the upper half of its 24 bits to peers with a control channel',
     'spec.static.peerID',
-    { static: { peerID: 16777214 } },
-    { static: { peerID: 16777215 } },
+    { static: { peerID: 8388607 } },
+    { static: { peerID: 8388608 } },
   ),
   ofPeer(
     'a remote peer id fits 24 bits',

@@ -24,6 +24,8 @@ import { timeoutAfterInterval } from './vpn-network.ts';
 
 /** The highest peer id: the protocol has 24 bits for it, and all of them set mean "none". */
 export const maxPeerId = 0xfffffe;
+/** The agent gives the upper half to peers with a control channel, so that neither takes the other's. */
+export const maxStaticPeerId = 0x7fffff;
 
 const networkRef = withRules(
   closed(
@@ -85,7 +87,7 @@ const peerFields = closed(
     static: Type.Optional(
       closed(
         {
-          peerID: integer('The id by which the remote addresses this end. Unique in the network.', 0, maxPeerId),
+          peerID: integer('The id by which the remote addresses this end. Unique in the network.', 0, maxStaticPeerId),
           remotePeerID: Type.Optional(
             integer(
               'The id by which this end addresses the remote, when it differs from peerID; that needs Linux 7.1.',

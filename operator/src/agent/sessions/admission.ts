@@ -1,5 +1,6 @@
+import { certificateKeys, identityKey } from '../../api/certificate-names.ts';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
-import type { AltName, PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
+import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
 import type { DesiredDialIn } from './desired-session.ts';
 
 /**
@@ -40,12 +41,7 @@ export class Admission {
 
   /** The peer that a certificate stands for. */
   find(identity: PeerIdentity): DesiredDialIn | undefined {
-    const keys = [
-      fingerprintKey(identity.fingerprint),
-      ...identity.subjectAltNames.flatMap((name) => altNameKey(name) ?? []),
-      ...(identity.commonName === '' ? [] : [`CN ${identity.commonName}`]),
-    ];
-    for (const key of keys) {
+    for (const key of certificateKeys(identity)) {
       const name = this.#byIdentity.get(key);
       const peer = name === undefined ? undefined : this.#peers.get(name);
       if (peer !== undefined) return peer;
@@ -55,26 +51,5 @@ export class Admission {
 }
 
 function keyOf({ identity }: DesiredDialIn): string {
-  if (identity.fingerprint !== undefined) return fingerprintKey(identity.fingerprint);
-  if (identity.subjectAltName !== undefined) {
-    const [type = '', ...rest] = identity.subjectAltName.split(':');
-    return nameKey(type, rest.join(':'));
-  }
-  return `CN ${identity.commonName ?? ''}`;
-}
-
-function fingerprintKey(fingerprint: string): string {
-  return `FP ${fingerprint.replaceAll(':', '').toUpperCase()}`;
-}
-
-const altNameTypes = { dns: 'DNS', ip: 'IP', email: 'email', uri: 'URI', other: undefined } as const;
-
-function altNameKey({ type, value }: AltName): string | undefined {
-  const prefix = altNameTypes[type];
-  return prefix === undefined ? undefined : nameKey(prefix, value);
-}
-
-/** Host names know no case (RFC 5280, section 4.2.1.6, by way of RFC 4343). */
-function nameKey(type: string, value: string): string {
-  return `${type} ${type === 'DNS' || type === 'IP' ? value.toLowerCase() : value}`;
+  return identityKey(identity) ?? '';
 }

@@ -1,4 +1,5 @@
 import { formatRef, type ObjectRef } from '../../api/types.ts';
+import { maxPeerId, maxStaticPeerId } from '../../api/vpn-peer.ts';
 import { OvpnError } from '../../errors.ts';
 import type { Outcome, Request } from '../../kernel/netlink/socket.ts';
 import type { NewPeer, Peer } from '../../kernel/ovpn/codec.ts';
@@ -16,9 +17,8 @@ import type { PeerMemory } from '../peer-memory.ts';
  * handshake.
  */
 
-/** Session peers have ids from here on, static peers mostly below: on the wire nothing tells them apart. */
-export const firstSessionId = 0x800000;
-const lastPeerId = 0xfffffe;
+/** Peers with a session have ids from here on, static peers below. */
+export const firstSessionId = maxStaticPeerId + 1;
 
 /** What of the kernel this needs; `undefined` while the network's namespace is not open. */
 export interface LiveKernel {
@@ -87,13 +87,11 @@ export class LivePeers {
   /**
    * A peer id that was not in use lately: notifications about an earlier holder, which may still be on their way,
    * are not mistaken for the new one's.
-   *
-   * @param isTaken ids that others have
    */
-  freeId(ifindex: number, isTaken: (id: number) => boolean): number {
+  freeId(ifindex: number): number {
     do {
-      this.#lastId = this.#lastId >= lastPeerId ? firstSessionId : this.#lastId + 1;
-    } while (this.#peers.has(keyOf(ifindex, this.#lastId)) || isTaken(this.#lastId));
+      this.#lastId = this.#lastId >= maxPeerId ? firstSessionId : this.#lastId + 1;
+    } while (this.#peers.has(keyOf(ifindex, this.#lastId)));
     return this.#lastId;
   }
 

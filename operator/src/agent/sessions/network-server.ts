@@ -39,8 +39,6 @@ export interface SessionServices {
   readonly live: LivePeers;
   /** The network's P2MP device, by its index. */
   readonly device: () => number | undefined;
-  /** Peer ids of static peers. */
-  readonly isTaken: (id: number) => boolean;
   readonly poller: ReadinessPoller;
   readonly scheduler: Scheduler;
   /** Milliseconds since 1970. */
@@ -244,7 +242,7 @@ export class NetworkServer implements ServerOwner {
       client.refuse('this gateway is not ready', { temporary: true, backoffSeconds: 5 });
       return;
     }
-    const id = this.#services.live.freeId(ifindex, this.#services.isTaken);
+    const id = this.#services.live.freeId(ifindex);
     this.#tunnels.set(client, {
       client,
       dialIn,
