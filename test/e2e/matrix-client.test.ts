@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { KernelView } from '../support/kernel-view.ts';
 import { serverAddresses } from '../support/openvpn.ts';
 import { untilConnected } from '../support/peer-status.ts';
 import { globalAddresses } from '../support/links.ts';
@@ -30,35 +29,40 @@ describe('a stock server that we dial', () => {
       wrap,
       spec: { serverIdentity: { commonName: 'server' } },
     });
-    const status = await untilConnected(scene.agent, name);
-    await server.until(/Data Channel: cipher '.*'/);
-    expect(server.log).toContain(`Control Channel: TLSv${tls},`);
-    expect(server.log).toContain(`Data Channel: cipher '${cipher}'`);
+    try {
+      const status = await untilConnected(scene.agent, name);
+      await server.until(/Data Channel: cipher '.*'/);
+      expect(server.log).toContain(`Control Channel: TLSv${tls},`);
+      expect(server.log).toContain(`Data Channel: cipher '${cipher}'`);
 
-    const [tunnel] = await scene.kernel.dialled();
-    const { device = '', peer: before } = tunnel ?? {};
-    const ours = await globalAddresses(scene.kernel.path, device);
-    expect(ours).toHaveLength(2);
-    await reaches(scene.kernel.path, serverAddresses);
-    await reaches(netnsOf(host), ours);
-    const after = (await scene.kernel.dialled())[0]?.peer;
-    expect(Number(after?.vpn.rxPackets) - Number(before?.vpn.rxPackets)).toBeGreaterThanOrEqual(12);
-    expect(Number(after?.vpn.txPackets) - Number(before?.vpn.txPackets)).toBeGreaterThanOrEqual(12);
+      const { device = '', peer: before } = (await scene.kernel.dialledTo(name)) ?? {};
+      const ours = await globalAddresses(scene.kernel.path, device);
+      expect(ours).toHaveLength(2);
+      await reaches(scene.kernel.path, serverAddresses);
+      await reaches(netnsOf(host), ours);
+      const { peer: after } = (await scene.kernel.dialledTo(name)) ?? {};
+      // Twelve requests and as many answers, half of each in each direction.
+      expect(Number(after?.vpn.rxPackets) - Number(before?.vpn.rxPackets)).toBeGreaterThanOrEqual(12);
+      expect(Number(after?.vpn.txPackets) - Number(before?.vpn.txPackets)).toBeGreaterThanOrEqual(12);
 
-    expect(status).toMatchObject({ cipher, addresses: ours });
-    expect(status.tlsVersion).toMatch(new RegExp(`${tls}$`));
-    expect(status.endpoint).toBe(family === 4 ? `${address}:1194` : `[${address}]:1194`);
+      expect(status).toMatchObject({ cipher, addresses: ours });
+      expect(status.tlsVersion).toMatch(new RegExp(`${tls}$`));
+      expect(status.endpoint).toBe(family === 4 ? `${address}:1194` : `[${address}]:1194`);
 
-    // The peer is deleted: we say goodbye.
-    scene.agent.unapply(`peer-${name}.yaml`);
-    await server.until(/CC-EEN exit message received|Connection reset/, { timeoutMs: 10_000 });
-    await eventually('our device is gone', async () => (await scene.kernel.dialled()).length === 0 || undefined);
-    for (const file of ['key', 'tls', 'wrap']) scene.agent.unapply(`peer-${name}-${file}.yaml`);
-    await server.end('SIGKILL');
+      // The peer is deleted: we say goodbye.
+      scene.agent.unapply(`peer-${name}.yaml`);
+      await server.until(/CC-EEN exit message received|Connection reset/, { timeoutMs: 10_000 });
+      const look = async (): Promise<true | undefined> =>
+        (await scene.kernel.dialledTo(name)) === undefined || undefined;
+      await eventually('our device is gone', look);
+    } finally {
+      for (const file of ['', '-key', '-tls', '-wrap']) scene.agent.unapply(`peer-${name}${file}.yaml`);
+      await server.end('SIGKILL');
+    }
   });
 });
 
 test('nothing of the dialled tunnels is left', async () => {
   expect(await scene.kernel.dialled()).toEqual([]);
-  expect(new KernelView(scene.agent).peers()).toEqual([]);
+  expect(scene.kernel.peers()).toEqual([]);
 });

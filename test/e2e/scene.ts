@@ -135,6 +135,11 @@ export class Scene {
     return this.agent.host;
   }
 
+  /** What the kernel holds of a network of the agent. */
+  kernelOf(networkName: string): KernelView {
+    return new KernelView(this.agent, networkName);
+  }
+
   async close(): Promise<void> {
     await this.hosts.remove();
   }

@@ -21,6 +21,7 @@ export class Hosts {
   readonly folder: string;
   readonly #bridge: string;
   readonly #cleanup: (() => Promise<void>)[] = [];
+  readonly #ports = new Map<string, string>();
   #count = 0;
 
   private constructor(prefix: string) {
@@ -47,6 +48,7 @@ export class Hosts {
     const host = new Host(this, `${this.prefix}-${name}`, name, `203.0.113.${number}`, `2001:db8:113::${number}`);
     await this.namespace(host.namespace);
     const port = `p${number}`;
+    this.#ports.set(host.namespace, port);
     await run(
       'ip',
       '-n',
@@ -67,6 +69,13 @@ export class Hosts {
     await run('ip', '-n', host.namespace, 'addr', 'add', `${host.ipv6}/64`, 'dev', 'eth0', 'nodad');
     await run('ip', '-n', host.namespace, 'link', 'set', 'eth0', 'up');
     return host;
+  }
+
+  /** Runs `tc qdisc` with these words on a host's interface, and where the network sends to it: both ways of its line. */
+  async shape(host: Host, ...words: string[]): Promise<void> {
+    const port = this.#ports.get(host.namespace) ?? '';
+    await run('tc', '-n', host.namespace, 'qdisc', 'replace', 'dev', 'eth0', ...words);
+    await run('tc', '-n', this.#bridge, 'qdisc', 'replace', 'dev', port, ...words);
   }
 
   /** A plain namespace with loopback up, as a container runtime makes for a pod. */
@@ -124,6 +133,8 @@ export class AgentProcess {
   readonly netns: string;
   readonly socket: string;
   readonly state: string;
+  /** Environment variables of the agent, which may be changed between two starts. */
+  environment: Readonly<Record<string, string>> = {};
   readonly #options: readonly string[];
   #holder: Service | undefined;
   #agent: Service | undefined;
@@ -145,6 +156,15 @@ export class AgentProcess {
   get log(): string {
     const lines = (this.#logs + (this.#agent?.log ?? '')).split('\n');
     return lines.filter((line) => !line.includes('"op":"report"')).join('\n');
+  }
+
+  /** What the agents of this host said of one kind of event. */
+  said(event: string): Readonly<Record<string, unknown>>[] {
+    return this.log.split('\n').flatMap((line) => {
+      if (!line.includes(`"${event}"`)) return [];
+      const entry = JSON.parse(line) as Record<string, unknown>;
+      return entry['event'] === event ? [entry] : [];
+    });
   }
 
   get holderSocket(): string {
@@ -208,7 +228,9 @@ export class AgentProcess {
       ],
       ...this.#options,
     ];
-    const agent = new Service('nsenter', this.host.command(process.execPath, programs.agent, 'run', ...args));
+    const variables = Object.entries(this.environment).map(([name, value]) => `${name}=${value}`);
+    const command = ['env', ...variables, process.execPath, programs.agent, 'run', ...args] as const;
+    const agent = new Service('nsenter', this.host.command(...command));
     this.#agent = agent;
     const started = await eventually(`agent of ${this.host.name}`, async () => {
       if (!agent.running) return 'ended';

@@ -9,6 +9,13 @@ import type { AgentProcess } from './hosts.ts';
 import { ovpnDevices } from './links.ts';
 import { run } from './run.ts';
 
+export interface DialledDevice {
+  readonly device: string;
+  /** The name of the VpnPeer. */
+  readonly of: string;
+  readonly peer: Peer | undefined;
+}
+
 /** What the kernel holds of one network of an agent, asked by this process itself and by `ip`: never the agent's word. */
 export class KernelView {
   readonly path: string;
@@ -36,13 +43,18 @@ export class KernelView {
     return this.peers().find((peer) => peer.vpnIpv4 === vpnIpv4);
   }
 
-  /** The tunnels that we dialled: each has a device of its own, with the one peer it may have. */
-  async dialled(): Promise<{ readonly device: string; readonly peer: Peer | undefined }[]> {
-    const devices = (await ovpnDevices(this.path)).filter((device) => device !== 'ovpn0');
-    return devices.map((device) => {
-      const index = this.#indexOf(device);
-      return { device, peer: this.#with((ovpn) => ovpn.dumpPeers(index))[0] };
+  /** The devices of remotes that we dial: each remote has one of its own, and on it the one peer that there may be. */
+  async dialled(): Promise<DialledDevice[]> {
+    const devices = (await ovpnDevices(this.path)).filter(({ name }) => name !== 'ovpn0');
+    return devices.map(({ name, alias }) => {
+      const index = this.#indexOf(name);
+      return { device: name, of: alias.split('/').at(-1) ?? '', peer: this.#with((ovpn) => ovpn.dumpPeers(index))[0] };
     });
+  }
+
+  /** The device of one VpnPeer that we dial. */
+  async dialledTo(peerName: string): Promise<DialledDevice | undefined> {
+    return (await this.dialled()).find(({ of }) => of === peerName);
   }
 
   peer(id: number): Peer | undefined {

@@ -1,0 +1,107 @@
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { openvpn26, openvpn27, openvpn27Userspace } from '../support/openvpn.ts';
+import { connection, peerStatus, untilConnected, untilStatus } from '../support/peer-status.ts';
+import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
+
+/** How clients go: by themselves, killed, sent away, or replaced. */
+let scene: Scene;
+const keepalive = { intervalSeconds: 1, timeoutSeconds: 5 } as const;
+beforeAll(async () => {
+  scene = await Scene.open('leave', { spec: { keepalive } });
+}, 60_000);
+afterAll(async () => {
+  await scene.close();
+}, 30_000);
+
+const untilAway = (name: string): Promise<unknown> =>
+  untilStatus(scene.agent, name, 'away', (status) => connection(status).startsWith('False/'));
+
+describe('a client that ends', () => {
+  test.each([
+    ['UDP', openvpn26],
+    ['UDP', openvpn27],
+    ['TCP', openvpn27Userspace],
+    ['TCP', openvpn27],
+  ] as const)('says so, and is gone at once: %s, %s', async (transport, build) => {
+    const name = `polite${transport.toLowerCase()}${build.offload ? 'dco' : ''}`;
+    const vpn = scene.admit(name);
+    const client = await scene.connectedClient(name, { transport, build });
+    const ended = client.end('SIGTERM');
+    // Long before the keepalive would notice.
+    await scene.gone(vpn.ipv4, 2_500);
+    await untilAway(name);
+    await ended;
+  });
+
+  test.each([
+    ['UDP', openvpn26, keepalive.timeoutSeconds * 1000 - 2_000, 30_000],
+    // The end of the connection tells.
+    ['TCP', openvpn27Userspace, 0, 2_500],
+  ] as const)('is missed when it is killed: %s', async (transport, build, atLeastMs, atMostMs) => {
+    const name = `killed${transport.toLowerCase()}`;
+    const vpn = scene.admit(name);
+    const client = await scene.connectedClient(name, { transport, build });
+    await reaches(netnsOf(client.host), [nodeVpn.ipv4]);
+    await client.end('SIGKILL');
+    expect(await scene.gone(vpn.ipv4, atMostMs)).toBeGreaterThanOrEqual(atLeastMs);
+    await untilAway(name);
+    // And it may come again.
+    await scene.connectedClient(name, { transport, build, host: client.host });
+    await reaches(netnsOf(client.host), [nodeVpn.ipv4]);
+  });
+});
+
+describe('a client that is sent away', () => {
+  test.each([
+    ['UDP', openvpn26],
+    ['TCP', openvpn27],
+  ] as const)('when its VpnPeer is deleted: %s, %s', async (transport, build) => {
+    const name = `deleted${transport.toLowerCase()}`;
+    const vpn = scene.admit(name);
+    const client = await scene.connectedClient(name, { transport, build });
+    scene.agent.unapply(`peer-${name}.yaml`);
+    await scene.gone(vpn.ipv4);
+    // It is told, tries again, and is refused for good.
+    await client.until(new RegExp(`AUTH_FAILED,.*${name}`), { timeoutMs: 15_000 });
+    await client.ended();
+    expect(scene.kernel.peerAt(vpn.ipv4)).toBeUndefined();
+  });
+
+  test('when its VpnPeer is suspended, and let in again after that', async () => {
+    const vpn = scene.admit('paused');
+    const client = await scene.connectedClient('paused', { config: ['auth-retry nointeract'] });
+    scene.readmit('paused', vpn, { spec: { suspend: true } });
+    await scene.gone(vpn.ipv4);
+    await client.until(/AUTH_FAILED/, { timeoutMs: 15_000 });
+    scene.readmit('paused', vpn);
+    await client.connected(2);
+    await reaches(netnsOf(client.host), [nodeVpn.ipv4]);
+  });
+
+  test('when its certificate is revoked; the others stay', async () => {
+    const [caught, innocent] = [scene.admit('caught'), scene.admit('innocent')];
+    const [thief, citizen] = await Promise.all([scene.connectedClient('caught'), scene.connectedClient('innocent')]);
+    scene.applyNetwork({ crl: scene.pki.revoke('caught'), spec: { keepalive } });
+    await scene.gone(caught.ipv4, 15_000);
+    await thief.until(/alert certificate revoked/i);
+    expect(scene.kernel.peerAt(innocent.ipv4)).toBeDefined();
+    await reaches(netnsOf(citizen.host), [nodeVpn.ipv4]);
+    expect(citizen.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);
+  });
+});
+
+describe('two clients with one identity', () => {
+  test('the second takes the place of the first', async () => {
+    const vpn = scene.admit('twin');
+    // The first is not to come back.
+    const first = await scene.connectedClient('twin', { config: ['ping-exit 10', 'connect-retry 60'] });
+    const host = await scene.hosts.host('twin-two');
+    const second = await scene.connectedClient('twin', { host, build: openvpn27 });
+    const peers = scene.kernel.peers().filter(({ vpnIpv4 }) => vpnIpv4 === vpn.ipv4);
+    expect(peers.map(({ remote }) => remote?.address)).toEqual([host.ipv4]);
+    expect((await untilConnected(scene.agent, 'twin')).endpoint).toContain(`${host.ipv4}:`);
+    await reaches(netnsOf(second.host), [nodeVpn.ipv4, nodeVpn.ipv6]);
+    await reaches(scene.kernel.path, [vpn.ipv4, vpn.ipv6]);
+    expect(peerStatus(scene.agent, 'twin')?.lastError).toContain(first.host.ipv4);
+  });
+});
