@@ -1,4 +1,5 @@
 import type { Target } from '../target.ts';
+import { dialer, serverDatagrams, serverStreams } from './endpoint.ts';
 import { staticKeyFile, tlsCryptV2KeyFile } from './keys.ts';
 import { agentRequest, holderRequest, notifications, wrapperState } from './local.ts';
 import { controlMessages, keyMethod, optionWords, peerInfo, push } from './negotiate.ts';
@@ -21,6 +22,9 @@ export const targets: readonly Target[] = [
   tlsCryptV2KeyFile,
   serverSession,
   clientSession,
+  serverDatagrams,
+  serverStreams,
+  dialer,
   agentRequest,
   holderRequest,
   notifications,
