@@ -101,7 +101,7 @@ export class NodeAgent {
     );
     this.#services = {
       netnsFolder: options.netnsFolder,
-      sockets: new TransportSockets(options.keeper),
+      sockets: new TransportSockets(options.keeper, (fd) => this.#poller.remove(fd)),
       ledger: this.#ledger,
       memory: new PeerMemory(join(options.stateDir, 'peers.json')),
       attachments,

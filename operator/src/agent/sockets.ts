@@ -18,9 +18,12 @@ interface OpenSocket {
 export class TransportSockets {
   readonly #keeper: SocketKeeper;
   readonly #open = new Map<string, OpenSocket>();
+  readonly #closing: (fd: number) => void;
 
-  constructor(keeper: SocketKeeper) {
+  /** @param closing called before a descriptor of ours is closed: whoever waits for it has to stop */
+  constructor(keeper: SocketKeeper, closing: (fd: number) => void = () => undefined) {
     this.#keeper = keeper;
+    this.#closing = closing;
   }
 
   /**
@@ -56,7 +59,7 @@ export class TransportSockets {
       throw error;
     }
     const old = this.#open.get(name);
-    if (old !== undefined) closeSync(old.fd);
+    if (old !== undefined) this.#closeFd(old);
     this.#open.set(name, { fd, address: listener.address, port: listener.port });
     return fd;
   }
@@ -93,7 +96,7 @@ export class TransportSockets {
 
   /** Closes our own descriptors; the holder's stay. */
   close(): void {
-    for (const { fd } of this.#open.values()) closeSync(fd);
+    for (const socket of this.#open.values()) this.#closeFd(socket);
     this.#open.clear();
   }
 
@@ -105,8 +108,13 @@ export class TransportSockets {
 
   #closeOwn(name: string): void {
     const present = this.#open.get(name);
-    if (present !== undefined) closeSync(present.fd);
+    if (present !== undefined) this.#closeFd(present);
     this.#open.delete(name);
+  }
+
+  #closeFd({ fd }: OpenSocket): void {
+    this.#closing(fd);
+    closeSync(fd);
   }
 
   #list(): { readonly held: ReadonlySet<string>; readonly problem: OvpnError | undefined } {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
@@ -81,11 +82,10 @@ export class DialedPeer implements DialerOwner {
   configure(desired: DesiredDialOut): void {
     const before = this.#desired;
     this.#desired = desired;
-    const credentials = credentialsOf(desired);
-    if (credentials.revision !== this.#credentials.revision) this.#credentials = credentials;
+    if (credentialsRevision(desired) !== this.#credentials.revision) this.#credentials = credentialsOf(desired);
     this.#dialer.configure(this.#settings());
     const tunnel = this.#tunnel;
-    if (tunnel === undefined || revisionOf(before.routes) === revisionOf(desired.routes)) return;
+    if (tunnel === undefined || isDeepStrictEqual(before.routes, desired.routes)) return;
     try {
       const gateways = tunnel.peer.routes.slice(0, tunnel.peer.routes.length - before.routes.length);
       const routes = [...gateways, ...desired.routes.map((route) => routeOver(route, tunnel.peer.ifindex))];
@@ -282,8 +282,12 @@ const deletionWords = {
   unknown: 'the peer is not in the kernel any more',
 } as const;
 
-function credentialsOf({ credentials, checks }: DesiredDialOut): { revision: string; tls: TlsFactory } {
-  return { revision: revisionOf({ credentials, checks }), tls: tlsClient(credentials, checks) };
+function credentialsRevision({ credentials, checks }: DesiredDialOut): string {
+  return revisionOf({ credentials, checks });
+}
+
+function credentialsOf(desired: DesiredDialOut): { revision: string; tls: TlsFactory } {
+  return { revision: credentialsRevision(desired), tls: tlsClient(desired.credentials, desired.checks) };
 }
 
 function routeOver(destination: string, index: number): Route {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import { DatagramSocket } from '../../kernel/datagram-socket.ts';
@@ -140,11 +141,11 @@ export class NetworkServer implements ServerOwner {
       if (this.#facts.get(ref) === undefined) this.#facts.idle(ref, 'WaitingForClient', 'no client has connected yet');
       return;
     }
-    if (revisionOf(addressing(before)) !== revisionOf(addressing(desired))) {
+    if (!isDeepStrictEqual(addressing(before), addressing(desired))) {
       this.#endOf(name, 'its VpnPeer was changed');
       return;
     }
-    if (revisionOf(before.routes) !== revisionOf(desired.routes)) this.#changeRoutes(name, desired);
+    if (!isDeepStrictEqual(before.routes, desired.routes)) this.#changeRoutes(name, desired);
   }
 
   /** What status says of a peer. */
