@@ -171,17 +171,28 @@ export class DatagramSocket {
     let count: number | undefined;
     for (let errors = 0; count === undefined && errors < maxErrors; errors++) count = this.#receiveBatch();
     if (count === undefined) return;
+    for (let i = 0; i < count && this.#open; i++) {
+      const path = this.#pathOf(i);
+      if (path !== undefined) this.#deliver(this.#copy(i), path);
+    }
+    receiving.prepare(count);
+  }
+
+  #copy(i: number): Buffer {
+    const length = receiving.field(i, mmsghdr.got);
+    const packet = Buffer.allocUnsafe(length);
+    receiving.memory.copy(packet, 0, receiving.data(i), receiving.data(i) + length);
+    return packet;
+  }
+
+  /** What the callback throws becomes an uncaught exception, without costing those behind it in the batch. */
+  #deliver(packet: Buffer, path: Path): void {
     try {
-      for (let i = 0; i < count && this.#open; i++) {
-        const path = this.#pathOf(i);
-        if (path === undefined) continue;
-        const length = receiving.field(i, mmsghdr.got);
-        const packet = Buffer.allocUnsafe(length);
-        receiving.memory.copy(packet, 0, receiving.data(i), receiving.data(i) + length);
-        this.#onPacket(packet, path);
-      }
-    } finally {
-      receiving.prepare(count);
+      this.#onPacket(packet, path);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
     }
   }
 
