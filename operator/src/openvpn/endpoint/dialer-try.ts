@@ -435,7 +435,6 @@ export class DialerTry implements DialedTunnel {
     if (this.#phase === 'negotiating' || this.#phase === 'established') {
       this.#phase = 'ending';
       this.#take = undefined;
-      this.#cancelTimer();
       this.#ending = ending;
     }
   }

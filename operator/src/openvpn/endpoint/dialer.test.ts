@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type Certificate, testPki, type TestPki } from '../tls/pki.fixture.ts';
 import { tlsClient, tlsServer } from '../tls/tls-endpoint.ts';
+import { frame } from '../wire/frame.ts';
 import { wrapClientKey } from '../wrap/client-key.ts';
 import type { WrapConfig } from '../wrap/session-wrapper.ts';
 import type { ClientWrap, DialerSettings, Remote } from './dialer.ts';
@@ -411,7 +412,6 @@ describe('handing over', () => {
     await expectOver(it);
   });
 
-  /** Data packets, one of them longer than any control packet. */
   const data = [Buffer.alloc(60, 0x48), Buffer.alloc(1500, 0x48), Buffer.from([0x48, 0, 0])];
 
   test.each([1, 2, 3, 7, 64, 65536])(
@@ -449,7 +449,8 @@ describe('handing over', () => {
   test('TCP, data before the push: passed over', async () => {
     const it = lab([tcp]).serve(atTcp, {
       decide: (session) => {
-        it.link.put(Buffer.concat([Buffer.from([0x05, 0xdc]), data[1]!]));
+        // Longer than any control packet.
+        it.link.put(frame(Buffer.alloc(9000, 0x48)));
         session.accept({ peerId: 1 });
       },
     });
@@ -459,7 +460,24 @@ describe('handing over', () => {
     await expectOver(it);
   });
 
-  test('TCP, asked for in the middle of a frame: when the frame is whole and our last bytes are out', async () => {
+  test('TCP, asked for in the middle of a frame: when that is whole', async () => {
+    const it = lab([tcp]).serve(atTcp);
+    let taken = false;
+    it.dialer.start();
+    await it.until('established');
+    await it.world.settle();
+    for (const [i, byte] of [0, 3, 0x48, 0, 0].entries()) {
+      it.link.events.packet(Buffer.from([byte]));
+      if (i === 0) {
+        it.tunnel.handOver(() => (taken = true));
+      }
+      expect(taken).toBe(i === 4);
+    }
+    it.dialer.close();
+    await expectOver(it);
+  });
+
+  test('TCP, and with bytes of ours still to go out: when they are out, too', async () => {
     const it = lab([tcp]).serve(atTcp);
     const takes: number[] = [];
     it.dialer.start();
@@ -607,6 +625,14 @@ describe('stopping', () => {
     await expectOver(it);
   });
 
+  test('the server hears EXIT also when it was being left for another reason', async () => {
+    const it = await connected();
+    it.tunnel.exit();
+    await Promise.all([it.dialer.stop(), it.world.settle(100)]);
+    expect(it.link.heard.at(-1)).toEqual({ type: 'exit' });
+    await expectOver(it);
+  });
+
   test('a server that does not answer is waited for five seconds, or until closed', async () => {
     for (const patience of [6000, 2000]) {
       const it = await connected();
@@ -628,6 +654,7 @@ describe('stopping', () => {
     it.dialer.start();
     await it.world.run(() => it.count('established') > 0);
     await it.world.settle();
+    expect(it.links).toHaveLength(where === 'onConnecting' ? 0 : 1);
     it.dialer.lostInKernel('no');
     await expectOver(it);
   });
@@ -651,7 +678,7 @@ describe('other settings', () => {
     it.dialer.configure({ ...it.settings, ...change });
     await it.world.run(() => it.count('connecting') > 1, 6000);
     expect(it.count('connecting')).toBe(again ? 2 : 1);
-    expect(it.count('lost')).toBe(again ? 1 : 0);
+    expect(it.all('lost').map(({ retryInMs }) => retryInMs)).toEqual(again ? [0] : []);
     expect(it.links[0]!.heard.some(({ type }) => type === 'exit')).toBe(again);
     it.dialer.close();
     await expectOver(it);

@@ -99,6 +99,12 @@ describe('which remote next, and when', () => {
       [refused, refused, refused],
       ['0:a longest', '1:c longest', '0:a longest'],
     ],
+    [
+      'the wait after a refusal is followed by a whole round',
+      two,
+      [refused, failed, failed, failed],
+      ['0:a longest', '1:c now', '0:a now', '0:b backoff 1'],
+    ],
     ['TEMP: the next address', two, [deferred(), deferred(), deferred()], ['0:a now', '0:b now', '1:c backoff 1']],
     ['TEMP with a wait', two, [deferred(7), deferred(8), deferred(9)], ['0:a 7 s', '0:b 8 s', '1:c 9 s']],
     ['TEMP, advance addr', two, [deferred(7, 'addr'), failed], ['0:a 7 s', '0:b now']],

@@ -81,7 +81,7 @@ export function beginning(remote = 0, preferred?: string): RetryState {
 export function resolved(state: RetryState, addresses: readonly string[]): RetryState {
   const { preferred } = state;
   const first = preferred !== undefined && addresses.includes(preferred) ? [preferred] : [];
-  return { ...state, addresses: [...new Set([...first, ...addresses])], preferred: undefined };
+  return { ...state, addresses: [...new Set([...first, ...addresses])] };
 }
 
 /**
