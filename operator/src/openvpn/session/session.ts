@@ -473,11 +473,14 @@ export abstract class Session {
       return;
     }
     this.#flushSoon = true;
-    // Later, so that acknowledgements ride on what TLS is about to answer.
-    this.options.scheduler.soon(() => {
-      this.#flushSoon = false;
-      this.#flush();
-    });
+    // Later, so that acknowledgements ride on what TLS is about to answer; and once more later, as Node lets TLS write
+    // its next record only a turn after the one before, and both go into one packet.
+    this.options.scheduler.soon(() =>
+      this.options.scheduler.soon(() => {
+        this.#flushSoon = false;
+        this.#flush();
+      }),
+    );
   }
 
   #flush(): void {

@@ -1,5 +1,8 @@
 import { Duplex } from 'node:stream';
 
+/** More than one flight of a handshake; TLS has to wait while so much is not taken. */
+const enoughWaiting = 16 * 1024;
+
 /**
  * The byte stream between a TLS object and the control packets of one key. What TLS writes waits here until a
  * packet has room for it, and so is cut to the size of packets and not of records; what packets brought is
@@ -7,6 +10,7 @@ import { Duplex } from 'node:stream';
  */
 export class ControlPipe extends Duplex {
   #out: Buffer[] = [];
+  #outBytes = 0;
   #written: (() => void) | undefined;
   #hungry = true;
   readonly #onOutput: () => void;
@@ -45,12 +49,13 @@ export class ControlPipe extends Duplex {
     if (parts.length === 0) {
       return undefined;
     }
-    if (this.#out.length === 0) {
+    this.#outBytes -= max - room;
+    if (this.#outBytes < enoughWaiting) {
       const written = this.#written;
       this.#written = undefined;
       written?.();
     }
-    return Buffer.concat(parts);
+    return parts.length === 1 ? parts[0] : Buffer.concat(parts);
   }
 
   /** Bytes from the peer; false when TLS has enough for now. */
@@ -74,13 +79,21 @@ export class ControlPipe extends Duplex {
   }
 
   override _writev(chunks: readonly { readonly chunk: Buffer }[], callback: () => void): void {
-    // Copied: TLS may reuse its buffer once the callback is called, and alerts outlive the pipe.
-    this.#out.push(...chunks.map(({ chunk }) => Buffer.from(chunk)).filter((chunk) => chunk.length > 0));
-    if (this.#out.length === 0) {
-      callback();
-      return;
+    for (const { chunk } of chunks) {
+      if (chunk.length > 0) {
+        // Copied: TLS may reuse its buffer once the callback is called, and alerts outlive the pipe.
+        this.#out.push(Buffer.from(chunk));
+        this.#outBytes += chunk.length;
+      }
     }
-    this.#written = callback;
-    this.#onOutput();
+    if (this.#out.length > 0) {
+      this.#onOutput();
+    }
+    // TLS goes on writing, so that what it has to say at one time goes into few packets.
+    if (this.#outBytes < enoughWaiting) {
+      callback();
+    } else {
+      this.#written = callback;
+    }
   }
 }

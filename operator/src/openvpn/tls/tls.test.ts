@@ -274,21 +274,42 @@ describe('an identity', () => {
 });
 
 describe('the pipe', () => {
-  test('cuts what is written to the size asked for and calls back when all is taken', async () => {
+  test('cuts what is written to the size asked for', () => {
     const pipe = new ControlPipe(() => undefined);
-    let written = 0;
     pipe.cork();
-    pipe.write(Buffer.from('abc'), () => written++);
-    pipe.write(Buffer.from('defgh'), () => written++);
+    pipe.write(Buffer.from('abc'));
+    pipe.write(Buffer.from('defgh'));
     pipe.uncork();
     const parts: string[] = [];
     for (let part = pipe.takeOutput(3); part !== undefined; part = pipe.takeOutput(3)) {
-      await tick();
       parts.push(part.toString());
-      expect(written > 0).toBe(parts.length === 3);
     }
     expect(parts).toEqual(['abc', 'def', 'gh']);
     expect(pipe.takeOutput(3)).toBeUndefined();
+    pipe.write(Buffer.from('ij'));
+    pipe.write(Buffer.from('kl'));
+    expect(pipe.takeOutput(10)?.toString()).toBe('ijkl');
+  });
+
+  test('takes one flight after the other, but no more while much waits', async () => {
+    const pipe = new ControlPipe(() => undefined);
+    let written = 0;
+    for (let i = 0; i < 20; i++) {
+      pipe.write(Buffer.alloc(1000), () => written++);
+      await tick();
+    }
+    // 16 KiB; the one that passes them waits, with all that follow.
+    expect(written).toBe(16);
+    for (const expected of [16, 17]) {
+      expect(written).toBe(expected);
+      pipe.takeOutput(1000);
+      await tick();
+      await tick();
+    }
+    while (pipe.takeOutput(1250) !== undefined) {
+      await tick();
+    }
+    expect(written).toBe(20);
   });
 
   test('says when it has enough, and when it is hungry again', async () => {

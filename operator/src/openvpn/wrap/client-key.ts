@@ -78,7 +78,7 @@ export function unwrapClientKey(serverKey: Uint8Array, wrapped: Buffer): Unwrapp
   return { key, metadata: parseMetadata(plain.subarray(staticKeyBytes)) };
 }
 
-/** The key objects of a server key; made once, as a flood of first packets would have us make them for each. */
+/** The parts of a server key; taken apart once, not for each first packet of a flood. */
 const serverSivKeys = new WeakMap<Uint8Array, SivKey>();
 
 function serverSivKey(serverKey: Uint8Array): SivKey {

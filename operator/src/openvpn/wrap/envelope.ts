@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual, type KeyObject } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { PacketError } from '../wire/packet.ts';
 import type { ReplayId } from './replay.ts';
 
@@ -26,7 +26,7 @@ export interface Opened {
 }
 
 /** The HMAC over the parts in this order, without a copy of them. */
-export function hmac(digest: string, key: KeyObject, parts: readonly Buffer[]): Buffer {
+export function hmac(digest: string, key: Uint8Array, parts: readonly Buffer[]): Buffer {
   const mac = createHmac(digest, key);
   for (const part of parts) {
     mac.update(part);

@@ -132,8 +132,11 @@ export class SessionWrapper implements Wrapper {
     if (exported.length !== staticKeyBytes) {
       throw new RangeError(`dynamic tls-crypt takes ${staticKeyBytes} bytes, not ${exported.length}`);
     }
+    const key = Buffer.from(exported);
     const base = this.#staticKey();
-    const key = Buffer.from(exported.map((byte, index) => byte ^ (base?.[index] ?? 0)));
+    for (let i = 0; base !== undefined && i < staticKeyBytes; i++) {
+      key.writeUInt8(key.readUInt8(i) ^ (base[i] ?? 0), i);
+    }
     this.#dynamic = this.#dynamicLane(key, undefined);
   }
 
@@ -253,8 +256,8 @@ export function carriesClientKey(opcode: ControlOpcode): boolean {
 }
 
 /**
- * Envelopes keep nothing of a session, so all sessions of one configuration share theirs. Making the key objects anew
- * would be most of the work for a packet of a flood, and most of the memory of a quiet session.
+ * Envelopes keep nothing of a session, so all sessions of one configuration share theirs. Making them anew would
+ * be work for every packet of a flood, and memory for every quiet session.
  */
 const shared: Readonly<Record<TlsRole, WeakMap<WrapConfig, Envelope>>> = {
   client: new WeakMap(),

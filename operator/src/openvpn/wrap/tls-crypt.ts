@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
+import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { clearHeaderBytes, PacketError } from '../wire/packet.ts';
 import { hmac, requireSameTag, type Envelope } from './envelope.ts';
 import { cipherKeyOf, hmacKeyOf } from './key-half.ts';
@@ -18,8 +18,8 @@ const bodyOffset = tagOffset + tagBytes;
 
 /** Two keys for one direction. */
 export interface SivKey {
-  readonly cipher: KeyObject;
-  readonly mac: KeyObject;
+  readonly cipher: Uint8Array;
+  readonly mac: Uint8Array;
 }
 
 /** One half of a static key as tls-crypt and tls-crypt-v2 use it. */
