@@ -115,6 +115,17 @@ export function peerRoutes(peer: DesiredPeer, deviceIndex: number): Route[] {
   }));
 }
 
+/** Only taken when the real route is gone; one better than the highest, which the kernel keeps for itself. */
+const failClosedMetric = 0xffff_fffe;
+
+/**
+ * Refuses packets to a destination while there is no other route to just this one: they must not follow a wider
+ * one, out of a pod's eth0 or to a peer that has the default route.
+ */
+export function failClosedRoute(destination: string): Route {
+  return { destination, type: 'unreachable', metric: failClosedMetric };
+}
+
 export function sameRoute(one: Route, other: Route): boolean {
   return (
     one.destination === other.destination &&

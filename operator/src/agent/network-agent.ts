@@ -11,7 +11,7 @@ import type { Log } from '../telemetry/log.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { isForeign } from './devices.ts';
-import { diffBase, diffPeer, missingRoutes, peerRoutes } from './diff.ts';
+import { diffBase, diffPeer, failClosedRoute, missingRoutes, peerRoutes } from './diff.ts';
 import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import type { Ledger } from './ledger.ts';
@@ -189,7 +189,8 @@ export class NetworkAgent {
     this.#keys.forgetDue();
     await this.#removeStrangers(peers, (id) => out.has(id) || (mayRemove && !leaveAlone.has(id) && !live.has(id)));
     await this.#applyPeers(peers);
-    if (mayRemove) this.#removeStaleRoutes(leaveAlone);
+    this.#guard(claimed);
+    if (mayRemove) this.#removeStaleRoutes(leaveAlone, claimed);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     this.#services.memory.save();
   }
@@ -242,6 +243,7 @@ export class NetworkAgent {
       this.#destinations.add(destination);
       destinationsChanged = true;
     }
+    this.#guard(claimed);
     if (destinationsChanged) {
       for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     }
@@ -517,7 +519,24 @@ export class NetworkAgent {
     }
   }
 
-  #removeStaleRoutes(leaveAlone: ReadonlySet<number>): void {
+  /** Makes destinations of peers that come and go refuse packets below the peers' own routes. */
+  #guard(destinations: readonly string[]): void {
+    const observed = this.#observed;
+    if (observed === undefined) return;
+    const missing = missingRoutes(destinations.map(failClosedRoute), observed.routes);
+    const outcomes = this.#kernel?.tryChange(missing.map(setRoute)) ?? [];
+    missing.forEach((route, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === true) observed.routes.set(routeKey(route), route);
+      else
+        this.#log.warn(
+          { event: 'route.refused', route: route.destination, error: outcome?.error.message },
+          'a destination is not guarded against other routes',
+        );
+    });
+  }
+
+  #removeStaleRoutes(leaveAlone: ReadonlySet<number>, claimed: readonly string[]): void {
     const observed = this.#observed;
     const index = observed?.device?.index;
     if (observed === undefined || index === undefined) return;
@@ -529,6 +548,7 @@ export class NetworkAgent {
     }
     for (const route of this.#keptRoutes(leaveAlone)) wanted.add(routeKey(route));
     for (const { routes } of this.live.values()) for (const route of routes) wanted.add(routeKey(route));
+    for (const destination of claimed) wanted.add(routeKey(failClosedRoute(destination)));
     this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
   }
 

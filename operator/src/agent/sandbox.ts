@@ -15,7 +15,7 @@ import {
 } from '../kernel/rtnetlink/routes.ts';
 import { writeSysctls } from '../kernel/sysctl.ts';
 import type { DesiredAttachment } from './desired.ts';
-import { missingRoutes } from './diff.ts';
+import { failClosedRoute, missingRoutes } from './diff.ts';
 import { vethName } from './names.ts';
 import type { NetworkKernel } from './network-kernel.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
@@ -30,8 +30,6 @@ import { gatewayOf } from './pod-addresses.ts';
  * worst metric: if the interface goes away, the destination is refused and never sent out of eth0.
  */
 
-/** Only taken when the real route is gone; one better than the highest, which the kernel keeps for itself. */
-const failClosedMetric = 0xffff_fffe;
 const LINK_SCOPE = 253;
 /** Above the indexes of the networks' devices (node-agent.ts). */
 const firstFarIndex = 0x200000;
@@ -296,15 +294,7 @@ export function insideRoutes(attachment: DesiredAttachment, settings: SandboxSet
     // A pod's default route stays where it was: everything else of a peer's routes comes to the pod.
     if (parsePrefix(destination).length === 0) continue;
     const gateway = gateways.find((candidate) => isIpv6(candidate) === isIpv6(destination));
-    refuse.push({
-      destination,
-      type: 'unreachable',
-      gateway: undefined,
-      index: undefined,
-      metric: failClosedMetric,
-      source: undefined,
-      mtu: undefined,
-    });
+    refuse.push(failClosedRoute(destination));
     if (gateway !== undefined) via.push({ ...direct, destination, gateway, metric: effectiveMetric(destination, 0) });
   }
   return [...refuse, ...hops, ...via];

@@ -401,7 +401,7 @@ export class NetworkServer implements ServerOwner {
       if (from !== to)
         this.#problem(
           old.dialIn.ref,
-          `a second client with this identity, at ${to}, took the place of that at ${from}`,
+          `the client came anew from ${to} while it was connected from ${from}; if these are two clients, give each a certificate and a VpnPeer of its own`,
         );
       this.#forget(old, 'another client with the same identity took its place');
       old.client.close();
