@@ -35,8 +35,6 @@ const batch = 64;
 const maxDatagram = 4096;
 /** The longest that IPv4 and IPv6 can send. */
 const maxSent = 65_535;
-/** Errors fetched in a row before the rest waits for the next round. */
-const maxErrors = 16;
 
 // Structures of 64-bit Linux, the same on x86_64 and aarch64.
 const mmsghdr = { bytes: 64, nameLength: 8, iov: 16, iovCount: 24, control: 32, controlLength: 40, flags: 48, got: 56 };
@@ -168,9 +166,7 @@ export class DatagramSocket {
   }
 
   #receive(): void {
-    let count: number | undefined;
-    for (let errors = 0; count === undefined && errors < maxErrors; errors++) count = this.#receiveBatch();
-    if (count === undefined) return;
+    const count = this.#receiveBatch();
     for (let i = 0; i < count && this.#open; i++) {
       const path = this.#pathOf(i);
       if (path !== undefined) this.#deliver(this.#copy(i), path);
@@ -196,12 +192,12 @@ export class DatagramSocket {
     }
   }
 
-  /** Undefined after an error of an earlier datagram, which is fetched with that: others may be queued behind it. */
-  #receiveBatch(): number | undefined {
+  #receiveBatch(): number {
     try {
       return recvmmsgNow(this.#fd, receiving.memory, batch);
     } catch (error) {
-      if (error instanceof SystemError) return undefined;
+      // An error of an earlier datagram, which is fetched with that: what is queued behind it comes next round.
+      if (error instanceof SystemError) return 0;
       throw error;
     }
   }
