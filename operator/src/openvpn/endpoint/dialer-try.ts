@@ -46,7 +46,7 @@ export interface ConnectionEvents {
 
 /** Makes connections and resolves names. */
 export interface Connector {
-  /** Rejects with words for a person. What comes after the dialer has lost interest is closed by the dialer. */
+  /** Rejects with words for a person, such as "cannot connect: connection refused". What comes after the dialer has lost interest is closed by the dialer. */
   connect(
     remote: { readonly address: string; readonly port: number; readonly transport: 'udp' | 'tcp' },
     events: ConnectionEvents,
@@ -199,7 +199,7 @@ export class DialerTry implements DialedTunnel {
       (connection) => this.#connected(connection),
       (error: unknown) => {
         if (this.#phase === 'connecting') {
-          this.#fail(`cannot connect: ${describe(error)}; check the address and the port, and that the server runs`);
+          this.#fail(`${describe(error)}; check the address and the port, and that the server runs`);
         }
       },
     );

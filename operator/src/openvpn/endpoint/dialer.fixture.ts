@@ -245,7 +245,7 @@ export class DialerLab implements DialerOwner, Connector {
     const host = this.hosts.get(formatTarget(to)) ?? { kind: 'refuses' };
     await this.connectGate;
     if (host.kind === 'refuses' && to.transport === 'tcp') {
-      throw new Error('connection refused');
+      throw new Error('cannot connect: connection refused');
     }
     if (host.kind === 'silent' && to.transport === 'tcp') {
       await new Promise(() => undefined);
