@@ -132,7 +132,8 @@ export class DatagramListener {
   }
 
   #move(link: DatagramLink, remote: PeerAddress): void {
-    if (!this.#sessions.has(sessionKey(link.path.remote, link.clientSessionId))) {
+    if (!this.#knows(link)) {
+      // It is over; another client may be there with its session id by now.
       return;
     }
     if (this.#sessions.has(sessionKey(remote, link.clientSessionId))) {
@@ -156,9 +157,15 @@ export class DatagramListener {
     }
   }
 
+  #knows(link: DatagramLink): boolean {
+    return this.#sessions.get(sessionKey(link.path.remote, link.clientSessionId)) === link;
+  }
+
   #forget(link: DatagramLink): void {
     const at = addressKey(link.path.remote);
-    this.#sessions.delete(sessionKey(link.path.remote, link.clientSessionId));
+    if (this.#knows(link)) {
+      this.#sessions.delete(sessionKey(link.path.remote, link.clientSessionId));
+    }
     const links = this.#paths.get(at);
     links?.delete(link);
     if (links?.size === 0) {

@@ -567,6 +567,27 @@ describe('a client that moves', () => {
     served.moved(at(2000).remote);
     await expectAlive(net, other, otherServed);
   });
+
+  test('and has ended takes nothing from one that has its session id and its address', async () => {
+    const net = network();
+    const clients = [];
+    for (const count of [1, 2]) {
+      const client = net.udpClient(at(1000), as(alice, { options: { random: (bytes) => Buffer.alloc(bytes, 9) } }));
+      client.session.start();
+      await net.world.run(() => client.had('established'));
+      await net.world.settle();
+      clients.push(client);
+      expect(net.owner.clients).toHaveLength(count);
+      if (count === 1) {
+        net.owner.clients[0]!.close();
+      }
+    }
+    net.owner.clients[0]!.moved(at(2000).remote);
+    await expectAlive(net, clients[1]!, net.owner.clients[1]!);
+    net.server.close();
+    clients.forEach(({ session }) => session.close());
+    expect(net.world.timers).toBe(0);
+  });
 });
 
 describe('TCP', () => {
