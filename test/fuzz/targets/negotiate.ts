@@ -83,6 +83,14 @@ export const keyMethod: Target = {
         encodeKeyMethod('client', { ...message, username: '', password: '' }, material),
       ]),
       'client-then-message': Buffer.concat([Buffer.of(0), whole, Buffer.from('PUSH_REQUEST\0')]),
+      'longest-of-all': Buffer.concat([
+        Buffer.of(0),
+        encodeKeyMethod('client', { ...message, peerInfo: 'x'.repeat(7900) }, material),
+      ]),
+      'longer-than-that': Buffer.concat([
+        Buffer.of(0),
+        encodeKeyMethod('client', { ...message, peerInfo: 'x'.repeat(9000) }, material),
+      ]),
       'server-options-only': Buffer.concat([
         Buffer.of(1, 0, 0, 0, 0, 2),
         Buffer.alloc(64, 1),
@@ -149,6 +157,7 @@ export const controlMessages: Target = {
     ];
     return {
       'one-record': Buffer.concat([Buffer.of(0), ...messages.map(encodeMessage)]),
+      'without-end': Buffer.concat([Buffer.of(100), Buffer.alloc(2 * maxMessageBytes, 'x')]),
       'by-nine': Buffer.concat([Buffer.of(9), ...messages.map(encodeMessage)]),
       long: Buffer.concat([Buffer.of(200), Buffer.alloc(maxMessageBytes, 'x'), Buffer.of(0), Buffer.from('EXIT\0')]),
     };
@@ -166,6 +175,8 @@ function feedMessages(framer: MessageFramer, input: Buffer): void {
       return;
     }
     texts.push(...messages);
+    const kept = stream.subarray(0, at + recordBytes);
+    require(kept.length - (kept.lastIndexOf(0) + 1) <= maxMessageBytes, 'keeps more of a message than one may have');
   }
   for (const text of texts) {
     require(Buffer.byteLength(text) <= 3 * maxMessageBytes &&

@@ -330,9 +330,11 @@ export function scriptSeeds(): Readonly<Record<string, Buffer>> {
     }
   }
   for (let what = 0xc0; what <= 0xcc; what++) {
-    // One departure, at the place of the first packets, and one late in the handshake.
+    // One departure in the very first packet, one at the place of the first packets, and one late in the handshake.
     const early = Buffer.concat([Buffer.of(0, what, 1, 7), Buffer.from('EXIT\0')]);
     const late = Buffer.concat([Buffer.alloc(14), early]);
+    const first = Buffer.concat([Buffer.of(what), piece(Buffer.from('abc')), Buffer.of(0)]);
+    seeds[`departs-first-${what & 15}`] = Buffer.concat([setup(0, 0), piece(first)]);
     seeds[`departs-early-${what & 15}`] = Buffer.concat([setup(0, 1), piece(early)]);
     seeds[`departs-late-${what & 15}`] = Buffer.concat([setup(1, 0), piece(late), Buffer.of(0, 100)]);
   }

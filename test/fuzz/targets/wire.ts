@@ -123,9 +123,19 @@ export const reliability: Target = {
       require(key.nextFlushAt() === undefined || key.unacknowledged > 0, 'wants to flush without a reason');
     }
   },
-  seeds: () => ({
-    'in-order': Buffer.from('00 0001 00 0001 01 0010 0102 0001 03 0010 0203'.replaceAll(' ', ''), 'hex'),
-  }),
+  seeds: () => {
+    // Acknowledgements, a message, nothing taken, one sent, and some time.
+    const message = (id: number, takes: 0 | 1): Buffer =>
+      Buffer.concat([Buffer.of(1, id, 1, id, 1 - takes), Buffer.of(...(takes === 1 ? [1] : [])), Buffer.of(0, 10)]);
+    const ids = Array.from({ length: 32 }, (_, id) => id);
+    const sequence = (order: readonly number[], takes: 0 | 1): Buffer =>
+      Buffer.concat([Buffer.of(0), ...order.map((id) => message(id, takes))]);
+    return {
+      'in-order': sequence(ids, 1),
+      'in-order-and-nothing-taken': sequence(ids, 0),
+      'from-the-end': sequence(ids.toReversed(), 0),
+    };
+  },
 };
 
 function messageId(script: InputReader): number {
