@@ -5,7 +5,8 @@ import { join } from 'node:path';
 // this machine's own, the cached lab kernel, or else Debian's stock kernel under QEMU. Compiles nothing.
 const usage = `usage: npm run demo [-- --kernel fast|host|uml|qemu]
 
-Shows the product at work: two nodes, a remote office, pods attached by the CNI binary, on a real ovpn kernel.
+Shows the product at work on a real ovpn kernel: two nodes, a remote office, pods attached by the CNI binary,
+clients with stock OpenVPN, and a stock OpenVPN server that a node dials.
 It needs no cluster; what it sets up lives in network namespaces of a virtual machine and goes with it.
 `;
 

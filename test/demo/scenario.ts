@@ -1,15 +1,21 @@
 import { AgentProcess, type Host, Hosts, ping } from '../support/hosts.ts';
 import { key, network, newStaticKey, peer, secret } from '../support/manifests.ts';
-import { attachPod, type Pod, podAddress } from '../support/office.ts';
+import { attachPod, podAddress } from '../support/office.ts';
 import { PlainRemote } from '../support/remote.ts';
 import { eventually, run } from '../support/run.ts';
 import { whilePinging } from '../support/stream.ts';
 import { statusText } from '../../operator/src/cli/status.ts';
+import { makeLan } from './lan.ts';
+import { currentStep, demand, heading, reach, say } from './narrator.ts';
+import { stockOpenvpn } from './stock-openvpn.ts';
 
 // What the demo shows, step by step. Each step checks what it shows and throws when it is not so.
 
 const port = 1194;
+const lan = '192.168.50.0/24';
 const lanHost = '192.168.50.10';
+/** Who dials in to node-a. */
+const clients = { alice: ['10.80.0.10', 'fd80::10'], bob: ['10.80.0.11', 'fd80::11'] } as const;
 
 /** A node's side of the plan. */
 interface Site {
@@ -23,27 +29,13 @@ const sites: Readonly<Record<'a' | 'b', Site>> = {
   b: { name: 'node-b', vpn: ['10.80.0.2', 'fd80::2'], pods: ['10.81.2.0/24', 'fd81:0:0:2::/64'] },
 };
 
-let step = 0;
-const started = Date.now();
-function heading(text: string): void {
-  step++;
-  const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  process.stdout.write(`\n[${seconds.padStart(5)} s] ${step}. ${text}\n`);
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text.trimEnd().replaceAll(/^/gm, '    ')}\n`);
-}
-
-function demand(holds: boolean, what: string): void {
-  if (!holds) throw new Error(what);
-}
-
 const hosts = await Hosts.create('demo');
 try {
   await scenario();
 } catch (error) {
-  process.stdout.write(`\nfailed in step ${step}: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.stdout.write(
+    `\nfailed in step ${currentStep()}: ${error instanceof Error ? error.message : String(error)}\n`,
+  );
   process.exitCode = 1;
 } finally {
   await hosts.remove();
@@ -58,9 +50,9 @@ async function scenario(): Promise<void> {
 
   heading('a remote office: ovpn devices without our agent, and a LAN behind them');
   const material = { ab: newStaticKey(), aOffice: newStaticKey(), bOffice: newStaticKey() };
-  const lan = await makeLan(office);
+  const officeLan = await makeLan(office, 'demo-lan', '192.168.50');
   await connectOffice(office, hostA, hostB, material);
-  say(`LAN 192.168.50.0/24 behind the office, with the host ${lanHost}`);
+  say(`LAN ${lan} behind the office, with the host ${lanHost}`);
 
   heading('VpnNetwork, VpnPeer, VpnKey and Secret manifests for both nodes');
   const agents = { a: new AgentProcess(hostA), b: new AgentProcess(hostB) };
@@ -105,7 +97,7 @@ async function scenario(): Promise<void> {
   await reach(podB, podAddress(podA, 4), 'pod-b to pod-a');
   await reach(podA, lanHost, 'pod-a to the LAN');
   await reach(podB, lanHost, 'pod-b to the LAN');
-  const back = await ping(lan, podAddress(podA, 4));
+  const back = await ping(officeLan, podAddress(podA, 4));
   demand(back.received === back.sent, `the LAN does not reach pod-a:\n${back.output}`);
   say(`the LAN to pod-a ${podAddress(podA, 4)}: ${back.received} of ${back.sent} answered`);
   const after = await agents.a.report();
@@ -143,15 +135,25 @@ async function scenario(): Promise<void> {
   say(`ping every 10 ms meanwhile: ${rotation.sent} sent, ${rotation.lost} lost`);
   demand(rotation.lost === 0, `packets were lost in the rotation: ${rotation.missing.join(' ')}`);
 
+  await stockOpenvpn({
+    agent: agents.a,
+    pod: podA,
+    networkWith: (spec) => networkOf(sites.a, spec),
+    port,
+    office: { lan, lanHost },
+    addresses: clients,
+  });
+
   heading('bad manifests are refused with their reason, and nothing that works is touched');
   agents.a.apply('40-bad.yaml', badPeers(hostB));
   const bad = await agents.a.until(
     'the refusals',
-    ({ rejections, networks }) => rejections.length >= 2 && (networks[0]?.peers.length ?? 0) === 3,
+    ({ rejections, networks }) =>
+      rejections.length >= 2 && networks[0]?.peers.some(({ name }) => name === 'default/overlap') === true,
   );
   for (const { errors } of bad.rejections) for (const error of errors) say(`- ${error}`);
-  for (const { ready, message } of bad.networks.flatMap(({ peers }) => peers))
-    if (ready !== 'True') say(`- ${message}`);
+  for (const { name, ready, message } of bad.networks.flatMap(({ peers }) => peers))
+    if (ready !== 'True' && name === 'default/overlap') say(`- ${message}`);
   await reach(podA, podAddress(podB, 4), 'pod-a to pod-b');
   agents.a.unapply('40-bad.yaml');
 
@@ -173,14 +175,24 @@ async function scenario(): Promise<void> {
   }
 }
 
+/** The VpnNetwork as a node has it. */
+function networkOf({ name, vpn, pods }: Site, spec: object = {}): string {
+  return network({
+    node: name,
+    addresses: vpn,
+    podBlocks: pods,
+    port,
+    spec: { keyTransition: { seconds: 3 }, ...spec },
+  });
+}
+
 function applyManifests(
   agent: AgentProcess,
   site: Site,
   peerOf: { other: Site; host: Host; material: string; direction: 'Normal' | 'Inverse'; id: number },
 ): void {
   const { other, host, material, direction, id } = peerOf;
-  const settings = { node: site.name, addresses: site.vpn, podBlocks: site.pods, port };
-  agent.apply('10-network.yaml', network({ ...settings, spec: { keyTransition: { seconds: 3 } } }));
+  agent.apply('10-network.yaml', networkOf(site));
   agent.apply(`20-key-${other.name}.yaml`, key({ name: other.name, direction }));
   agent.apply(`20-secret-${other.name}.yaml`, secret(other.name, material));
   agent.apply(`30-peer-${other.name}.yaml`, peerManifest(other, host, id));
@@ -197,7 +209,7 @@ function applyOffice(agent: AgentProcess, office: Host, material: string, peerID
   agent.apply('20-secret-office.yaml', secret('office', material));
   agent.apply(
     '30-peer-office.yaml',
-    peer({ name: 'office', peerID, endpoint, addresses: ['10.80.0.9'], routes: ['192.168.50.0/24'] }),
+    peer({ name: 'office', peerID, endpoint, addresses: ['10.80.0.9'], routes: [lan] }),
   );
 }
 
@@ -231,7 +243,7 @@ async function connectOffice(
     { site: sites.b, host: hostB, material: material.bOffice, peerId: 12, deviceName: 'tun-b', port: port + 2 },
   ];
   for (const { site, host, ...settings } of tunnels) {
-    const routes = [`${site.vpn[0]}/32`, site.pods[0]];
+    const routes = [`${site.vpn[0]}/32`, site.pods[0], ...(site === sites.a ? [`${clients.alice[0]}/32`] : [])];
     await PlainRemote.create(office, {
       ...settings,
       addresses: ['10.80.0.9/32'],
@@ -239,40 +251,6 @@ async function connectOffice(
       endpoint: { address: host.ipv4, port },
     });
   }
-}
-
-async function makeLan(office: Host): Promise<string> {
-  const lan = await hosts.namespace('demo-lan');
-  await run(
-    'ip',
-    '-n',
-    office.namespace,
-    'link',
-    'add',
-    'lan0',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'eth0',
-    'netns',
-    'demo-lan',
-  );
-  await run('ip', '-n', office.namespace, 'addr', 'add', '192.168.50.1/24', 'dev', 'lan0');
-  await run('ip', '-n', office.namespace, 'link', 'set', 'lan0', 'up');
-  await run('ip', '-n', 'demo-lan', 'addr', 'add', `${lanHost}/24`, 'dev', 'eth0');
-  await run('ip', '-n', 'demo-lan', 'link', 'set', 'eth0', 'up');
-  await run('ip', '-n', 'demo-lan', 'route', 'add', 'default', 'via', '192.168.50.1');
-  await office.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
-  return lan;
-}
-
-async function reach(pod: Pod, destination: string, what: string): Promise<void> {
-  const { sent, received, output } = await ping(pod.netns, destination);
-  demand(sent > 0 && received === sent, `${what}: ${received} of ${sent} pings answered\n${output}`);
-  say(
-    `${what} ${destination}: ${received} of ${sent} answered, ${/rtt [^=]*= [\d.]+\/([\d.]+)/.exec(output)?.[1] ?? '?'} ms`,
-  );
 }
 
 /** Key ids of the tunnel between the nodes on one of them: `1`, or `1+2` with a secondary key. */
