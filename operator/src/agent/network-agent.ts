@@ -302,7 +302,7 @@ export class NetworkAgent {
   remove(): void {
     this.close();
     deleteNamespace(namespaceName(this.name), this.#services.netnsFolder);
-    this.#services.sockets.release(this.name, new Set());
+    this.#services.sockets.forget(this.name);
     this.#peers.clear();
     this.#refused.clear();
     this.#keys.forgetDue();

@@ -357,7 +357,7 @@ export class NodeAgent {
   #releaseSockets(): void {
     if (!this.#options.source.complete) return;
     for (const network of this.#services.sockets.names()) {
-      if (!this.#networks.has(network)) this.#services.sockets.release(network, new Set());
+      if (!this.#networks.has(network)) this.#services.sockets.forget(network);
     }
   }
 

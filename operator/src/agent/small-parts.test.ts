@@ -677,6 +677,79 @@ describe('transport sockets', () => {
     sockets.close();
   });
 
+  describe('and what single sessions keep beside them', () => {
+    const setUp = (): { keeper: FakeKeeper; sockets: TransportSockets; fd: number } => {
+      const keeper = new FakeKeeper();
+      return { keeper, sockets: new TransportSockets(keeper), fd: bound().fd };
+    };
+
+    test('stay when listeners are released, and go with their network only', () => {
+      const { keeper, sockets, fd } = setUp();
+      sockets.shelf('corp').keep('client.1', fd);
+      sockets.shelf('corp-2').keep('client.1', fd);
+      keeper.put('corp/@client.2', fd);
+      sockets.release('corp', new Set());
+      expect(keeper.list()).toEqual(['corp/@client.1', 'corp-2/@client.1', 'corp/@client.2']);
+      expect(sockets.names()).toEqual(new Set(['corp', 'corp-2']));
+      sockets.forget('corp');
+      expect(keeper.list()).toEqual(['corp-2/@client.1']);
+      expect(sockets.renew()).toBeUndefined();
+      expect(keeper.list()).toEqual(['corp-2/@client.1']);
+      close(fd);
+    });
+
+    test('are handed to a holder that was restarted, until they are dropped', () => {
+      const { keeper, sockets, fd } = setUp();
+      const shelf = sockets.shelf('corp');
+      expect(shelf.take('client.1')).toBeUndefined();
+      expect(shelf.keep('client.1', fd)).toBeUndefined();
+      keeper.held.clear();
+      sockets.renew();
+      expect(keeper.held.get('corp/@client.1')).toBe(fd);
+      expect(shelf.drop('client.1')).toBeUndefined();
+      sockets.renew();
+      expect(keeper.list()).toEqual([]);
+      // Also what an earlier process left.
+      keeper.put('corp/@client.2', fd);
+      expect(shelf.take('client.2')).toBe(fd);
+      keeper.held.clear();
+      sockets.renew();
+      expect(keeper.list()).toEqual(['corp/@client.2']);
+      close(fd);
+    });
+
+    test('are offered later to a holder that did not take them, but never in place of what it has', () => {
+      const { keeper, sockets, fd } = setUp();
+      const shelf = sockets.shelf('corp');
+      keeper.away = true;
+      expect(shelf.keep('first', fd)).toMatchObject({ name: 'HolderUnreachable' });
+      keeper.away = false;
+      sockets.renew();
+      expect(keeper.held.get('corp/@first')).toBe(fd);
+      keeper.away = true;
+      const other = bound().fd;
+      expect(shelf.keep('first', other)).toMatchObject({ name: 'HolderUnreachable' });
+      keeper.away = false;
+      keeper.held.clear();
+      sockets.renew();
+      expect(keeper.held.get('corp/@first')).toBe(fd);
+      close(fd);
+      close(other);
+    });
+
+    test('of crashed processes are dropped, others not', () => {
+      const { keeper, sockets, fd } = setUp();
+      for (const name of ['corp/udp', 'corp/@a', 'corp/@b', 'corp-2/@b']) keeper.put(name, fd);
+      const shelf = sockets.shelf('corp');
+      keeper.away = true;
+      expect(shelf.dropOthers(new Set(['a']))).toMatchObject({ name: 'HolderUnreachable' });
+      keeper.away = false;
+      expect(shelf.dropOthers(new Set(['a']))).toBeUndefined();
+      expect(keeper.list()).toEqual(['corp/udp', 'corp/@a', 'corp-2/@b']);
+      close(fd);
+    });
+  });
+
   test('are known by their networks, ours and the holder’s', () => {
     const keeper = new FakeKeeper();
     const { fd, port } = bound();

@@ -18,6 +18,8 @@ interface OpenSocket {
 export class TransportSockets {
   readonly #keeper: SocketKeeper;
   readonly #open = new Map<string, OpenSocket>();
+  /** Descriptors of others that the holder keeps for them, by their full names. */
+  readonly #shelved = new Map<string, number>();
   readonly #closing: (fd: number) => void;
 
   /** @param closing called before a descriptor of ours is closed: whoever waits for it has to stop */
@@ -65,15 +67,58 @@ export class TransportSockets {
   }
 
   /**
-   * Closes the sockets of a network other than the named ones (see {@link heldName}), everywhere; their peers go. What a holder
-   * that cannot be reached still has goes when this is called again.
+   * Closes the listeners' sockets of a network other than the named ones (see {@link heldName}), everywhere; their
+   * peers go. What a holder that cannot be reached still has goes when this is called again.
    */
   release(network: string, keep: ReadonlySet<string>): void {
     const prefix = socketName(network, '');
-    const unwanted = (name: string): boolean => name.startsWith(prefix) && !keep.has(name.slice(prefix.length));
+    const unwanted = (name: string): boolean => {
+      const inside = name.slice(prefix.length);
+      return name.startsWith(prefix) && !isShelfName(inside) && !keep.has(inside);
+    };
     for (const name of [...this.#open.keys()].filter(unwanted)) this.#closeOwn(name);
     const { held } = this.#list();
     this.#ask((name) => this.#keeper.drop(name), [...held].filter(unwanted));
+  }
+
+  /** Closes all sockets of a network, everywhere, and lets the holder's other descriptors of it go. */
+  forget(network: string): void {
+    this.release(network, new Set());
+    this.shelf(network).clear();
+  }
+
+  /** What the holder keeps for a network beside its listeners. */
+  shelf(network: string): Shelf {
+    const full = (name: string): string => socketName(network, `${shelfPrefix}${name}`);
+    const shelved = this.#shelved;
+    const onShelf = (): { names: string[]; problem: OvpnError | undefined } => {
+      const { held, problem } = this.#list();
+      return { names: [...held].filter((name) => name.startsWith(full(''))), problem };
+    };
+    const drop = (names: readonly string[]): OvpnError | undefined => {
+      for (const name of names) shelved.delete(name);
+      return this.#ask((name) => this.#keeper.drop(name), names);
+    };
+    return {
+      take: (name) => {
+        const fd = this.#keeper.get(full(name));
+        if (fd !== undefined) shelved.set(full(name), fd);
+        return fd;
+      },
+      keep: (name, fd) => {
+        const problem = this.#ask(() => this.#keeper.put(full(name), fd), [undefined]);
+        if (problem === undefined || !shelved.has(full(name))) shelved.set(full(name), fd);
+        return problem;
+      },
+      drop: (name) => drop([full(name)]),
+      dropOthers: (keep) => {
+        const { names, problem } = onShelf();
+        return drop(names.filter((name) => !keep.has(name.slice(full('').length)))) ?? problem;
+      },
+      clear: () => {
+        drop([...new Set([...[...shelved.keys()].filter((name) => name.startsWith(full(''))), ...onShelf().names])]);
+      },
+    };
   }
 
   /**
@@ -85,8 +130,9 @@ export class TransportSockets {
   renew(): OvpnError | undefined {
     const { held, problem } = this.#list();
     if (problem !== undefined) return problem;
-    const missing = [...this.#open].filter(([name]) => !held.has(name));
-    return this.#ask(([name, { fd }]) => this.#keeper.put(name, fd), missing);
+    const ours = [...[...this.#open].map(([name, { fd }]) => [name, fd] as const), ...this.#shelved];
+    const missing = ours.filter(([name]) => !held.has(name));
+    return this.#ask(([name, fd]) => this.#keeper.put(name, fd), missing);
   }
 
   /** The networks that the holder or we have sockets for; only ours while the holder cannot be reached. */
@@ -98,6 +144,7 @@ export class TransportSockets {
   close(): void {
     for (const socket of this.#open.values()) this.#closeFd(socket);
     this.#open.clear();
+    this.#shelved.clear();
   }
 
   /** Closes a socket here and in the holder; its peers go. */
@@ -146,6 +193,34 @@ export class TransportSockets {
     this.#open.set(name, socket);
     return socket;
   }
+}
+
+/**
+ * Descriptors that the holder keeps for one network beside its listeners' sockets: those of single sessions. Whoever
+ * puts one there stays its owner, and says `drop` before it closes it.
+ */
+export interface Shelf {
+  /** A new descriptor of what an earlier process left, which the caller closes. @throws OvpnError HolderUnreachable */
+  take(name: string): number | undefined;
+  /**
+   * Keeps a descriptor in place of the one before.
+   *
+   * @returns why the holder did not take it: the one before stays; and if there was none, the holder is offered this
+   *   one with every {@link TransportSockets.renew}
+   */
+  keep(name: string, fd: number): OvpnError | undefined;
+  /** @returns why the holder still has it */
+  drop(name: string): OvpnError | undefined;
+  /** Drops all but these: what crashed processes left. @returns why the holder still has some */
+  dropOthers(keep: ReadonlySet<string>): OvpnError | undefined;
+  clear(): void;
+}
+
+/** In no name of a listener. */
+const shelfPrefix = '@';
+
+function isShelfName(name: string): boolean {
+  return name.startsWith(shelfPrefix);
 }
 
 /** The name of a listener's socket inside its network. A dot is in no name of a listener. */

@@ -41,9 +41,15 @@ export class HolderClient implements SocketKeeper {
   }
 
   list(): readonly string[] {
-    const { reply } = this.#call({ op: 'list' });
-    this.#demand(reply, 'list');
-    return reply.ok ? (reply.names ?? []) : [];
+    const names: string[] = [];
+    for (let after: string | undefined; ;) {
+      const { reply } = this.#call(after === undefined ? { op: 'list' } : { op: 'list', after });
+      this.#demand(reply, 'list');
+      const page = reply.ok ? (reply.names ?? []) : [];
+      for (const name of page) names.push(name);
+      after = page.at(-1);
+      if (!reply.ok || reply.more !== true || after === undefined) return names;
+    }
   }
 
   #demand(reply: HolderReply, what: string): void {

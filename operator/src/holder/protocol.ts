@@ -13,21 +13,30 @@ export type HolderRequest =
   | { readonly op: 'get'; readonly name: string }
   /** Closes the holder's descriptor. */
   | { readonly op: 'drop'; readonly name: string }
-  | { readonly op: 'list' };
+  /** Answers with names in the order of their UTF-16 code units, those after `after`, as many as one packet takes. */
+  | { readonly op: 'list'; readonly after?: string };
 
 export type HolderReply =
-  { readonly ok: true; readonly names?: readonly string[] } | { readonly ok: false; readonly error: string };
+  | {
+      readonly ok: true;
+      readonly names?: readonly string[];
+      /** There are further names. A holder that does not know `after` never says so: it holds no more than one packet lists. */
+      readonly more?: true;
+    }
+  | { readonly ok: false; readonly error: string };
 
 export const maxPacketBytes = 64 * 1024;
-/** A node has a few sockets per network; more means that something leaks. */
-export const maxHeld = 4096;
+/** A node has a few sockets per network and one for each TCP connection; more means that something leaks. */
+export const maxHeld = 65_536;
 const maxNameBytes = 256;
 
 /** Parses a request from outside. @returns undefined when it is not one */
 export function parseRequest(packet: Buffer): HolderRequest | undefined {
   const value = parseJson(packet);
   if (typeof value !== 'object' || value === null || !('op' in value)) return undefined;
-  if (value.op === 'list') return { op: 'list' };
+  if (value.op === 'list') {
+    return 'after' in value && typeof value.after === 'string' ? { op: 'list', after: value.after } : { op: 'list' };
+  }
   if (!('name' in value) || typeof value.name !== 'string') return undefined;
   const { op, name } = value;
   if (name.length === 0 || Buffer.byteLength(name) > maxNameBytes) return undefined;
@@ -41,7 +50,16 @@ export function parseReply(packet: Buffer): HolderReply | undefined {
   if (value.ok === false) return { ok: false, error: 'error' in value ? String(value.error) : 'no reason given' };
   if (value.ok !== true) return undefined;
   if (!('names' in value)) return { ok: true };
-  return Array.isArray(value.names) ? { ok: true, names: value.names.map(String) } : undefined;
+  if (!Array.isArray(value.names)) return undefined;
+  const names = value.names.map(String);
+  return 'more' in value && value.more === true ? { ok: true, names, more: true } : { ok: true, names };
+}
+
+/** The answer to `list`: as many of the names, which are in order, as one packet takes. */
+export function listReply(names: readonly string[]): HolderReply {
+  let room = maxPacketBytes - Buffer.byteLength(JSON.stringify({ ok: true, names: [], more: true }));
+  const fitting = names.findIndex((name) => (room -= Buffer.byteLength(JSON.stringify(name)) + 1) < 0);
+  return fitting < 0 ? { ok: true, names } : { ok: true, names: names.slice(0, fitting), more: true };
 }
 
 function parseJson(packet: Buffer): unknown {

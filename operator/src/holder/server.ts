@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { describe, OvpnError } from '../errors.ts';
 import { accept, close, recvWithFd, sendWithFd, setsockoptTimeout } from '../kernel/libc.ts';
 import { connectSeqpacket, listenSeqpacket } from '../kernel/unix-socket.ts';
-import { type HolderReply, type HolderRequest, maxHeld, maxPacketBytes, parseRequest } from './protocol.ts';
+import { type HolderReply, type HolderRequest, listReply, maxHeld, maxPacketBytes, parseRequest } from './protocol.ts';
 
 /**
  * The socket holder: keeps a duplicate of each transport socket, so that the kernel's peers outlive the
@@ -89,14 +89,16 @@ function act(
 ): { reply: HolderReply; handOver: number | undefined; keep: boolean } {
   const refuse = (error: string) => ({ reply: { ok: false, error } as const, handOver: undefined, keep: false });
   const accepted = { reply: { ok: true } as const, handOver: undefined, keep: false };
-  if (request.op === 'list') return { ...accepted, reply: { ok: true, names: [...held.keys()] } };
+  if (request.op === 'list') {
+    const { after } = request;
+    const names = [...held.keys()].filter((name) => after === undefined || name > after).sort();
+    return { ...accepted, reply: listReply(names) };
+  }
   const present = held.get(request.name);
   switch (request.op) {
     case 'put':
       if (passed === undefined) return refuse('no descriptor attached');
       if (present === undefined && held.size >= maxHeld) return refuse(`holds ${maxHeld} sockets already`);
-      if (present === undefined && !fits([...held.keys(), request.name]))
-        return refuse('holds as many names as a list can tell');
       held.set(request.name, passed);
       if (present !== undefined) close(present);
       return { ...accepted, keep: true };
@@ -107,9 +109,4 @@ function act(
       held.delete(request.name);
       return accepted;
   }
-}
-
-/** Whether the answer to `list` stays within one packet. */
-function fits(names: readonly string[]): boolean {
-  return Buffer.byteLength(JSON.stringify({ ok: true, names } satisfies HolderReply)) <= maxPacketBytes;
 }

@@ -42,6 +42,7 @@ const native = {
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
   flock: libc.func('int flock(int fd, int operation)'),
   eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
+  memfd_create: libc.func('int memfd_create(const char *name, unsigned int flags)'),
 };
 
 const errnoNames = new Map<number, string>(
@@ -352,6 +353,17 @@ export function eventfd(): number {
   return check('eventfd', native.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
+/** A close-on-exec file without a place in any folder (memfd_create(2)); the name is for /proc/self/fd only. */
+export function memfdCreate(name: string): number {
+  try {
+    return check('memfd_create', native.memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL));
+  } catch (error) {
+    // Linux before 6.3 does not know the second flag.
+    if (!(error instanceof SystemError && error.code === 'EINVAL')) throw error;
+    return check('memfd_create', native.memfd_create(name, MFD_CLOEXEC));
+  }
+}
+
 // Constants of include/uapi, the same on x86_64 and aarch64.
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -400,3 +412,5 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
+const MFD_CLOEXEC = 1;
+const MFD_NOEXEC_SEAL = 8;
