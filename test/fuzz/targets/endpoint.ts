@@ -526,6 +526,40 @@ class DialerMatch {
   }
 }
 
+/**
+ * A server that every input comes to from another address, as it is and as a first packet. What it keeps must not
+ * depend on how many there are.
+ */
+function flooded(transport: Transport, inputs: readonly Buffer[]): OpenvpnServer {
+  const world = new World();
+  const setup = readSetup(new InputReader(Buffer.alloc(0)));
+  const owner = new OwnerRules(setup, () => true);
+  const server = new OpenvpnServer(
+    { ...commonOptions('server'), wrap: setup.wrap.server, tls: tlsOf(setup.version).server, tunMtu: 1400, limits },
+    owner,
+    { scheduler: world.scheduler(), random: countingRandom(), clock: clock(world) },
+  );
+  const datagrams = server.openDatagram('udp', () => undefined);
+  for (const [i, input] of inputs.entries()) {
+    const path: Path = { remote: { address: `198.51.${i >> 8}.${i & 255}`, port: 1 + (i % 5) }, local: undefined };
+    const id = Buffer.alloc(8, 1);
+    id.writeUInt32BE(i);
+    // A hard reset, acknowledging nothing, with message id 0.
+    const reset = Buffer.concat([Buffer.of(0x38), id, Buffer.of(0, 0, 0, 0, 0), input]);
+    if (transport === 'udp') {
+      [input, reset].forEach((packet) => datagrams.receive(packet, path));
+      continue;
+    }
+    const sender = { send: () => undefined, close: () => undefined, idle: true };
+    const stream = server.openStream('tcp', path, sender);
+    stream.receive(framed(reset));
+    stream.receive(framed(Buffer.concat([Buffer.of(0x20), id, Buffer.of(0, 0, 0, 0, 2), input])));
+    require(server.halfOpen <= limits.halfOpen, 'more handshakes than places');
+  }
+  require(owner.clients.length === 0, 'somebody authenticated by noise');
+  return server;
+}
+
 const shared = {
   share: 4,
   maxBytes: 1500,
@@ -561,6 +595,8 @@ export const serverDatagrams: Target = {
   name: 'server-datagrams',
   input: "hostile clients' script against a server on UDP",
   run: (input) => new ServerMatch(input, 'udp').play(),
+  hold: (inputs) => flooded('udp', inputs),
+  maxHeldBytes: 256 * 1024,
   seeds: serverSeeds,
 };
 
@@ -569,6 +605,8 @@ export const serverStreams: Target = {
   name: 'server-streams',
   input: "hostile clients' script against a server on TCP",
   run: (input) => new ServerMatch(input, 'tcp').play(),
+  hold: (inputs) => flooded('tcp', inputs),
+  maxHeldBytes: 1024 * 1024,
   seeds: serverSeeds,
 };
 
