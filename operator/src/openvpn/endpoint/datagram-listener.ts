@@ -1,10 +1,12 @@
+import type { SessionState } from '../session/session-state.ts';
 import { clearHeaderBytes } from '../wire/packet.ts';
 import type { FirstContact } from '../wrap/stateless-start.ts';
 import { firstPacketWords } from './first-packet-words.ts';
 import { addressKey, type Path, type PeerAddress } from './path.ts';
+import { resumedWrapper } from './resumed-wrapper.ts';
 import { type Link, ServedSession } from './served-session.ts';
 import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
-import type { ClientEnd } from './server-settings.ts';
+import type { ClientEnd, ServedClient } from './server-settings.ts';
 
 const maxHandshakesPerPath = 2;
 
@@ -72,6 +74,25 @@ export class DatagramListener {
         return;
       }
     }
+  }
+
+  /**
+   * Goes on with a client of an earlier program.
+   *
+   * @throws RangeError when the state is none of a server's session
+   */
+  resume(state: SessionState, path: Path): ServedClient {
+    const { settings, clock } = this.#host;
+    const wrapper = resumedWrapper(settings.wrap, { role: 'server', transport: 'udp', clock }, state);
+    const link: DatagramLink = new DatagramLink(
+      this.#shared,
+      this.#name,
+      path,
+      Buffer.from(state.peerSessionId, 'hex'),
+      (made) => new ServedSession(this.#host, made, { kind: 'state', state }, wrapper),
+    );
+    this.#remember(link);
+    return link.session;
   }
 
   /** Closes the listener. Its clients hear nothing; their owner does. */

@@ -2,10 +2,10 @@ import { isIPv6 } from 'node:net';
 import { describe } from '../../errors.ts';
 import type { AuthFailure } from '../negotiate/control-message.ts';
 import { formatOptionsString } from '../negotiate/options-string.ts';
-import { ClientSession } from '../session/client-session.ts';
+import { type ClientOptions, ClientSession } from '../session/client-session.ts';
 import type { Scheduler } from '../session/scheduler.ts';
 import type { Established, SessionEvent } from '../session/session-event.ts';
-import type { SessionState } from '../session/session-state.ts';
+import { parseState, type SessionState } from '../session/session-state.ts';
 import type { SessionDrop } from '../session/session.ts';
 import type { DataCipher, DataKeys } from '../static-key.ts';
 import type { TlsFactory } from '../tls/tls-endpoint.ts';
@@ -14,6 +14,7 @@ import { PacketError } from '../wire/packet.ts';
 import { SessionWrapper, type WrapConfig } from '../wrap/session-wrapper.ts';
 import type { Clock } from '../wrap/wrapper.ts';
 import type { Path } from './path.ts';
+import { resumedWrapper } from './resumed-wrapper.ts';
 import { formatRemote, type Remote, successMs, type TryEnd } from './remotes.ts';
 
 /** An open way to a server. On TCP the bytes are a stream: whoever sends has framed them. */
@@ -186,15 +187,7 @@ export class DialerTry implements DialedTunnel {
       this.#fail(`no connection within ${connectSeconds} s: check the address and the port, and the firewalls between`),
     );
     const connecting = (async () =>
-      connector.connect(
-        { address: this.address, port, transport },
-        {
-          packet: (bytes) => this.#receive(bytes),
-          closed: (reason) => this.#connectionClosed(reason),
-          drained: () => this.#tryHandOver(),
-          wanted: () => this.#wanted(),
-        },
-      ))();
+      connector.connect({ address: this.address, port, transport }, this.#connectionEvents()))();
     void connecting.then(
       (connection) => this.#connected(connection),
       (error: unknown) => {
@@ -203,6 +196,27 @@ export class DialerTry implements DialedTunnel {
         }
       },
     );
+  }
+
+  /**
+   * Goes on with the tunnel of an earlier program, instead of `open`.
+   *
+   * @param connect makes the connection that the kernel has, for these events
+   * @throws RangeError when the state is none of a client's session
+   */
+  resume(state: SessionState, connect: (events: ConnectionEvents) => Connection): void {
+    parseState(state, 'client');
+    this.#handedOver = true;
+    this.#successAt = this.#environment.scheduler.now();
+    const connection = connect(this.#connectionEvents());
+    try {
+      this.#session = this.#newSession(connection, state);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    this.#connection = connection;
+    this.#phase = 'established';
   }
 
   handOver(take: () => boolean): void {
@@ -252,6 +266,15 @@ export class DialerTry implements DialedTunnel {
     this.#connection?.close();
   }
 
+  #connectionEvents(): ConnectionEvents {
+    return {
+      packet: (bytes) => this.#receive(bytes),
+      closed: (reason) => this.#connectionClosed(reason),
+      drained: () => this.#tryHandOver(),
+      wanted: () => this.#wanted(),
+    };
+  }
+
   #connected(connection: Connection): void {
     if (this.#phase !== 'connecting') {
       connection.close();
@@ -269,20 +292,22 @@ export class DialerTry implements DialedTunnel {
     this.#session.start();
   }
 
-  #newSession(connection: Connection): ClientSession {
+  #newSession(connection: Connection, state?: SessionState): ClientSession {
     const { tls, wrap, ciphers, version, maxTunMtu, tunMtu, handshakeSeconds, renegotiateSeconds } = this.#settings;
     const { scheduler, random, clock } = this.#environment;
     const { transport } = this.remote;
-    return new ClientSession({
+    const wrapping = { role: 'client', transport, clock } as const;
+    const options: ClientOptions = {
       ...{ tls, scheduler, random, ciphers, version, maxTunMtu },
       ...(handshakeSeconds !== undefined && { handshakeSeconds }),
       ...(renegotiateSeconds !== undefined && { renegotiateSeconds }),
-      wrapper: new SessionWrapper(wrap, { role: 'client', transport, clock }),
+      wrapper: state === undefined ? new SessionWrapper(wrap, wrapping) : resumedWrapper(wrap, wrapping, state),
       tlsCryptV2: wrap.kind === 'tls-crypt-v2-client',
       optionsString: formatOptionsString({ role: 'client', transport, family: isIPv6(this.address) ? 6 : 4, tunMtu }),
       send: (packet) => connection.send(transport === 'tcp' ? frame(packet) : packet),
       notify: (event) => this.#heard(event),
-    });
+    };
+    return new ClientSession(options, state);
   }
 
   #receive(bytes: Buffer): void {

@@ -1,10 +1,13 @@
 import { isIP } from 'node:net';
 import { describe } from '../../errors.ts';
 import type { Established } from '../session/session-event.ts';
+import { parseState, type SessionState } from '../session/session-state.ts';
 import type { DataKeys } from '../static-key.ts';
 import { waitMs } from './backoff.ts';
 import {
   type ClientWrap,
+  type Connection,
+  type ConnectionEvents,
   type Connector,
   type DialedTunnel,
   DialerTry,
@@ -92,6 +95,33 @@ export class Dialer {
       this.#phase = 'running';
       this.#next();
     }
+  }
+
+  /**
+   * Begins with the tunnel of an earlier program, whose data the kernel still carries, instead of `start`. Farewells
+   * are understood again after the next renegotiation.
+   *
+   * @param at what the tunnel led to
+   * @param connect makes the connection that the kernel has, for these events
+   * @returns undefined when the settings have no such remote any more, or not its cipher: then nothing has happened
+   * @throws RangeError when the state is none of a client's session; nothing has happened then either
+   */
+  resume(
+    at: { readonly remote: Remote; readonly address: string },
+    state: SessionState,
+    connect: (events: ConnectionEvents) => Connection,
+  ): DialedTunnel | undefined {
+    const place = this.#settings.remotes.findIndex((remote) => sameRemote(remote, at.remote));
+    const { cipher } = parseState(state, 'client').negotiated;
+    if (this.#phase !== 'new' || place < 0 || !this.#settings.ciphers.includes(cipher)) {
+      return undefined;
+    }
+    const resumed = this.#newTry(at);
+    resumed.resume(state, connect);
+    this.#phase = 'running';
+    this.#retry = { ...this.#retry, remote: place, addresses: [at.address], roundBegan: place };
+    this.#try = resumed;
+    return resumed;
   }
 
   /**
@@ -229,18 +259,22 @@ export class Dialer {
   }
 
   #dial(remote: Remote, address: string): void {
-    const next = new DialerTry({ remote, address }, this.#settings, this.#environment, {
-      established: (tunnel, established) => this.#owner.established(tunnel, established),
-      rekeyed: (tunnel, keyId, keys) => this.#owner.rekeyed(tunnel, keyId, keys),
-      rekeyFailed: (tunnel, keyId, reason) => this.#owner.rekeyFailed(tunnel, keyId, reason),
-      ended: (ending) => this.#ended(ending),
-    });
+    const next = this.#newTry({ remote, address });
     this.#try = next;
     this.#owner.connecting(remote, address);
     // The owner may have closed or reconfigured us.
     if (this.#try === next) {
       next.open(this.#connector);
     }
+  }
+
+  #newTry(target: { readonly remote: Remote; readonly address: string }): DialerTry {
+    return new DialerTry(target, this.#settings, this.#environment, {
+      established: (tunnel, established) => this.#owner.established(tunnel, established),
+      rekeyed: (tunnel, keyId, keys) => this.#owner.rekeyed(tunnel, keyId, keys),
+      rekeyFailed: (tunnel, keyId, reason) => this.#owner.rekeyFailed(tunnel, keyId, reason),
+      ended: (ending) => this.#ended(ending),
+    });
   }
 
   #ended({ reason, end }: Ending): void {

@@ -30,7 +30,8 @@ export class ServedSession implements ServedClient {
   readonly #host: ServerHost;
   readonly #link: Link;
   readonly #session: ServerSession;
-  readonly #place: Place;
+  /** None for a session that an earlier program began. */
+  readonly #place: Place | undefined;
   #identity: PeerIdentity | undefined;
   #told = false;
   #reported = false;
@@ -38,13 +39,13 @@ export class ServedSession implements ServedClient {
   #over = false;
   #farewell = 'it was sent away';
 
-  constructor(host: ServerHost, link: Link, start: ServerStart, wrapper: SessionWrapper, place: Place) {
+  /** @throws RangeError when it is to start from a state that is none */
+  constructor(host: ServerHost, link: Link, start: ServerStart, wrapper: SessionWrapper, place?: Place) {
     this.#host = host;
     this.#link = link;
     this.#place = place;
     const { ciphers, handshakeSeconds, renegotiateSeconds, tunMtu } = host.settings;
     const family = link.path.remote.address.includes(':') ? 6 : 4;
-    host.counters.begun += 1;
     this.#session = new ServerSession(
       {
         // Renegotiations, too, take the certificates of their day.
@@ -62,6 +63,13 @@ export class ServedSession implements ServedClient {
       },
       start,
     );
+    if (start.kind === 'state') {
+      host.counters.resumed += 1;
+      this.#told = true;
+      host.clients.add(this);
+    } else {
+      host.counters.begun += 1;
+    }
   }
 
   get listener(): string {
@@ -161,7 +169,9 @@ export class ServedSession implements ServedClient {
 
   #received(drop: SessionDrop | undefined): SessionDrop | undefined {
     if (drop === undefined) {
-      this.#host.halfOpen.heard(this.#place);
+      if (this.#place !== undefined) {
+        this.#host.halfOpen.heard(this.#place);
+      }
     } else {
       this.#host.counters.drop(drop);
     }
@@ -169,7 +179,7 @@ export class ServedSession implements ServedClient {
   }
 
   #heard(event: SessionEvent): void {
-    const { owner, counters, halfOpen } = this.#host;
+    const { owner, counters } = this.#host;
     switch (event.type) {
       case 'authenticated':
         counters.authenticated += 1;
@@ -184,7 +194,7 @@ export class ServedSession implements ServedClient {
         return;
       case 'established':
         counters.established += 1;
-        halfOpen.release(this.#place);
+        this.#releasePlace();
         owner.established(this, event.established);
         return;
       case 'rekeyed':
@@ -234,7 +244,13 @@ export class ServedSession implements ServedClient {
     }
     this.#over = true;
     this.#session.close();
-    this.#host.halfOpen.release(this.#place);
+    this.#releasePlace();
     this.#link.over();
+  }
+
+  #releasePlace(): void {
+    if (this.#place !== undefined) {
+      this.#host.halfOpen.release(this.#place);
+    }
   }
 }

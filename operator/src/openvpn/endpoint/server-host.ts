@@ -29,8 +29,9 @@ export interface ServerHost {
 export class ServerCounters {
   /** Answers to first packets on UDP. */
   replies = 0;
-  /** Sessions begun. */
+  /** Sessions begun, and sessions of an earlier program gone on with. */
   begun = 0;
+  resumed = 0;
   authenticated = 0;
   established = 0;
   /** Sessions that came to nothing before they authenticated. */

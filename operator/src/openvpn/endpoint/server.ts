@@ -1,4 +1,5 @@
 import type { Scheduler } from '../session/scheduler.ts';
+import type { SessionState } from '../session/session-state.ts';
 import { Cookies } from '../wrap/cookie.ts';
 import { ReplyLimit } from '../wrap/reply-limit.ts';
 import { StatelessStart } from '../wrap/stateless-start.ts';
@@ -26,6 +27,14 @@ export interface ServerContext {
 export interface DatagramEndpoint {
   /** Takes a datagram in, whatever is in it. */
   receive(packet: Buffer, path: Path): void;
+  /**
+   * Goes on with a client of an earlier program, whose data the kernel still carries: `exportState` gave its state. Our
+   * farewells and those of the client are understood again after the next renegotiation.
+   *
+   * @param path where the client is by now, which the kernel knows
+   * @throws RangeError when the state is none of a server's session
+   */
+  resume(state: SessionState, path: Path): ServedClient;
   /** The socket is of no use any more: its clients end with the cause `transport`. */
   close(): void;
 }
@@ -112,6 +121,7 @@ export class OpenvpnServer {
     this.#datagrams.add(datagrams);
     return {
       receive: (packet, path) => datagrams.receive(packet, path),
+      resume: (state, path) => datagrams.resume(state, path),
       close: () => {
         this.#datagrams.delete(datagrams);
         datagrams.close({ cause: 'transport', reason: 'its listener was closed' });
@@ -126,6 +136,27 @@ export class OpenvpnServer {
       this.#streams.add(connection);
     }
     return connection;
+  }
+
+  /**
+   * Goes on with a TCP client of an earlier program; see {@link DatagramEndpoint.resume}. The kernel has its socket.
+   *
+   * @throws RangeError when the state is none of a server's session
+   */
+  resumeStream(
+    listener: string,
+    path: Path,
+    sender: StreamSender,
+    state: SessionState,
+  ): { readonly endpoint: StreamEndpoint; readonly client: ServedClient } {
+    const forget = (it: StreamConnection): unknown => this.#streams.delete(it);
+    const endpoint = new StreamConnection(this.#host, listener, path, sender, forget, state);
+    const { client } = endpoint;
+    if (client === undefined) {
+      throw new Error('a resumed connection has its client from the start');
+    }
+    this.#streams.add(endpoint);
+    return { endpoint, client };
   }
 
   /** Ends everything at once and silently: neither clients nor owner hear of it. TCP connections are closed. */

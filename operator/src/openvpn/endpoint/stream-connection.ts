@@ -1,11 +1,14 @@
+import type { SessionState } from '../session/session-state.ts';
 import { frame, FrameReader } from '../wire/frame.ts';
 import { PacketError } from '../wire/packet.ts';
 import { SessionWrapper } from '../wrap/session-wrapper.ts';
 import { firstPacketWords } from './first-packet-words.ts';
 import type { Place } from './half-open.ts';
 import type { Path } from './path.ts';
+import { resumedWrapper } from './resumed-wrapper.ts';
 import { type Link, ServedSession } from './served-session.ts';
 import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
+import type { ServedClient } from './server-settings.ts';
 
 /** How a connection's bytes go out. */
 export interface StreamSender {
@@ -41,19 +44,29 @@ export class StreamConnection {
   /** Of the first packet, then of the last bytes. */
   #cancelTimer: () => void = () => undefined;
 
-  /** @param forget called once the connection is over */
+  /**
+   * @param forget called once the connection is over
+   * @param state of a session of an earlier program; the kernel has the socket then
+   * @throws RangeError when the state is none of a server's session
+   */
   constructor(
     host: ServerHost,
     listener: string,
     path: Path,
     sender: StreamSender,
     forget: (it: StreamConnection) => void,
+    state?: SessionState,
   ) {
     this.#host = host;
     this.#listener = listener;
     this.#path = path;
     this.#sender = sender;
     this.#forget = forget;
+    if (state !== undefined) {
+      this.#handedOver = true;
+      this.#session = this.#resumed(state);
+      return;
+    }
     const place = host.halfOpen.take(path.remote.address, () => {
       host.counters.evicted += 1;
       this.#failed(evictedWords);
@@ -69,6 +82,11 @@ export class StreamConnection {
       host.counters.silentConnections += 1;
       this.#finish();
     });
+  }
+
+  /** The client, once its first packet has come. */
+  get client(): ServedClient | undefined {
+    return this.#session;
   }
 
   /** It is of no further use; last bytes may still go out. */
@@ -150,6 +168,12 @@ export class StreamConnection {
       // On TCP nothing strays in, so this is no client of ours and will not become one.
       this.#failed(firstPacketWords(settings.wrap.kind, drop, packet) ?? 'the first packet begins no session');
     }
+  }
+
+  #resumed(state: SessionState): ServedSession {
+    const { settings, clock } = this.#host;
+    const wrapper = resumedWrapper(settings.wrap, { role: 'server', transport: 'tcp', clock }, state);
+    return new ServedSession(this.#host, this.#link(), { kind: 'state', state }, wrapper);
   }
 
   #link(): Link {

@@ -201,6 +201,17 @@ describe('the sender', () => {
     expect(new ReplaySender(() => now, { lastTime: 5 }).next()).toEqual({ id: 1, time });
   });
 
+  test('has the time of a resumed count at once, so that a state saved before the first number is good', () => {
+    let now = 60_000;
+    const first = new ReplaySender(() => now, { lastTime: 50 });
+    expect(first.time).toBe(60);
+    now = 30_000;
+    expect(first.next()).toEqual({ id: 1, time: 60 });
+    const second = new ReplaySender(() => now, { lastTime: 60 });
+    expect(second.time).toBe(61);
+    expect(new ReplaySender(() => now).time).toBe(0);
+  });
+
   test('never gives a number twice', () => {
     const sender = new ReplaySender(() => 5_000, { after: 0xffff_fffe });
     expect([sender.next(), sender.next(), sender.next()]).toEqual([

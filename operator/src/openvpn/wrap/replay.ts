@@ -59,6 +59,8 @@ export class ReplaySender {
     this.#clock = clock;
     this.#time = lastTime;
     this.#id = after;
+    // A resumed count has its time at once, for a state that is saved before the first number.
+    if (lastTime > 0) this.#begin();
   }
 
   /** The time of the count, to give to the sender that comes after this one. */
@@ -67,13 +69,19 @@ export class ReplaySender {
   }
 
   next(): ReplayId {
-    if (!this.#begun || this.#id === maxId) {
-      this.#id = this.#begun ? 0 : this.#id;
-      this.#time = Math.max(Math.floor(this.#clock() / 1000), this.#time + 1);
-      this.#begun = true;
+    if (this.#id === maxId) {
+      this.#id = 0;
+      this.#begin();
+    } else if (!this.#begun) {
+      this.#begin();
     }
     this.#id += 1;
     return { id: this.#id, time: this.#time };
+  }
+
+  #begin(): void {
+    this.#time = Math.max(Math.floor(this.#clock() / 1000), this.#time + 1);
+    this.#begun = true;
   }
 }
 
