@@ -1,3 +1,4 @@
+import { printable } from '../negotiate/protocol-fault.ts';
 import { type PeerIdentity } from './peer-identity.ts';
 
 /**
@@ -23,7 +24,7 @@ export function whyNotWanted(identity: PeerIdentity, checks: PeerChecks): string
   }
   if (name !== undefined && !nameMatches(identity, name.type, name.value)) {
     const [shown, what] = name.type === 'subject' ? [identity.subject, 'subject'] : [identity.commonName, 'name'];
-    return `its certificate has the ${what} "${shown}", not "${name.value}"${name.type === 'name-prefix' ? '…' : ''}`;
+    return `its certificate has the ${what} "${printable(shown)}", not "${name.value}"${name.type === 'name-prefix' ? '…' : ''}`;
   }
   const wanted = fingerprints?.map(bareHex);
   if (wanted?.includes(bareHex(identity.fingerprint)) === false) {
