@@ -20,6 +20,8 @@ const maxPool = 4000;
 const batchInputs = 200;
 const batchMs = 150;
 const memoryEveryMs = 5000;
+/** By then the compiler has seen most of the code. */
+const warmUpMs = 2000;
 const heldInputs = 2000;
 
 export interface LoopOptions {
@@ -88,7 +90,7 @@ export class Loop {
 
   async #fuzz(end: number): Promise<Finding | undefined> {
     let baseline: number | undefined;
-    let memoryAt = 0;
+    let memoryAt = performance.now() + warmUpMs;
     while (performance.now() < end) {
       const { batch, finding } = await this.#batch(end);
       const found = finding ?? (this.#coverage.look(false) ? await this.#keepNew(batch) : undefined);
@@ -97,10 +99,9 @@ export class Loop {
       }
       if (performance.now() >= memoryAt) {
         const used = usedBytes();
-        // After the first rounds the compiler has seen most of the code.
-        baseline = memoryAt === 0 ? undefined : (baseline ?? used);
-        if (used - (baseline ?? used) > maxGrowthBytes) {
-          return memory(`${megabytes(used - (baseline ?? used))} more are in use than at the start`);
+        baseline ??= used;
+        if (used - baseline > maxGrowthBytes) {
+          return memory(`${megabytes(used - baseline)} more are in use than at the start`);
         }
         const held = await this.#held(batch);
         if (held !== undefined) {

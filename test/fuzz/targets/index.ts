@@ -1,6 +1,6 @@
 import type { Target } from '../target.ts';
 import { dialer, serverDatagrams, serverStreams } from './endpoint.ts';
-import { staticKeyFile, tlsCryptV2KeyFile } from './keys.ts';
+import { certificate, staticKeyFile, tlsCryptV2KeyFile } from './keys.ts';
 import { agentRequest, holderRequest, notifications, wrapperState } from './local.ts';
 import { controlMessages, keyMethod, optionWords, peerInfo, push } from './negotiate.ts';
 import { clientSession, serverSession } from './session.ts';
@@ -20,6 +20,7 @@ export const targets: readonly Target[] = [
   optionWords,
   staticKeyFile,
   tlsCryptV2KeyFile,
+  certificate,
   serverSession,
   clientSession,
   serverDatagrams,

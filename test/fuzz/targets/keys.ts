@@ -1,5 +1,9 @@
+import { X509Certificate } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { deriveDataKeys, formatStaticKey, parseStaticKey } from '../../../operator/src/openvpn/static-key.ts';
+import { whyNotWanted } from '../../../operator/src/openvpn/tls/peer-checks.ts';
+import { peerIdentity } from '../../../operator/src/openvpn/tls/peer-identity.ts';
+import { testPki } from '../../../operator/src/openvpn/tls/pki.fixture.ts';
 import {
   formatClientKey,
   formatServerKey,
@@ -70,4 +74,64 @@ export const tlsCryptV2KeyFile: Target = {
     client: Buffer.from(clientKeyFile),
     'client-with-metadata': Buffer.from(clientKeyWithMetadataFile),
   }),
+};
+
+export const certificate: Target = {
+  name: 'certificate',
+  input: "a peer's certificate in DER, as if it were verified",
+  maxBytes: 20_000,
+  words: [
+    '\x55\x04\x03\x0c\x05',
+    '\x13\x20',
+    '\x1e\x08\0a\0=',
+    ' + CN=',
+    '", DNS:b',
+    '\n',
+    '\\',
+    '\0',
+    '\x82\x03a,b',
+    '\x17\x0d',
+  ],
+  run: (input) => {
+    let read: X509Certificate;
+    try {
+      read = new X509Certificate(input);
+    } catch {
+      return;
+    }
+    const identity = peerIdentity(read);
+    if (Number.isNaN(identity.notAfter)) {
+      // OpenSSL verifies no certificate without dates.
+      return;
+    }
+    // What begins a line or a name of its own in a log would be forged.
+    require(!/[\r\n]/.test(identity.subject + identity.commonName), 'a name of several lines');
+    for (const type of ['name', 'subject'] as const) {
+      const reason = whyNotWanted(identity, { name: { type, value: 'another' } });
+      require((reason ?? '').length < 1000, 'a reason is as long as the peer likes');
+    }
+    // It is kept in a file, and has to be the same when it is read again.
+    require(isDeepStrictEqual(
+      JSON.parse(JSON.stringify(identity)),
+      identity,
+    ), 'an identity does not survive a restart');
+  },
+  seeds: () => {
+    const pki = testPki();
+    const der = (pem: string): Buffer => Buffer.from(new X509Certificate(pem).raw);
+    try {
+      const altNames =
+        'DNS:a.example,DNS:*.b.example,IP:192.0.2.1,IP:2001:db8::1,email:a@b.example,URI:https://a.example/';
+      const issue = (name: string, subject: string): Buffer =>
+        der(pki.issue(name, { usage: 'clientAuth', subject, altNames }).cert);
+      return {
+        ca: der(pki.ca),
+        names: issue('names', '/C=KG/O=Example, Inc./CN=first/CN=last'),
+        long: issue('long', `${`/O=${'o'.repeat(60)}`.repeat(40)}/CN=long`),
+        odd: issue('odd', '/O=a \\+ CN=b/CN=\u00e4 = "x" <y>'),
+      };
+    } finally {
+      pki.remove();
+    }
+  },
 };
