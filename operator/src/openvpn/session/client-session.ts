@@ -104,6 +104,10 @@ export class ClientSession extends Session {
     this.#requestPush();
   }
 
+  protected override refused(reason: string): void {
+    this.fail(reason);
+  }
+
   protected override message(message: ControlMessage): void {
     switch (message.kind) {
       case 'push-reply': {

@@ -33,7 +33,7 @@ export interface KeyExchangeEvents {
   output(): void;
   /** The peer's reset came, with its payload. */
   reset(opcode: MessageOpcode, payload: Buffer): void;
-  /** Both key method messages are there: keys can be exported. */
+  /** Both key method messages are there: keys can be exported, if the peer is `secured`. */
   exchanged(peer: KeyMethodMessage): void;
   text(message: string): void;
   /** It is over; comes at most once. */
@@ -48,6 +48,7 @@ export class KeyExchange {
   readonly #framer = new MessageFramer();
   #tls: TlsEndpoint | undefined;
   #secured: Secured | undefined;
+  #refused: string | undefined;
   #peer: KeyMethodMessage | undefined;
   #unread = Buffer.alloc(0);
   #full = false;
@@ -63,6 +64,11 @@ export class KeyExchange {
   /** The verified peer, after the TLS handshake. */
   get secured(): Secured | undefined {
     return this.#secured;
+  }
+
+  /** Why the peer is not to be let in, when its certificate says so. */
+  get refused(): string | undefined {
+    return this.#refused;
   }
 
   get exchanged(): boolean {
@@ -88,6 +94,9 @@ export class KeyExchange {
         if (this.#options.role === 'client') {
           this.#sendKeyMethod();
         }
+      },
+      refused: (reason) => {
+        this.#refused = reason;
       },
       data: (plaintext) => this.#read(plaintext),
       failed: (reason) => this.#fail(reason),

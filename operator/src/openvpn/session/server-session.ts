@@ -26,6 +26,9 @@ export type Offer = Omit<PushedOptions, 'cipher' | 'protocolFlags' | 'keyDerivat
   readonly peerId: number;
 };
 
+/** When a client whose certificate is not valid should try again. */
+const refusedBackoffSeconds = 60;
+
 /** A session in which we are the server. */
 export class ServerSession extends Session {
   #client: { readonly peerInfo: PeerInfo; readonly cipher: DataCipher } | undefined;
@@ -149,6 +152,15 @@ export class ServerSession extends Session {
       const { identity } = this;
       this.notify({ type: 'authenticated', client: { identity, peerInfo: client, username, cipher: choice.cipher } });
     }
+  }
+
+  /** It may come again: certificates and CRLs are renewed, and clocks set. */
+  protected override refused(reason: string, { peerInfo }: KeyMethodMessage): void {
+    this.notify({ type: 'refused', reason, identity: undefined });
+    const temporary = hasProtocol(parsePeerInfo(peerInfo), protocolBits.authFailedTemporary);
+    this.sayFarewell(
+      formatAuthFailed({ reason, temporary, ...(temporary ? { backoffSeconds: refusedBackoffSeconds } : {}) }),
+    );
   }
 
   protected override unwelcome(reason: string): void {

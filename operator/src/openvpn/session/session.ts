@@ -238,6 +238,8 @@ export abstract class Session {
   /** The first exchange is complete and the peer's certificate welcome. */
   protected abstract firstExchanged(peer: KeyMethodMessage): void;
   protected abstract message(message: ControlMessage): void;
+  /** The certificate of the first exchange is not valid. */
+  protected abstract refused(reason: string, peer: KeyMethodMessage): void;
   /** What was waited for in vain during the first handshake. */
   protected abstract timeoutReason(): string;
 
@@ -379,8 +381,17 @@ export abstract class Session {
   }
 
   #exchanged(exchange: KeyExchange, peer: KeyMethodMessage): void {
+    if (this.#phase === 'over' || this.#phase === 'leaving') {
+      return;
+    }
     const identity = exchange.secured?.identity;
-    if (identity === undefined || this.#phase === 'over' || this.#phase === 'leaving') {
+    if (identity === undefined) {
+      const reason = exchange.refused ?? 'the peer showed no certificate';
+      if (exchange === this.#pending) {
+        this.#rekeyFailed(reason);
+      } else {
+        this.refused(reason, peer);
+      }
       return;
     }
     const unwelcome = this.options.recheck?.(identity);

@@ -36,6 +36,11 @@ export interface Secured {
 export interface TlsEvents {
   /** The peer is verified; keys can be exported. */
   secured(secured: Secured): void;
+  /**
+   * At a server: the handshake is done, but the peer is not one to let in. Plaintext goes to and fro all the same, so
+   * that it can be told; keys cannot be exported.
+   */
+  refused(reason: string): void;
   /** Plaintext from the peer, one TLS record at a time. */
   data(plaintext: Buffer): void;
   /** The session is over, at any time and at most once; what it still has to say can be taken. */
@@ -56,11 +61,13 @@ export function tlsServer(credentials: TlsCredentials, checks: PeerChecks = {}):
   const server = tls.createServer({
     ...contextOptions(credentials),
     requestCert: true,
-    rejectUnauthorized: true,
+    // Node verifies after the handshake, too late for an alert that would tell the client why. So it is let through
+    // to where OpenVPN's own messages can, and `attach` looks at what was found.
+    rejectUnauthorized: false,
   });
   return {
     open: (events) => {
-      const endpoint = new TlsEndpoint(events, checks);
+      const endpoint = new TlsEndpoint('server', events, checks);
       // A server emits what becomes of a connection without saying which connection it was. This one stands in
       // for it towards a single connection: all its state is the real server's, only its events come here.
       const standIn = Object.create(server) as tls.Server;
@@ -93,7 +100,7 @@ export function tlsClient(credentials: TlsCredentials, checks: PeerChecks): TlsF
   const secureContext = tls.createSecureContext(contextOptions(credentials));
   return {
     open: (events) => {
-      const endpoint = new TlsEndpoint(events, checks);
+      const endpoint = new TlsEndpoint('client', events, checks);
       const socket = tls.connect({
         socket: endpoint.pipe,
         secureContext,
@@ -125,14 +132,17 @@ function contextOptions({ ca, cert, key, crl, minVersion, maxVersion }: TlsCrede
 export class TlsEndpoint {
   /** For the factories of this module. */
   readonly pipe: ControlPipe;
+  readonly #role: 'client' | 'server';
   readonly #events: TlsEvents;
   readonly #checks: PeerChecks;
   #socket: tls.TLSSocket | undefined;
+  #verified = false;
   #over = false;
   #queue: Buffer[] = [];
   #writing = false;
 
-  constructor(events: TlsEvents, checks: PeerChecks) {
+  constructor(role: 'client' | 'server', events: TlsEvents, checks: PeerChecks) {
+    this.#role = role;
     this.#events = events;
     this.#checks = checks;
     this.pipe = new ControlPipe(
@@ -168,8 +178,8 @@ export class TlsEndpoint {
 
   /** RFC 5705 exporter without a context (an empty one gives other bytes on TLS 1.2). Only while secured. */
   exportKey(label: string): Buffer {
-    if (this.#socket === undefined) {
-      throw new Error('keys can be exported only after the handshake');
+    if (this.#socket === undefined || !this.#verified) {
+      throw new Error('keys can be exported only after a handshake with a verified peer');
     }
     // The declaration asks for a context; Node takes none when it is undefined.
     return this.#socket.exportKeyingMaterial(exportedBytes, label, undefined as unknown as Buffer);
@@ -183,24 +193,40 @@ export class TlsEndpoint {
     this.pipe.destroy();
   }
 
-  /** For the factories of this module: the handshake is done and the certificate verified. */
+  /** For the factories of this module: the handshake is done and the certificate looked at. */
   attach(socket: tls.TLSSocket): void {
     if (this.#over) {
       socket.destroy();
       return;
     }
     const certificate = socket.getPeerX509Certificate();
-    // Both are sure by now; were they not, everyone would get in.
     if (certificate === undefined || !socket.authorized) {
-      this.fail(new Error('the peer has no verified certificate'), socket);
+      this.#refuse(tlsFailureReason(new Error('no certificate was verified'), verifyCode(socket)), socket);
       return;
     }
     const identity = peerIdentity(certificate);
     const unwanted = whyNotWanted(identity, this.#checks);
     if (unwanted !== undefined) {
-      this.#end(`the peer was refused: ${unwanted}`, socket);
+      this.#refuse(`the peer was refused: ${unwanted}`, socket);
       return;
     }
+    this.#verified = true;
+    this.#listen(socket);
+    this.#events.secured({ identity, version: socket.getProtocol() ?? 'unknown', cipher: socket.getCipher().name });
+    this.#writeNext();
+  }
+
+  /** A client has nothing to say to a server that is not the one it meant. */
+  #refuse(reason: string, socket: tls.TLSSocket): void {
+    if (this.#role === 'client') {
+      this.#end(reason, socket);
+      return;
+    }
+    this.#listen(socket);
+    this.#events.refused(reason);
+  }
+
+  #listen(socket: tls.TLSSocket): void {
     this.#socket = socket;
     socket.on('error', (error) => this.fail(error, socket));
     socket.on('data', (plaintext: Buffer) => {
@@ -208,8 +234,6 @@ export class TlsEndpoint {
         this.#events.data(plaintext);
       }
     });
-    this.#events.secured({ identity, version: socket.getProtocol() ?? 'unknown', cipher: socket.getCipher().name });
-    this.#writeNext();
   }
 
   /** For the factories of this module. */
