@@ -17,6 +17,7 @@ import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import type { Ledger } from './ledger.ts';
 import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './names.ts';
 import { NetworkKernel } from './network-kernel.ts';
+import { newPeer } from './new-peer.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
 import { LivePeers } from './sessions/live-peers.ts';
@@ -412,7 +413,7 @@ export class NetworkAgent {
     if (observed === undefined || device === undefined || kernel === undefined || this.#desired === undefined) return;
     const ports = new Map(this.#desired.listeners.map(({ name, port }) => [name, port]));
     const problems = new Map<number, OvpnError>();
-    const requests: { peer: DesiredPeer; request: Request; verb: string }[] = [];
+    const requests: { peer: DesiredPeer; request: Request; verb: string | undefined }[] = [];
     const replaced: number[] = [];
     const made: number[] = [];
     for (const peer of peers) {
@@ -434,7 +435,9 @@ export class NetworkAgent {
         );
         replaced.push(peer.id);
       }
-      requests.push({ peer, request: kernel.requests.peerNew(device.index, this.#newPeer(peer)), verb: 'made' });
+      newPeer(kernel.requests, device.index, this.#newPeer(peer)).forEach((request, i) => {
+        requests.push({ peer, request, verb: i === 0 ? 'made' : undefined });
+      });
       made.push(peer.id);
     }
     await this.#deletePeers(replaced);
@@ -443,7 +446,7 @@ export class NetworkAgent {
     requests.forEach(({ peer, verb }, i) => {
       const outcome = outcomes[i];
       if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
-      else {
+      else if (verb !== undefined) {
         this.#remember(peer);
         this.#log.info(
           { event: `peer.${verb}`, peer: formatRef(peer.ref), peerId: peer.id },

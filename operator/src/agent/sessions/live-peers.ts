@@ -9,6 +9,7 @@ import { deleteRoute, type Route, setRoute } from '../../kernel/rtnetlink/routes
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { kernelRefused } from '../key-rotation.ts';
+import { newPeer } from '../new-peer.ts';
 import type { PeerMemory } from '../peer-memory.ts';
 
 /**
@@ -106,7 +107,7 @@ export class LivePeers {
     const { id } = settings;
     const refusal = firstRefusal(
       kernel.ovpnBatch([
-        requests.peerNew(ifindex, settings),
+        ...newPeer(requests, ifindex, settings),
         requests.keyNew(ifindex, { peerId: id, slot: 'primary', ...kernelKey(key) }),
       ]),
     );
