@@ -211,6 +211,25 @@ describe('a stream that is read', () => {
     expect(rest.toString('utf8', 0, left)).toBe('five and a rest');
   });
 
+  test('stays in the kernel while nothing is wanted, without asking all the time', async () => {
+    let wanted = 0;
+    let asked = 0;
+    const { record, peer } = await connection({
+      wanted: () => {
+        asked++;
+        return wanted;
+      },
+    });
+    peer.write('hello');
+    await until(() => asked > 1);
+    const before = asked;
+    await sleep(100);
+    expect(record.chunks).toEqual([]);
+    expect(asked - before).toBeLessThan(40);
+    wanted = 5;
+    await until(() => record.text === 'hello');
+  });
+
   test('comes whole and in order, by chunks of the size wanted', async () => {
     let turn = 0;
     const { record, peer } = await connection({ wanted: () => 1 + (turn++ % 1500) });

@@ -62,11 +62,13 @@ export class StreamSocket {
   /** `ended`: nothing goes in or out any more, but the descriptor is ours still. */
   #state: 'open' | 'ended' | 'closed' = 'open';
   #cancelRetry: (() => void) | undefined;
+  #cancelPause: (() => void) | undefined;
 
   /**
    * Starts to watch a connected, non-blocking socket, which it owns from now on.
    *
-   * @param wanted how many bytes may be read next, at least one; asked before every read
+   * @param wanted how many bytes may be read next, asked before every read; 0 for none at present: what comes next is
+   *   the driver's to read
    */
   constructor(
     fd: number,
@@ -80,7 +82,7 @@ export class StreamSocket {
     this.#wanted = wanted;
     this.#events = events;
     this.#after = after;
-    poller.add(fd, () => this.#receive());
+    this.#watch();
   }
 
   /**
@@ -113,6 +115,7 @@ export class StreamSocket {
   handedOver(): void {
     if (!this.idle) throw new Error(`a socket was handed over with ${this.#queuedBytes} bytes queued`);
     this.#handedOver = true;
+    if (this.#cancelPause !== undefined) this.#watch();
   }
 
   /** Closes the descriptor at once; what is queued is lost, and no event comes any more. */
@@ -126,7 +129,11 @@ export class StreamSocket {
   #receive(): void {
     for (let i = 0; i < maxPerTurn && this.#state === 'open'; i++) {
       let length: number | undefined;
-      const limit = this.#handedOver ? maxFrame : Math.min(maxFrame, Math.max(1, this.#wanted()));
+      const limit = this.#handedOver ? maxFrame : Math.min(maxFrame, this.#wanted());
+      if (limit === 0) {
+        this.#pause();
+        return;
+      }
       try {
         length = recvNow(this.fd, receiveBuffer.subarray(0, limit), 0);
       } catch (error) {
@@ -141,6 +148,19 @@ export class StreamSocket {
       }
       this.#events.data(Buffer.from(receiveBuffer.subarray(0, length)));
     }
+  }
+
+  #watch(): void {
+    this.#cancelPause?.();
+    this.#cancelPause = undefined;
+    this.#poller.add(this.fd, () => this.#receive());
+  }
+
+  /** Poll would say all the while that there is something to read. */
+  #pause(): void {
+    this.#poller.remove(this.fd);
+    if (!this.idle) this.#flushLater();
+    this.#cancelPause = this.#after(retryMs, () => this.#watch());
   }
 
   /** How many bytes the kernel took: none when it has no room. Undefined when the stream is broken. */
@@ -199,6 +219,7 @@ export class StreamSocket {
     this.#state = 'ended';
     this.#poller.remove(this.fd);
     this.#cancelRetry?.();
+    this.#cancelPause?.();
     this.#queue = [];
     this.#queuedBytes = 0;
   }
