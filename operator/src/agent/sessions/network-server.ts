@@ -226,10 +226,11 @@ export class NetworkServer implements ServerOwner {
 
   /** Leaves the kernel as it is: for a restart of this process. */
   close(): void {
+    // The server first, as it is silent about it: clients whose listener closes would be ended in the kernel, too.
+    this.#server?.close();
     for (const input of this.#inputs.values()) input.close();
     this.#inputs.clear();
     for (const { keys } of this.#tunnels.values()) keys?.close();
-    this.#server?.close();
     for (const stream of this.#streams.values()) stream.close();
     this.#streams.clear();
   }
