@@ -50,7 +50,7 @@ async function unitTier(jestOptions: readonly string[]): Promise<Counts> {
 /** The same inputs every time; to look for others, and for longer, there is `npm run fuzz`. */
 async function fuzzTier(): Promise<Counts> {
   return withReport((folder) => {
-    const args = ['test/fuzz/fuzz.ts', '--seconds', '0.6', '--seed', '1', '--json', join(folder, 'report.json')];
+    const args = ['test/fuzz/fuzz.ts', '--seconds', '0.4', '--seed', '1', '--json', join(folder, 'report.json')];
     return show(process.execPath, args);
   });
 }

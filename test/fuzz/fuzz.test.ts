@@ -122,12 +122,17 @@ describe('the runner', () => {
   const preamble = `import { workerData, parentPort } from 'node:worker_threads';
     const header = new Int32Array(workerData.current, 0, 2);
     new Uint8Array(workerData.current, 8).set([1, 2, 3]); header[1] = 3; header[0] = 1;`;
-  const run = async (source: string) =>
-    runTarget({ name: 'x' }, { seed: 1, seconds: 0, inputs: [], hangMs: 400, program: program(preamble + source) });
+  const run = async (source: string, options: { hangMs?: number; heapMegabytes?: number } = {}) =>
+    runTarget({ name: 'x' }, { seed: 1, seconds: 0, inputs: [], program: program(preamble + source), ...options });
 
   test('ends an input that does not end, and says which it was', async () => {
-    const { finding } = await run('for (;;);');
+    const { finding } = await run('for (;;);', { hangMs: 400 });
     expect(finding).toMatchObject({ kind: 'hang', input: Buffer.of(1, 2, 3) });
+  });
+
+  test('ends an input that takes all memory', async () => {
+    const { finding } = await run('const all = []; for (;;) all.push({ a: all.length });', { heapMegabytes: 16 });
+    expect(finding).toMatchObject({ kind: 'memory', input: Buffer.of(1, 2, 3) });
   });
 
   test('tells of a thread that broke', async () => {

@@ -10,6 +10,8 @@ export interface RunOptions {
   readonly progress?: (progress: Progress) => void;
   /** How long one input may take before it counts as one that never ends (default 20 s). */
   readonly hangMs?: number;
+  /** Memory for JavaScript objects (default 512 MiB). */
+  readonly heapMegabytes?: number;
   /** The worker's program; tests bring theirs. */
   readonly program?: URL;
 }
@@ -18,11 +20,16 @@ export interface Outcome extends Progress {
   readonly finding: Finding | undefined;
 }
 
-const heapMegabytes = 512;
-
 /** Runs one target in a thread of its own, and watches it. */
 export async function runTarget(target: Pick<Target, 'name' | 'maxBytes'>, options: RunOptions): Promise<Outcome> {
-  const { seed, seconds, inputs, hangMs = 20_000, program = new URL('./worker.ts', import.meta.url) } = options;
+  const {
+    seed,
+    seconds,
+    inputs,
+    hangMs = 20_000,
+    heapMegabytes = 512,
+    program = new URL('./worker.ts', import.meta.url),
+  } = options;
   const longest = Math.max(maxBytesOf(target as Target), ...inputs.map(({ length }) => length));
   const current = new SharedArrayBuffer(currentHeaderBytes + longest);
   const job: FuzzJob = {
