@@ -465,7 +465,12 @@ export class NodeAgent {
       }
       return;
     }
-    for (const ref of book.refs()) book.plan(ref, (peer) => this.#refs(peer), facts);
+    for (const ref of book.refs()) {
+      book.plan(ref, (peer) => this.#refs(peer), facts);
+      if (!book.has(ref)) managed.sessions.setPeer(ref, undefined);
+    }
+    // All of them are told below what they have.
+    book.takeEnded();
     const { peers, leaveAlone, out } = book.inForce();
     await agent.reconcile(desired, peers, {
       mayRemove: this.#options.source.complete,
@@ -521,6 +526,7 @@ export class NodeAgent {
       }
       managed.sessions.setPeer(ref, book.entry(ref)?.session);
     }
+    for (const ref of book.takeEnded()) managed.sessions.setPeer(ref, book.entry(ref)?.session);
     await agent.reconcilePeers(changes, book.claimed(refs));
   }
 

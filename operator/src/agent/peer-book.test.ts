@@ -323,3 +323,154 @@ describe('the peer book', () => {
     );
   });
 });
+
+const pki = { pki: { secretRef: { name: 'server' } } };
+
+/** A client that dials in. */
+function client(number: number, spec: object = {}): VpnPeer {
+  return peer(number, {
+    ...{ endpoint: undefined, keyRef: undefined, static: undefined },
+    identity: { commonName: `client-${number}` },
+    ...spec,
+  });
+}
+
+/** A remote that is dialled; its key is never there. */
+const remote = (number: number, spec: object = {}): VpnPeer =>
+  peer(number, { static: undefined, addresses: undefined, ...spec });
+
+describe('peers with a control channel', () => {
+  test('a client may connect from its acceptance to its deletion', () => {
+    const desk = new Desk(pki);
+    desk.set(client(11, { routes: ['10.20.1.0/24'] }));
+    expect(desk.entry(client(11))?.session).toMatchObject({ kind: 'dial-in', vpnIpv4: '10.8.0.11' });
+    expect(desk.kernel.size).toBe(0);
+    expect(desk.book.claimed()).toEqual(['10.20.1.0/24']);
+    desk.delete(client(11));
+    expect(desk.entry(client(11))).toBeUndefined();
+    expect(desk.book.claimed()).toEqual([]);
+  });
+
+  test('the last good version stays while the new one is refused, and ends when the permission does', () => {
+    const desk = new Desk(pki);
+    desk.set(client(11));
+    desk.set(client(11, { addresses: ['10.9.0.11'] }));
+    expect(desk.entry(client(11))?.plan.problems[0]?.name).toBe('AddressOutsidePool');
+    expect(desk.entry(client(11))?.session).toMatchObject({ vpnIpv4: '10.8.0.11' });
+    desk.book.setNetwork(network({ ...pki, allowedPeers: { namespaces: { names: ['team-b'] } } }));
+    desk.all();
+    expect(desk.entry(client(11))?.session).toBeUndefined();
+  });
+
+  test('a network without a PKI takes nobody in, whoever was connected before', () => {
+    const desk = new Desk(pki);
+    desk.set(client(11));
+    desk.book.setNetwork(network());
+    desk.all();
+    expect(desk.entry(client(11))).toMatchObject({ session: undefined, plan: { problems: [{ name: 'PkiMissing' }] } });
+  });
+
+  test('a client that is suspended may not connect, whatever else is wrong with it', () => {
+    const desk = new Desk(pki);
+    desk.set(client(11));
+    desk.set(client(11, { suspend: true, addresses: ['10.9.0.11'] }));
+    expect(desk.entry(client(11))).toMatchObject({ session: undefined, away: true });
+  });
+
+  test('changes its sort in place, and back', () => {
+    const desk = new Desk(pki);
+    desk.set(peer(11));
+    expect(desk.held).toEqual({ 11: 'peer-11' });
+    desk.set(client(11));
+    expect(desk.held).toEqual({});
+    expect(desk.entry(client(11))).toMatchObject({ inForce: undefined, session: { kind: 'dial-in' } });
+    // Its Secret is missing, and the client has gone all the same: it is a static peer now.
+    desk.set(peer(11));
+    expect(desk.held).toEqual({ 11: 'peer-11' });
+    expect(desk.entry(client(11))).toMatchObject({
+      session: undefined,
+      inForce: { id: 11 },
+      plan: { keyProblem: { name: 'ReferenceNotFound' } },
+    });
+  });
+
+  test('what was good of another sort stays while the new version is refused', () => {
+    const desk = new Desk(pki);
+    desk.set(peer(11));
+    desk.set(client(11, { addresses: ['10.9.0.11'] }));
+    expect(desk.held).toEqual({ 11: 'peer-11' });
+    expect(desk.entry(client(11))?.session).toBeUndefined();
+    desk.set(client(11));
+    desk.set(peer(11, { addresses: ['10.9.0.11'] }));
+    expect(desk.held).toEqual({});
+    expect(desk.entry(client(11))).toMatchObject({ inForce: undefined, session: { kind: 'dial-in' } });
+  });
+
+  test('an old version of a static peer goes when a client is accepted for its address', () => {
+    const desk = new Desk(pki);
+    desk.set(peer(11));
+    desk.set(peer(11, { addresses: ['10.9.0.11'] }));
+    expect(desk.held).toEqual({ 11: 'peer-11' });
+    desk.set(client(12, { addresses: ['10.8.0.11'] }));
+    expect(desk.held).toEqual({});
+    expect(desk.entry(client(12))?.session).toMatchObject({ vpnIpv4: '10.8.0.11' });
+  });
+
+  test.each([
+    ['its address', { addresses: ['10.8.0.11'] }],
+    ['its identity', { identity: { commonName: 'client-11' } }],
+    ['its network behind it', { routes: ['10.20.1.0/24'] }],
+  ])('an old version of a client goes when another is accepted for %s', (_, spec) => {
+    const desk = new Desk(pki);
+    desk.set(client(11, { routes: ['10.20.1.0/24'] }));
+    // Refused, and with nothing of what it had.
+    desk.set(client(11, { identity: { commonName: 'new' }, addresses: ['10.9.0.11'] }));
+    expect(desk.entry(client(11))?.session).toMatchObject({ identity: { commonName: 'client-11' } });
+    desk.set(client(12, spec));
+    expect(desk.entry(client(12))?.plan.problems).toEqual([]);
+    expect(desk.entry(client(11))?.session).toBeUndefined();
+    expect(desk.book.takeEnded()).toEqual([refOf(client(11))]);
+    expect(desk.book.takeEnded()).toEqual([]);
+  });
+
+  test('an old version of a client goes when a static peer is accepted for its address', () => {
+    const desk = new Desk(pki);
+    desk.set(client(11));
+    desk.set(client(11, { addresses: ['10.9.0.11'] }));
+    desk.set(peer(12, { addresses: ['10.8.0.11'] }));
+    expect(desk.held).toEqual({ 12: 'peer-12' });
+    expect(desk.entry(client(11))?.session).toBeUndefined();
+    expect(desk.book.takeEnded()).toEqual([refOf(client(11))]);
+  });
+
+  test('an old version of a client is not kept when somebody has its address already', () => {
+    const desk = new Desk(pki);
+    desk.set(client(12));
+    desk.set(client(12, { addresses: ['10.9.0.12'] }));
+    desk.set(client(11, { addresses: ['10.8.0.12'] }));
+    desk.all();
+    expect(desk.entry(client(12))?.session).toBeUndefined();
+  });
+
+  test('a remote whose key is missing is accepted, and not dialled', () => {
+    const desk = new Desk();
+    desk.set(remote(11, { routes: ['10.20.1.0/24'] }));
+    expect(desk.entry(remote(11))).toMatchObject({
+      session: undefined,
+      plan: { problems: [], keyProblem: { name: 'ReferenceNotFound' } },
+    });
+  });
+});
+
+test('a peer that was deleted is among those to plan until it has been', () => {
+  const desk = new Desk();
+  desk.set(peer(11));
+  desk.set(peer(12));
+  // A whole round begins: it plans what the book names.
+  desk.book.delete(refOf(peer(11)));
+  expect(desk.book.refs()).toEqual([refOf(peer(11)), refOf(peer(12))]);
+  desk.all();
+  expect(desk.held).toEqual({ 12: 'peer-12' });
+  expect(desk.book.inForce().peers.map(({ ref }) => ref.name)).toEqual(['peer-12']);
+  expect(desk.book.refs()).toEqual([refOf(peer(12))]);
+});

@@ -4,7 +4,7 @@ import type { ErrorName, OvpnError } from '../errors.ts';
 import type { DesiredPeer } from './desired.ts';
 import type { DesiredSession } from './sessions/desired-session.ts';
 import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer, selects } from './plan.ts';
-import { Possessions } from './possessions.ts';
+import { type Holder, Possessions } from './possessions.ts';
 
 /** A peer as it is planned, and what is in force for it. */
 export interface BookEntry {
@@ -46,6 +46,8 @@ export class PeerBook {
   readonly #retained = new Possessions();
   /** Who has a peer id in force. */
   readonly #holders = new Map<number, string>();
+  /** Peers whose sessions ended for the sake of others, and not by a plan of their own. */
+  #ended: ObjectRef[] = [];
 
   constructor(network: VpnNetwork) {
     this.#index = new NetworkIndex(network);
@@ -91,8 +93,17 @@ export class PeerBook {
     return [ref, ...this.#index.delete(ref)];
   }
 
+  /** The peers to plan: all, and those that are gone and still have something in force. */
   refs(): ObjectRef[] {
-    return [...this.#peers.values()].map(refOf);
+    const gone = [...this.#entries].filter(([name]) => !this.#peers.has(name)).map(([, { peer }]) => refOf(peer));
+    return [...gone, ...[...this.#peers.values()].map(refOf)];
+  }
+
+  /** The peers whose sessions ended since the last call because others were accepted for what they had. */
+  takeEnded(): ObjectRef[] {
+    const ended = this.#ended;
+    this.#ended = [];
+    return ended;
   }
 
   /**
@@ -104,6 +115,7 @@ export class PeerBook {
   plan(ref: ObjectRef, lookup: (peer: VpnPeer) => PeerRefs, node: NodeFacts): Map<number, DesiredPeer | undefined> {
     const name = formatRef(ref);
     const { inForce: before, session: sessionBefore } = this.#entries.get(name) ?? {};
+    const old = before ?? sessionBefore;
     const peer = this.#peers.get(name);
     const changes = new Map<number, DesiredPeer | undefined>();
     this.#accepted.remove(name);
@@ -115,17 +127,17 @@ export class PeerBook {
     }
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
     const away = peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels);
-    let inForce = plan.desired;
-    if (before !== undefined && !away && isMendable(plan.problems) && !this.#isTaken(before)) {
-      inForce = before;
-      this.#retained.add(name, before);
-    } else if (inForce !== undefined) {
-      this.#displaceRetained(inForce, changes);
-      this.#accepted.add(name, inForce);
+    const planned = plan.desired ?? plan.session;
+    // Credentials that cannot be used just now end nothing that works, either.
+    const mayStay = !away && (isMendable(plan.problems) || (plan.keyProblem !== undefined && planned === undefined));
+    const stays = mayStay && old !== undefined && !this.#isTaken(old);
+    const inForce = stays ? before : plan.desired;
+    const session = stays ? sessionBefore : plan.session;
+    if (stays) this.#retained.add(name, old);
+    else if (planned !== undefined) {
+      this.#displaceRetained(planned, changes);
+      this.#accepted.add(name, planned);
     }
-    // Credentials that cannot be used just now end nothing that works.
-    const keepsSession = !away && (isMendable(plan.problems) || plan.keyProblem !== undefined);
-    const session = plan.session ?? (keepsSession ? sessionBefore : undefined);
     this.#entries.set(name, { peer, plan, inForce, session, away });
     if (inForce !== undefined) {
       this.#holders.set(inForce.id, name);
@@ -177,18 +189,19 @@ export class PeerBook {
   }
 
   /** A peer that is accepted goes before an old version that is only kept. */
-  #displaceRetained(accepted: DesiredPeer, changes: Map<number, DesiredPeer | undefined>): void {
+  #displaceRetained(accepted: Holder, changes: Map<number, DesiredPeer | undefined>): void {
     for (const name of this.#retained.colliding(accepted)) {
       this.#retained.remove(name);
       const entry = this.#entries.get(name);
-      if (entry?.inForce === undefined) continue;
-      this.#takeOut(name, entry.inForce, changes);
-      this.#entries.set(name, { ...entry, inForce: undefined });
+      if (entry === undefined) continue;
+      if (entry.inForce !== undefined) this.#takeOut(name, entry.inForce, changes);
+      if (entry.session !== undefined) this.#ended.push(refOf(entry.peer));
+      this.#entries.set(name, { ...entry, inForce: undefined, session: undefined });
     }
   }
 
   /** Whether an accepted peer has something of an old version that might be kept. */
-  #isTaken(old: DesiredPeer): boolean {
+  #isTaken(old: Holder): boolean {
     return this.#accepted.colliding(old).size > 0;
   }
 }
