@@ -116,15 +116,31 @@ describe('the text of a report', () => {
   test('is short and aligned', () => {
     expect(statusText(report(), false).split('\n')).toEqual([
       'network corp: ovpn0 in namespace ovpn-corp, 10.80.0.1/24, MTU 1416, listening on [::]:1194',
-      '  PEER            ID   VPN ADDRESS   ENDPOINT            KEYS   RX          TX              READY',
-      '  team-a/office   7    10.80.0.7     198.51.100.7:1194   1      0 pkt 0 B   3 pkt 1.5 KiB   True',
+      '  PEER            ID   VPN ADDRESS   ENDPOINT            KEYS   RX          TX              STATE',
+      '  team-a/office   7    10.80.0.7     198.51.100.7:1194   1      0 pkt 0 B   3 pkt 1.5 KiB   Ready',
       '',
     ]);
   });
 
   test.each<[string, NodeReport, boolean, string]>([
     ['a node without networks', report({ networks: [] }), false, 'no VpnNetwork on node n1\n'],
-    ['routes and reasons when it is wide', report(), true, '192.168.7.0/24   Ready\n'],
+    ['kind, cipher and routes when it is wide', report(), true, 'Ready   static   -        192.168.7.0/24\n'],
+    [
+      'that a tunnel is connected',
+      report({ networks: [networkReport({ peers: [peerReport({ kind: 'dial-in', cipher: 'AES-256-GCM' })] })] }),
+      true,
+      'Connected   dial-in   AES-256-GCM   192.168.7.0/24\n',
+    ],
+    [
+      'what a tunnel waits for',
+      report({
+        networks: [
+          networkReport({ peers: [peerReport({ kind: 'dial-in', ready: 'False', reason: 'WaitingForClient' })] }),
+        ],
+      }),
+      false,
+      'WaitingForClient\n',
+    ],
     [
       'why a peer is not ready',
       report({ networks: [networkReport({ peers: [peerReport({ ready: 'False', message: 'the key is spent' })] })] }),

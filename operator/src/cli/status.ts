@@ -55,8 +55,8 @@ function networkLines(network: NetworkReport, wide: boolean): string[] {
     ].join(', '),
   ];
   if (problem !== undefined) lines.push(`  not ready: ${problem}`);
-  const header = ['PEER', 'ID', 'VPN ADDRESS', 'ENDPOINT', 'KEYS', 'RX', 'TX', 'READY'];
-  if (wide) header.push('ROUTES', 'REASON');
+  const header = ['PEER', 'ID', 'VPN ADDRESS', 'ENDPOINT', 'KEYS', 'RX', 'TX', 'STATE'];
+  if (wide) header.push('KIND', 'CIPHER', 'ROUTES');
   lines.push(...table([header, ...peers.map((peer) => peerRow(peer, wide))]).map((line) => `  ${line}`));
   for (const peer of peers) if (peer.ready !== 'True') lines.push(`  ${peer.name}: ${peer.message}`);
   const pods = attachments.map(({ pod, containerId, ifname, addresses: own }) => [
@@ -77,9 +77,15 @@ function peerRow(peer: PeerReport, wide: boolean): string[] {
     keysText(peer),
     `${peer.rxPackets} pkt ${bytes(peer.rxBytes)}`,
     `${peer.txPackets} pkt ${bytes(peer.txBytes)}`,
-    peer.ready,
+    stateText(peer),
   ];
-  return wide ? [...row, peer.routes.join(', ') || '-', peer.reason] : row;
+  return wide ? [...row, peer.kind, peer.cipher ?? '-', peer.routes.join(', ') || '-'] : row;
+}
+
+/** `Ready`, for a tunnel `Connected`; else what it is instead. */
+function stateText({ kind, ready, reason }: PeerReport): string {
+  if (ready !== 'True') return reason;
+  return kind === 'static' ? 'Ready' : 'Connected';
 }
 
 /** `1` while one key is installed, `1+2` while 2 is waiting or retiring in the secondary slot. */
