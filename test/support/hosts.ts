@@ -232,9 +232,16 @@ export class AgentProcess {
     const command = ['env', ...variables, process.execPath, programs.agent, 'run', ...args] as const;
     const agent = new Service('nsenter', this.host.command(...command));
     this.#agent = agent;
-    const started = await eventually(`agent of ${this.host.name}`, async () => {
-      if (!agent.running) return 'ended';
-      return agent.log.includes('"agent.ready"') ? this.report() : undefined;
+    const started = await eventually(
+      `agent of ${this.host.name}`,
+      async () => {
+        if (!agent.running) return 'ended';
+        return agent.log.includes('"agent.ready"') ? this.report() : undefined;
+      },
+      // An emulated machine takes its time.
+      { timeoutMs: 120_000 },
+    ).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${agent.log}`, { cause: error });
     });
     if (started === 'ended') throw new Error(`the agent ended:\n${agent.log}`);
   }
