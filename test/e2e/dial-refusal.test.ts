@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { openvpn26, openvpn27, openvpn27Userspace, type OpenvpnProcess, WrapKeys } from '../support/openvpn.ts';
 import { connection, untilConnected, untilStatus } from '../support/peer-status.ts';
 import { Pki } from '../support/pki.ts';
@@ -24,12 +26,10 @@ const refusals: Readonly<Record<string, Refusal>> = {
   'a server of another CA': {
     server: () => ({ certificate: other.pki.server() }),
     why: /certificate was refused: .*CA/,
-    told: /alert unknown ca/i,
   },
   'a server whose certificate has expired': {
     server: () => ({ certificate: scene.pki.server('past', { expired: true }) }),
     why: /certificate was refused: .*expired/,
-    told: /alert certificate expired/i,
   },
   'a server whose certificate is not valid yet': {
     server: () => ({ certificate: scene.pki.server('future', { notYetValid: true }) }),
@@ -70,7 +70,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   'a server with another tls-crypt key': {
     server: () => ({}),
     dial: () => ({ keys: other.keys }),
-    why: /no answer from the server .*tls-crypt/,
+    why: /no answer .*tls-crypt/,
     told: /tls-crypt unwrap error|TLS Error/,
   },
   'a host where nobody listens, UDP': {
@@ -98,6 +98,7 @@ beforeAll(async () => {
     other.pki.remove();
     return Promise.resolve();
   });
+  mkdirSync(join(scene.hosts.folder, 'none'));
   for (const [title, { server, dial, endpoint }] of Object.entries(refusals)) {
     const name = nameOf(title);
     const host = await scene.hosts.host(name);

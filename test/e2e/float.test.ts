@@ -44,11 +44,8 @@ async function floats(
     const shown = moved.address.includes(':') ? `[${moved.address}]:${moved.port}` : `${moved.address}:${moved.port}`;
     await untilStatus(scene.agent, name, `endpoint ${shown}`, ({ endpoint }) => endpoint === shown);
     // The client asks for new keys; the answers must find it.
-    const keyId = scene.kernel.slots(scene.kernel.peerAt(vpn.ipv4)!.id).split('/')[0];
-    await eventually('new keys after the move', () => {
-      const [primary] = scene.kernel.slots(scene.kernel.peerAt(vpn.ipv4)!.id).split('/');
-      return primary !== keyId || undefined;
-    });
+    const keyId = scene.keyTo(vpn);
+    await eventually('new keys after the move', () => scene.keyTo(vpn) !== keyId || undefined);
     await reaches(scene.kernel.path, [vpn.ipv4, vpn.ipv6]);
     expect(remoteOf(vpn)).toEqual(moved);
     expect(client.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);

@@ -160,7 +160,7 @@ describe('a server that we dial', () => {
     await run(
       'sh',
       '-c',
-      `mkdir ${ccd} && printf 'iroute 10.81.1.0 255.255.255.0\\niroute-ipv6 fd81::/64\\n' > ${ccd}/gateway && chmod -R a+rX ${scene.hosts.folder}`,
+      `mkdir ${ccd} && printf 'iroute 10.81.1.0 255.255.255.0\\niroute-ipv6 fd81::/64\\n' > ${ccd}/gateway`,
     );
     const config = [`client-config-dir ${ccd}`, 'route 10.81.1.0 255.255.255.0', 'route-ipv6 fd81::/64'];
     await scene.server(host, { build: openvpn27, config });

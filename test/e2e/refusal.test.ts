@@ -23,38 +23,39 @@ interface Refusal {
   readonly named?: boolean;
 }
 
-const alert = (text: string): RegExp => new RegExp(`alert ${text}`, 'i');
 const noAnswer = /TLS key negotiation failed to occur within|TLS Error: TLS handshake failed/;
+/** Node.js looks at certificates when the handshake is over for OpenSSL, so there is no alert; the client gives up. */
+const givesUp = /AUTH_FAILED,.*certificate|TLS key negotiation failed to occur within/;
 
 const refusals: Readonly<Record<string, Refusal>> = {
   'a revoked certificate': {
     name: 'revoked',
     settings: () => ({}),
-    told: alert('certificate revoked'),
+    told: givesUp,
     known: /certificate is revoked/,
   },
   'a certificate of another CA': {
     name: 'foreign',
     settings: () => ({ certificate: other.pki.client('foreign') }),
-    told: alert('(unknown ca|bad certificate)'),
+    told: givesUp,
     known: /CA of the certificate|whose CA is unknown/,
   },
   'an expired certificate': {
     name: 'expired',
     settings: () => ({ certificate: scene.pki.client('expired', { expired: true }) }),
-    told: alert('certificate expired'),
+    told: givesUp,
     known: /certificate has expired/,
   },
   'a certificate that is not valid yet': {
     name: 'early',
     settings: () => ({ certificate: scene.pki.client('early', { notYetValid: true }), build: openvpn27 }),
-    told: alert('bad certificate'),
+    told: givesUp,
     known: /not valid yet; check the clocks/,
   },
   'a certificate for servers': {
     name: 'waiter',
     settings: () => ({ certificate: scene.pki.client('waiter', { usage: 'serverAuth' }) }),
-    told: alert('unsupported certificate'),
+    told: givesUp,
     known: /extended key usage/,
   },
   'an identity that no VpnPeer has': {
@@ -88,7 +89,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
       remotes: [{ address: scene.node.ipv4, port: strictPort }],
       config: ['tls-version-max 1.2'],
     }),
-    told: alert('protocol version'),
+    told: /alert protocol version/i,
     known: /protocol|version/i,
   },
   'the wrong tls-crypt key': {

@@ -14,6 +14,9 @@ afterAll(async () => {
   await scene.close();
 }, 30_000);
 
+const deviceGone = (name: string): Promise<true> =>
+  eventually('its device is gone', async () => (await scene.kernel.dialledTo(name)) === undefined || undefined);
+
 const quick = ['keepalive 1 5'];
 
 describe('a server that we dial', () => {
@@ -36,7 +39,7 @@ describe('a server that we dial', () => {
     await reaches(scene.kernel.path, serverAddresses);
     scene.agent.unapply(`peer-${name}.yaml`);
     await again.until(/CC-EEN exit message received|Connection reset/);
-    await eventually('no device is left', async () => (await scene.kernel.dialled()).length === 0 || undefined);
+    await deviceGone(name);
   });
 
   test('is replaced by the next of its endpoints', async () => {
@@ -133,7 +136,7 @@ describe('our agent', () => {
         await client.end('SIGKILL');
       }
       scene.agent.unapply(`peer-far${suffix}.yaml`);
-      await eventually('no device is left', async () => (await scene.kernel.dialled()).length === 0 || undefined);
+      await deviceGone(`far${suffix}`);
     },
     180_000,
   );

@@ -80,6 +80,8 @@ export interface VpnAddresses {
   readonly ipv6: string;
 }
 
+export type MaybeSoon<T> = Promise<T | undefined> | T | undefined;
+
 /** Our own end inside of the VPN. */
 export const nodeVpn = { ipv4: '10.80.0.1', ipv6: 'fd80::1' } as const;
 export const defaultPort = 1194;
@@ -255,6 +257,27 @@ export class Scene {
     if (key !== undefined) this.agent.apply(`peer-${name}-wrap.yaml`, wrapSecret(`${name}-wrap`, key));
     const channel = { controlChannel: controlChannel(wrap, `${name}-wrap`, 'client') };
     this.agent.apply(`peer-${name}.yaml`, dialOutPeer({ name, endpoints, ...more, spec: { ...channel, ...spec } }));
+  }
+
+  /** The id of the key that we send with to a client; undefined while it has no peer in the kernel. */
+  keyTo({ ipv4 }: VpnAddresses, kernel = this.kernel): number | undefined {
+    const peer = kernel.peerAt(ipv4);
+    return peer === undefined ? undefined : Number(kernel.slots(peer.id).split('/')[0]);
+  }
+
+  /** The same for a remote that we dialled. */
+  async keyToRemote(name: string, kernel = this.kernel): Promise<number | undefined> {
+    const { device, peer } = (await kernel.dialledTo(name)) ?? {};
+    return peer === undefined ? undefined : Number(kernel.slots(peer.id, device).split('/')[0]);
+  }
+
+  /** Waits until we send with another key than now. */
+  async laterKey(stock: OpenvpnProcess, key: () => MaybeSoon<number>, timeoutMs = 30_000): Promise<void> {
+    const before = await key();
+    const renewed = async (): Promise<true | undefined> => (await key()) !== before || undefined;
+    await eventually('new keys', renewed, { timeoutMs }).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${stock.tail}\n${agentTail(this.agent)}`, { cause: error });
+    });
   }
 
   /** Waits until the kernel has no peer at a VPN address any more; the answer is how long it took. */

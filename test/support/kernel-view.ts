@@ -63,8 +63,8 @@ export class KernelView {
   }
 
   /** Key ids as `primary/secondary`, `-` for an empty slot. */
-  slots(id: number): string {
-    const index = this.deviceIndex;
+  slots(id: number, device = 'ovpn0'): string {
+    const index = this.#indexOf(device);
     const keys = this.#with((ovpn) => ovpn.getKeys(index, [id])).get(id) ?? [];
     const find = (slot: KeyInfo['slot']): string => String(keys.find((key) => key.slot === slot)?.keyId ?? '-');
     return `${find('primary')}/${find('secondary')}`;

@@ -63,7 +63,10 @@ export class OpenvpnProcess {
 
   /** The end of the log, for messages of failures. */
   get tail(): string {
-    return this.log.split('\n').slice(-60).join('\n');
+    const lines = this.log
+      .split('\n')
+      .filter((line) => !/ (VERIFY|Validating|\+\+ Certificate|peer info:) /.test(line));
+    return lines.slice(-40).join('\n');
   }
 
   get running(): boolean {
