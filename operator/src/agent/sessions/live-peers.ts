@@ -1,6 +1,7 @@
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { maxPeerId, maxStaticPeerId } from '../../api/vpn-peer.ts';
-import { OvpnError } from '../../errors.ts';
+import { describe, OvpnError } from '../../errors.ts';
+import { NetlinkError } from '../../kernel/netlink/error.ts';
 import type { Outcome, Request } from '../../kernel/netlink/socket.ts';
 import type { NewPeer, Peer } from '../../kernel/ovpn/codec.ts';
 import type { OvpnRequests } from '../../kernel/ovpn/family.ts';
@@ -96,6 +97,11 @@ export class LivePeers {
     return this.#lastId;
   }
 
+  /** Has ids that the kernel has for others not be given out. */
+  avoid(ids: Iterable<number>): void {
+    for (const id of ids) this.#lastId = Math.max(this.#lastId, id);
+  }
+
   /**
    * Makes the peer with its first key, and its routes.
    *
@@ -105,22 +111,18 @@ export class LivePeers {
     const kernel = this.#open();
     const { requests } = kernel;
     const { id } = settings;
-    const refusal = firstRefusal(
-      kernel.ovpnBatch([
-        ...newPeer(requests, ifindex, settings),
-        requests.keyNew(ifindex, { peerId: id, slot: 'primary', ...kernelKey(key) }),
-      ]),
-    );
-    if (refusal !== undefined) {
-      kernel.ovpnBatch([requests.peerDel(ifindex, id)]);
-      throw kernelRefused(ref, refusal);
-    }
     const peer: LivePeer = { ref, ifindex, id, routes };
+    const [make, ...rest] = newPeer(requests, ifindex, settings);
+    // By itself: when the id is taken, the peer that has it gets neither this key nor deleted.
+    this.#demand(peer, kernel.ovpnBatch(make === undefined ? [] : [make]));
     this.#peers.set(keyOf(ifindex, id), peer);
-    const routed = firstRefusal(kernel.tryChange(routes.map(setRoute)));
-    if (routed !== undefined) {
+    try {
+      const keyNew = requests.keyNew(ifindex, { peerId: id, slot: 'primary', ...kernelKey(key) });
+      this.#demand(peer, kernel.ovpnBatch([...rest, keyNew]));
+      this.#demand(peer, kernel.tryChange(routes.map(setRoute)));
+    } catch (error) {
       this.remove(peer);
-      throw kernelRefused(ref, routed);
+      throw error;
     }
     if (settings.remote !== undefined) {
       // So that a restarted agent knows whose it is.
@@ -148,10 +150,12 @@ export class LivePeers {
     const wanted = new Set(routes.map(textOf));
     const present = new Set(peer.routes.map(textOf));
     kernel.tryChange(peer.routes.filter((route) => !wanted.has(textOf(route))).map(deleteRoute));
-    const refusal = firstRefusal(kernel.tryChange(routes.filter((route) => !present.has(textOf(route))).map(setRoute)));
-    if (refusal !== undefined) throw kernelRefused(peer.ref, refusal);
-    const changed = { ...peer, routes };
+    const missing = routes.filter((route) => !present.has(textOf(route)));
+    const outcomes = kernel.tryChange(missing.map(setRoute));
+    const refused = new Set(missing.filter((_, i) => outcomes[i]?.ok === false));
+    const changed = { ...peer, routes: routes.filter((route) => !refused.has(route)) };
     this.#peers.set(keyOf(peer.ifindex, peer.id), changed);
+    this.#demand(peer, outcomes);
     return changed;
   }
 
@@ -182,22 +186,32 @@ export class LivePeers {
 
   /** Takes the peer and its routes out of the kernel; what is not there any more is no error. */
   remove(peer: LivePeer): void {
-    this.forget(peer);
-    const kernel = this.#kernel();
-    if (kernel === undefined) return;
-    kernel.tryChange(peer.routes.map(deleteRoute));
-    const refusal = firstRefusal(kernel.ovpnBatch([kernel.requests.peerDel(peer.ifindex, peer.id)]));
-    if (refusal !== undefined && refusal.code !== 'ENOENT' && refusal.code !== 'ENODEV')
-      this.#log.warn(
-        { event: 'peer.delete-failed', peerId: peer.id, error: refusal.message },
-        'the kernel kept a peer',
-      );
+    this.gone(peer);
+    this.#tryRemoval(peer, (kernel) => {
+      const refusal = firstRefusal(kernel.ovpnBatch([kernel.requests.peerDel(peer.ifindex, peer.id)]));
+      if (refusal !== undefined && !isAbsence(refusal)) throw refusal;
+    });
   }
 
   /** The kernel has deleted the peer: only its routes are left to go. */
   gone(peer: LivePeer): void {
+    const { routes } = this.get(peer.ifindex, peer.id) ?? peer;
     this.forget(peer);
-    this.#kernel()?.tryChange(peer.routes.map(deleteRoute));
+    this.#tryRemoval(peer, (kernel) => kernel.tryChange(routes.map(deleteRoute)));
+  }
+
+  /** What cannot be removed now is a stranger to the next whole round. Callers are in the middle of an end. */
+  #tryRemoval({ id }: LivePeer, remove: (kernel: LiveKernel) => void): void {
+    const kernel = this.#kernel();
+    if (kernel === undefined) return;
+    try {
+      remove(kernel);
+    } catch (error) {
+      this.#log.warn(
+        { event: 'peer.delete-failed', peerId: id, error: describe(error) },
+        'the kernel may have kept a peer or its routes',
+      );
+    }
   }
 
   /** Forgets the peer without a change in the kernel. */
@@ -206,8 +220,14 @@ export class LivePeers {
     this.#memory.delete(this.#network, peer.id);
   }
 
+  /** The peer as the kernel has it; undefined also when its device is gone. @throws NetlinkError, SystemError */
   read(peer: LivePeer): Peer | undefined {
-    return this.#kernel()?.getPeer(peer.ifindex, peer.id);
+    try {
+      return this.#kernel()?.getPeer(peer.ifindex, peer.id);
+    } catch (error) {
+      if (error instanceof NetlinkError && isAbsence(error)) return undefined;
+      throw error;
+    }
   }
 
   #demand(peer: LivePeer, outcomes: readonly Outcome[]): void {
@@ -234,9 +254,14 @@ function textOf(route: Route): string {
   return JSON.stringify(route);
 }
 
-function firstRefusal(outcomes: readonly Outcome[]): Extract<Outcome, { ok: false }>['error'] | undefined {
+function firstRefusal(outcomes: readonly Outcome[]): NetlinkError | undefined {
   for (const outcome of outcomes) if (!outcome.ok) return outcome.error;
   return undefined;
+}
+
+/** The peer or its device is not there. */
+function isAbsence({ code }: NetlinkError): boolean {
+  return code === 'ENOENT' || code === 'ENODEV';
 }
 
 function kernelKey({ keyId, cipher, keys }: SessionKey) {
