@@ -11,6 +11,8 @@ export interface MeasuredServer {
   readonly port: number;
   /** All processes that serve. */
   readonly pids: readonly number[];
+  /** What it said so far. */
+  log(): string;
   stop(): Promise<void>;
 }
 
@@ -40,7 +42,7 @@ export async function startOpenvpn(
   { offload, firstPackets }: OpenvpnChoices,
 ): Promise<MeasuredServer> {
   const config = [
-    ...['server 10.96.0.0 255.255.0.0', 'topology subnet', 'dev tun9', 'dev-type tun'],
+    ...['server 10.96.0.0 255.255.0.0', 'topology subnet', 'dev tun'],
     ...['proto udp4', `local ${host.ipv4}`, `port ${openvpnPort}`],
     // As large as our listeners': what does not fit costs a client seconds.
     ...['rcvbuf 2097152', 'sndbuf 2097152'],
@@ -56,7 +58,7 @@ export async function startOpenvpn(
   const file = join(folder, 'openvpn.conf');
   writeFileSync(file, config.map((line) => `${line}\n`).join(''));
   const service = await started('OpenVPN', host, ['openvpn', '--config', file], 'Initialization Sequence Completed');
-  return { port: openvpnPort, pids: [service.pid ?? 0], stop: async () => service.end() };
+  return { port: openvpnPort, pids: [service.pid ?? 0], log: () => service.log, stop: async () => service.end() };
 }
 
 /** What programs/endpoint.ts is started with. */
@@ -117,6 +119,7 @@ export async function startAgent({ host, pki, tlsCrypt, clients }: ServerSetup):
   return {
     port: agentPort,
     pids: processesOf(agent.folder),
+    log: () => agent.log,
     stop: async () => agent.remove(),
   };
 }
@@ -145,7 +148,7 @@ export async function startEndpoint(
   const program = join(import.meta.dirname, '..', 'programs', 'endpoint.ts');
   const command = [process.execPath, ...flags, program, JSON.stringify(setup)];
   const service = await started('the endpoint', host, command, 'Serving');
-  return { port: endpointPort, pids: [service.pid ?? 0], stop: async () => service.end() };
+  return { port: endpointPort, pids: [service.pid ?? 0], log: () => service.log, stop: async () => service.end() };
 }
 
 /** Starts a program on a host and waits until it says that it is ready. */
