@@ -26,7 +26,7 @@ const started = Date.now();
 process.stdout.write('demo: building the agent and the CNI plugin\n');
 runNode(['scripts/build.ts', '--no-types'], 'ignore');
 process.stdout.write('demo: starting the lab (the first time on a machine this fetches packages)\n');
-const lab = ['test/lab/lab.ts', '--kernel', kernel, '--timeout', '600', '--env', 'OVPN_PROGRAMS=dist'];
+const lab = ['test/lab/lab.ts', '--kernel', kernel, '--timeout', '1200', '--env', 'OVPN_PROGRAMS=dist'];
 runNode([...lab, '--', 'node', 'test/demo/scenario.ts'], 'inherit');
 process.stdout.write(`demo: ok (${Math.round((Date.now() - started) / 1000)} s)\n`);
 

@@ -103,21 +103,16 @@ export async function stockOpenvpn(here: Surroundings): Promise<void> {
   heading('the laptop renegotiates: a new handshake, a new data key, make before break');
   const kernel = new KernelView(agent);
   const { id = 0 } = kernel.peerAt(here.addresses.alice[0]) ?? {};
-  const slotsUntil = (what: string, holds: (primary: string, secondary: string) => boolean): Promise<string> =>
-    eventually(what, () => {
-      const [primary = '-', secondary = '-'] = kernel.slots(id).split('/');
-      return holds(primary, secondary) ? `${primary}+${secondary}` : undefined;
-    });
   const rekey = await whilePinging(pod.netns, here.addresses.alice[0], async () => {
-    const first = kernel.slots(id).split('/')[0] ?? '';
-    const both = await slotsUntil(
-      'a second key',
-      (primary, secondary) => primary === first && Number(secondary) > Number(first),
-    );
-    say(`both keys in the kernel, the new one receiving: ${both}`);
-    say(
-      `the new one sending:                            ${await slotsUntil('the swap', (primary) => primary !== first)}`,
-    );
+    const seen = [kernel.slots(id)];
+    const sending = seen[0]?.split('/')[0];
+    const switched = (): true | undefined => {
+      const slots = kernel.slots(id);
+      if (slots !== seen.at(-1)) seen.push(slots);
+      return slots.split('/')[0] !== sending || undefined;
+    };
+    await eventually('the other key sends', switched, { timeoutMs: 120_000 });
+    say(`its key ids in the kernel, sending/receiving only: ${seen.join(', then ')}`);
   });
   say(`ping every 10 ms meanwhile: ${rekey.sent} sent, ${rekey.lost} lost`);
   demand(rekey.lost === 0, `packets were lost in the renegotiation: ${rekey.missing.join(' ')}`);
