@@ -190,7 +190,11 @@ export class ServedSession implements ServedClient {
         owner.authenticated(this, event.client);
         return;
       case 'refused':
-        this.#report(event.reason, event.identity);
+        if (this.#told) {
+          this.#end({ cause: 'failed', reason: event.reason });
+        } else {
+          this.#report(event.reason, event.identity);
+        }
         return;
       case 'established':
         counters.established += 1;

@@ -453,13 +453,17 @@ describe('clients that are not welcome', () => {
     expect(net.owner.failures.map(({ reason }) => reason)).toEqual([expect.stringContaining('was not issued under')]);
   });
 
-  test('for a renegotiation keep what they have', async () => {
-    const { net, client, served } = await connected();
+  test('any more when they renegotiate are ended, and told why', async () => {
+    const { net, client } = await connected();
     net.owner.unwelcome = () => 'alice was suspended';
     client.session.rekey();
-    await net.world.run(() => net.owner.count('rekey-failed') === 1);
-    expect(served.keyId).toBe(0);
-    expect(net.owner.ends).toEqual([]);
+    await net.world.run(() => net.owner.ends.length > 0);
+    expect(net.owner.ends).toEqual([{ cause: 'failed', reason: 'alice was suspended' }]);
+    await net.world.settle(1000);
+    expect(client.events.filter(({ type }) => type === 'auth-failed')).toMatchObject([
+      { failure: { reason: 'alice was suspended' } },
+    ]);
+    expect(net.owner.failures).toEqual([]);
   });
 });
 

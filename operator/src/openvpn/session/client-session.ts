@@ -108,6 +108,10 @@ export class ClientSession extends Session {
     this.fail(reason);
   }
 
+  protected override keyOutlived(reason: string): void {
+    this.fail(reason);
+  }
+
   protected override message(message: ControlMessage): void {
     switch (message.kind) {
       case 'push-reply': {

@@ -154,6 +154,11 @@ export class ServerSession extends Session {
     }
   }
 
+  protected override keyOutlived(reason: string): void {
+    this.notify({ type: 'refused', reason, identity: this.identity });
+    this.restart(reason);
+  }
+
   /** It may come again: certificates and CRLs are renewed, and clocks set. */
   protected override refused(reason: string, { peerInfo }: KeyMethodMessage): void {
     this.notify({ type: 'refused', reason, identity: undefined });

@@ -8,7 +8,7 @@ import type { PeerIdentity } from '../tls/peer-identity.ts';
 export type SessionEvent =
   /** Server: the client is who its certificate says and can be served. Answer by `accept` or `refuse`. */
   | { readonly type: 'authenticated'; readonly client: AuthenticatedClient }
-  /** Server: the client cannot be served, and is told why; who it is, if its certificate is valid. `closed` follows. */
+  /** Server: the client cannot be served (any more), and is told why; who it is, if its certificate is valid. `closed` follows. */
   | { readonly type: 'refused'; readonly reason: string; readonly identity: PeerIdentity | undefined }
   /** The data keys are there. A server's owner calls `confirm` once the kernel has them. */
   | { readonly type: 'established'; readonly established: Established }

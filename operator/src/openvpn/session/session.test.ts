@@ -468,7 +468,10 @@ describe('who may come in', () => {
     pair.close();
   });
 
-  test('a renegotiation with the certificate of another name fails, and the session goes on', async () => {
+  test.each<[string, () => Partial<TlsCredentials>, string]>([
+    ['of another name', () => pki.issue('somebody else', { usage: 'clientAuth' }), 'another name'],
+    ['that has expired', () => pki.issue('client', { usage: 'clientAuth', expired: true }), 'has expired'],
+  ])('a renegotiation with a certificate %s ends the session, and the client is told why', async (_, later, words) => {
     let clientTls: Partial<TlsCredentials> = {};
     const setup: Setup = {
       get clientOptions() {
@@ -477,17 +480,41 @@ describe('who may come in', () => {
         };
       },
     };
-    const pair = await new Pair(setup).connect();
-    clientTls = pki.issue('somebody else', { usage: 'clientAuth' });
-    pair.client.rekey();
-    await pair.world.run(() => pair.last('server')?.type === 'rekey-failed');
-    expect(pair.last('server')).toMatchObject({ keyId: 1, reason: expect.stringContaining('another name') });
-    expect(pair.server.phase).toBe('established');
-    pair.close();
+    for (const side of ['client', 'server'] as const) {
+      clientTls = {};
+      const pair = await new Pair(setup).connect();
+      clientTls = later();
+      pair.of(side).rekey();
+      await pair.until('closed');
+      expect(pair.events.server.find(({ type }) => type === 'refused')).toMatchObject({
+        reason: expect.stringContaining(words),
+      });
+      expect(pair.events.client.find(({ type }) => type === 'auth-failed')).toMatchObject({
+        failure: { reason: expect.stringContaining(words) },
+      });
+      pair.close();
+    }
   });
 });
 
 describe('time', () => {
+  test('a session whose key is not renewed for too long ends', async () => {
+    let silent = false;
+    const serverOptions = { renegotiateSeconds: 900 };
+    const clientOptions = { renegotiateSeconds: 0 };
+    const pair = await new Pair({ serverOptions, clientOptions, loses: () => silent }).connect();
+    const began = pair.world.time;
+    silent = true;
+    await pair.world.run(() => pair.events.server.some(({ type }) => type === 'refused'), 10_000_000);
+    expect(pair.events.server.find(({ type }) => type === 'refused')).toMatchObject({
+      reason: expect.stringContaining('its key could not be renewed in time'),
+    });
+    // Twice the period, and the last try.
+    expect(pair.world.time - began).toBeGreaterThan(1_800_000);
+    expect(pair.world.time - began).toBeLessThan(2_000_000);
+    pair.close();
+  });
+
   test('without an answer the client gives up after a minute and says what to check', async () => {
     const pair = new Pair({ loses: () => true });
     pair.client.start();

@@ -59,6 +59,8 @@ const maxPayloadBytes = 1150;
 /** How long a farewell, or the acknowledgement of one, is repeated. OpenVPN's server waits as long after EXIT. */
 const farewellMs = 5000;
 const maxKeyId = 7;
+/** For how long a key is used at least after it should have been renewed: lines may be down for a while. */
+const leastGraceSeconds = 600;
 
 type Phase = 'negotiating' | 'established' | 'leaving' | 'over';
 
@@ -75,6 +77,7 @@ export abstract class Session {
   /** The present key's exchange; none after a restart of this program until the next renegotiation. */
   #current: KeyExchange | undefined;
   #currentKeyId = 0;
+  #keySince = 0;
   #pending: KeyExchange | undefined;
   /** The key before, for what the peer still repeats. */
   #retired: KeyExchange | undefined;
@@ -217,6 +220,7 @@ export abstract class Session {
     this.#nextKeyId = nextKeyId;
     this.#identity = identity;
     this.negotiated = negotiated;
+    this.#keySince = this.options.scheduler.now();
     this.#phase = 'established';
     this.#scheduleRekey();
   }
@@ -238,7 +242,9 @@ export abstract class Session {
   /** The first exchange is complete and the peer's certificate welcome. */
   protected abstract firstExchanged(peer: KeyMethodMessage): void;
   protected abstract message(message: ControlMessage): void;
-  /** The certificate of the first exchange is not valid. */
+  /** The peer does not renew its key: neither its certificate nor our wish to see it again binds it any more. */
+  protected abstract keyOutlived(reason: string): void;
+  /** The certificate of the peer is not valid, or not any more. */
   protected abstract refused(reason: string, peer: KeyMethodMessage): void;
   /** What was waited for in vain during the first handshake. */
   protected abstract timeoutReason(): string;
@@ -259,6 +265,7 @@ export abstract class Session {
 
   protected establish(negotiated: SessionState['negotiated']): void {
     this.negotiated = negotiated;
+    this.#keySince = this.options.scheduler.now();
     this.#phase = 'established';
     this.#cancelDeadline();
     this.#scheduleRekey();
@@ -388,10 +395,9 @@ export abstract class Session {
     if (identity === undefined) {
       const reason = exchange.refused ?? 'the peer showed no certificate';
       if (exchange === this.#pending) {
-        this.#rekeyFailed(reason);
-      } else {
-        this.refused(reason, peer);
+        this.#listenTo(exchange);
       }
+      this.refused(reason, peer);
       return;
     }
     const unwelcome = this.options.recheck?.(identity);
@@ -404,19 +410,27 @@ export abstract class Session {
       this.firstExchanged(peer);
       return;
     }
-    if (unwelcome !== undefined) {
-      this.#rekeyFailed(unwelcome);
-      return;
-    }
-    if (identity.commonName !== this.identity?.commonName) {
-      // OpenVPN, too, holds a session to the name that it began with.
-      this.#rekeyFailed('the peer came with the certificate of another name');
+    // OpenVPN, too, holds a session to the name that it began with.
+    const renamed = identity.commonName !== this.identity?.commonName;
+    const reason = unwelcome ?? (renamed ? 'the peer came with the certificate of another name' : undefined);
+    if (reason !== undefined) {
+      this.#listenTo(exchange);
+      this.unwelcome(reason);
       return;
     }
     this.#rekeyed(exchange, identity);
   }
 
-  /** The first certificate is valid, and yet not welcome. */
+  /** Of a peer that may not stay: a renegotiation has shown it, and its key is the one that the peer listens on. */
+  #listenTo(exchange: KeyExchange): void {
+    this.#cancelRetiring();
+    this.#retired?.destroy();
+    this.#retired = this.#current;
+    this.#current = exchange;
+    this.#pending = undefined;
+  }
+
+  /** The certificate is valid, and yet not welcome. */
   protected unwelcome(reason: string): void {
     this.fail(reason);
   }
@@ -434,6 +448,7 @@ export abstract class Session {
     this.#currentKeyId = exchange.keyId;
     this.#pending = undefined;
     this.#identity = identity;
+    this.#keySince = this.options.scheduler.now();
     this.#cancelRetiring = this.options.scheduler.after(this.#handshakeMs, () => {
       this.#retired?.destroy();
       this.#retired = undefined;
@@ -450,6 +465,12 @@ export abstract class Session {
     this.#flush();
     this.#cancelDeadline();
     this.#dropPending();
+    const { scheduler, renegotiateSeconds = 3600 } = this.options;
+    const longest = (renegotiateSeconds + Math.max(renegotiateSeconds, leastGraceSeconds)) * 1000;
+    if (renegotiateSeconds > 0 && scheduler.now() - this.#keySince > longest) {
+      this.keyOutlived(`its key could not be renewed in time; the last renegotiation: ${reason}`);
+      return;
+    }
     this.#scheduleRekey(this.#handshakeMs / 1000);
     this.notify({ type: 'rekey-failed', keyId, reason: `renegotiation: ${reason}` });
   }
