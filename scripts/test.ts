@@ -25,9 +25,10 @@ const tiers: Readonly<Record<string, Tier>> = {
   static: staticTier,
   unit: unitTier,
   fuzz: fuzzTier,
-  kernel: kernelTier,
+  kernel: labTier('kernel', { workers: 2, testTimeout: 30_000, timeout: 1500 }),
   kube: pendingTier('kube', 'tests on a real API server come with the controller'),
-  e2e: pendingTier('e2e', 'tests with real OpenVPN peers come with the control channel'),
+  // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
+  e2e: labTier('e2e', { workers: 4, testTimeout: 60_000, timeout: 1500 }),
 };
 
 async function staticTier(): Promise<Counts> {
@@ -55,35 +56,46 @@ async function fuzzTier(): Promise<Counts> {
   });
 }
 
-async function kernelTier(jestOptions: readonly string[]): Promise<Counts> {
-  // The bundles are what is shipped, and they start faster than the sources: a node is started some hundred times.
-  if ((await show(process.execPath, ['scripts/build.ts', '--no-types'])) !== 0) return { ...noTests, failed: 1 };
-  return withReport((folder) => {
-    const jest = [
-      'jest',
-      '--selectProjects=kernel',
-      '--maxWorkers=2',
-      // Tests of timing wait for what they look for; a loaded machine may take its time.
-      '--testTimeout=30000',
-      '--json',
-      '--outputFile=/tmp/report.json',
-      ...jestOptions,
-    ];
-    // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
-    const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
-    const lab = [
-      'test/lab/lab.ts',
-      '--results',
-      folder,
-      '--timeout',
-      '1500',
-      '--env',
-      `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`,
-      '--env',
-      'OVPN_PROGRAMS=dist',
-    ];
-    return show(process.execPath, [...lab, '--', 'sh', '-c', script, 'sh', ...jest]);
-  });
+interface LabTier {
+  /** Test files side by side. The guest has one CPU; tests that wait for others fill it. */
+  readonly workers: number;
+  /** Tests of timing wait for what they look for; a loaded machine may take its time. Milliseconds. */
+  readonly testTimeout: number;
+  /** For the whole tier. Seconds. */
+  readonly timeout: number;
+}
+
+/** Runs a jest project in the lab. */
+function labTier(project: string, { workers, testTimeout, timeout }: LabTier): Tier {
+  return async (jestOptions) => {
+    // The bundles are what is shipped, and they start faster than the sources: a node is started some hundred times.
+    if ((await show(process.execPath, ['scripts/build.ts', '--no-types'])) !== 0) return { ...noTests, failed: 1 };
+    return withReport((folder) => {
+      const jest = [
+        'jest',
+        `--selectProjects=${project}`,
+        `--maxWorkers=${workers}`,
+        `--testTimeout=${testTimeout}`,
+        '--json',
+        '--outputFile=/tmp/report.json',
+        ...jestOptions,
+      ];
+      // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
+      const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
+      const lab = [
+        'test/lab/lab.ts',
+        '--results',
+        folder,
+        '--timeout',
+        `${timeout}`,
+        '--env',
+        `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`,
+        '--env',
+        'OVPN_PROGRAMS=dist',
+      ];
+      return show(process.execPath, [...lab, '--', 'sh', '-c', script, 'sh', ...jest]);
+    });
+  };
 }
 
 /** Runs jest and counts by its report; a run that leaves none has failed, whatever it printed. */
