@@ -452,9 +452,10 @@ describe('peers with a control channel', () => {
     expect(desk.entry(client(12))?.session).toBeUndefined();
   });
 
-  test('a remote whose key is missing is accepted, and not dialled', () => {
+  test('a remote whose key is missing is accepted and not dialled; nobody reaches what is behind it otherwise', () => {
     const desk = new Desk();
     desk.set(remote(11, { routes: ['10.20.1.0/24'] }));
+    expect(desk.book.claimed()).toEqual(['10.20.1.0/24']);
     expect(desk.entry(remote(11))).toMatchObject({
       session: undefined,
       plan: { problems: [], keyProblem: { name: 'ReferenceNotFound' } },

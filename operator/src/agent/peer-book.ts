@@ -168,15 +168,17 @@ export class PeerBook {
 
   /**
    * Destinations of peers (of all, or of some) that are accepted but may not be in the kernel of this node:
-   * suspended, placed elsewhere, or with a control channel that comes and goes. Pods must not reach them by
-   * another way.
+   * suspended, placed elsewhere, without a usable key, or with a control channel that comes and goes. Pods must
+   * not reach them by another way.
    */
   claimed(refs: Iterable<ObjectRef> = this.refs()): string[] {
     const destinations: string[] = [];
     for (const ref of refs) {
       const entry = this.entry(ref);
-      if (entry?.away === true && entry.plan.problems.length === 0) destinations.push(...entry.peer.spec.routes);
-      if (entry?.session !== undefined) destinations.push(...destinationsOf(entry.session));
+      if (entry === undefined) continue;
+      const absent = entry.plan.desired === undefined;
+      if (absent && entry.plan.problems.length === 0) destinations.push(...entry.peer.spec.routes);
+      else if (entry.session !== undefined) destinations.push(...destinationsOf(entry.session));
     }
     return destinations;
   }
