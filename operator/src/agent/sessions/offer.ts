@@ -5,8 +5,8 @@ import type { Offer } from '../../openvpn/session/server-session.ts';
 import type { DesiredDialIn, PushedToAll } from './desired-session.ts';
 
 /**
- * What one client is told when it is taken in (openvpn(8), "--push"). Routes of a family that the client has no
- * address of are left out. DNS goes in both forms: clients older than OpenVPN 2.6 would know only dhcp-option, and
+ * What one client is told when it is taken in (openvpn(8), "--push"). Routes and DNS servers of a family that the
+ * client has no address of are left out: it could reach them past the tunnel only. DNS goes in both forms: clients older than OpenVPN 2.6 would know only dhcp-option, and
  * one that knows `dns` takes that alone.
  */
 export function offerTo(client: DesiredDialIn, network: PushedToAll, peerId: number): Offer {
@@ -14,7 +14,8 @@ export function offerTo(client: DesiredDialIn, network: PushedToAll, peerId: num
   // What is behind the client itself is not to be sent to us.
   const own = new Set(client.routes.map(({ destination }) => destination));
   const routes = network.routes.filter((destination) => !own.has(destination)).flatMap(pushedRoute);
-  const v6 = (route: PushedRoute): boolean => route.network.address.includes(':');
+  const v6 = (route: PushedRoute): boolean => isV6(route.network.address);
+  const dnsServers = network.dnsServers.filter((server) => (isV6(server) ? vpnIpv6 : vpnIpv4) !== undefined);
   return {
     peerId,
     topology: 'subnet',
@@ -22,20 +23,23 @@ export function offerTo(client: DesiredDialIn, network: PushedToAll, peerId: num
     ...(vpnIpv6 === undefined
       ? {}
       : { ifconfigIpv6: { address: vpnIpv6, length: network.lengthIpv6, gateway: network.gatewayIpv6 } }),
-    ...(network.gatewayIpv4 === undefined ? {} : { routeGateway: network.gatewayIpv4 }),
+    ...(vpnIpv4 === undefined || network.gatewayIpv4 === undefined ? {} : { routeGateway: network.gatewayIpv4 }),
     routes: vpnIpv4 === undefined ? [] : routes.filter((route) => !v6(route)),
     routesIpv6: vpnIpv6 === undefined ? [] : routes.filter(v6),
     pingSeconds: keepalive.interval,
     pingRestartSeconds: keepalive.timeout,
     tunMtu: network.mtu,
     dhcpOptions: [
-      ...network.dnsServers.map((value) => ({ type: value.includes(':') ? 'DNS6' : 'DNS', value })),
+      ...dnsServers.map((value) => ({ type: isV6(value) ? 'DNS6' : 'DNS', value })),
       ...network.searchDomains.map((value) => ({ type: 'DOMAIN-SEARCH', value })),
     ],
-    dnsServers:
-      network.dnsServers.length === 0 ? [] : [{ priority: 0, addresses: network.dnsServers, resolveDomains: [] }],
+    dnsServers: dnsServers.length === 0 ? [] : [{ priority: 0, addresses: dnsServers, resolveDomains: [] }],
     dnsSearchDomains: network.searchDomains,
   };
+}
+
+function isV6(address: string): boolean {
+  return address.includes(':');
 }
 
 function pushedRoute(destination: string): PushedRoute[] {
