@@ -26,6 +26,7 @@ import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
 import { NetworkSessions } from './sessions/network-sessions.ts';
+import { expiryProblem } from './sessions/materials.ts';
 import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './sessions/plan-sessions.ts';
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
@@ -502,8 +503,13 @@ export class NodeAgent {
     const { book, agent, sessions } = managed;
     try {
       const lookup: SecretLookup = (namespace, name) => this.#options.source.get('Secret', namespace, name);
-      sessions.configure(planServer(book.network, desired, this.#options.namespace, lookup), agent.listeners);
+      const { namespace, clock } = this.#options;
+      const server = planServer(book.network, desired, namespace, lookup);
+      sessions.configure(server, agent.listeners);
       managed.serverProblem = undefined;
+      const where = { object: formatRef(refOf(book.network)), field: 'spec.pki.secretRef.name' };
+      const expired = server === undefined ? undefined : expiryProblem(server.notAfter, clock.now(), where);
+      if (expired !== undefined) throw expired;
     } catch (error) {
       if (!(error instanceof OvpnError)) throw error;
       managed.serverProblem = error;

@@ -7,6 +7,8 @@ import { type ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import type { DesiredPeer } from './desired.ts';
 import type { BookEntry } from './peer-book.ts';
+import type { DesiredDialIn, DesiredDialOut } from './sessions/desired-session.ts';
+import { idleFacts, type TunnelFacts } from './sessions/tunnel-facts.ts';
 import { type KeyFacts, keyStatus, type NetworkFacts, networkStatus, type PeerFacts, peerStatus } from './status.ts';
 
 function parse(manifest: { readonly metadata: object }): Resource {
@@ -371,5 +373,188 @@ describe('the status of a key', () => {
     const { conditions } = keyStatus({ ...good, ...change }, undefined);
     expect(findCondition(conditions, 'ResolvedRefs')?.reason).toBe(resolved);
     expect(findCondition(conditions, 'Ready')).toMatchObject({ status: 'False', reason: ready });
+  });
+});
+
+describe('the status of a peer with a control channel', () => {
+  const dialIn: DesiredDialIn = {
+    kind: 'dial-in',
+    ref: { kind: 'VpnPeer', namespace: 'team-a', name: 'office' },
+    identity: { commonName: 'office' },
+    vpnIpv4: '10.8.0.7',
+    vpnIpv6: undefined,
+    keepalive: { interval: 10, timeout: 60 },
+    routes: [],
+  };
+  const dialOut: DesiredDialOut = {
+    kind: 'dial-out',
+    ref: dialIn.ref,
+    remotes: [{ host: '198.51.100.7', port: 1194, transport: 'udp' }],
+    credentials: { ca: 'CA', cert: 'CERT', key: 'geheim' },
+    notAfter: now + 1,
+    checks: {},
+    wrap: { kind: 'none' },
+    ciphers: ['AES-256-GCM'],
+    rekey: { seconds: 3600, bytes: 0, packets: 0, transitionMs: 0 },
+    routes: [],
+    ownRanges: [],
+    keepalive: { interval: 10, timeout: 60 },
+  };
+  const since = Date.parse('2026-05-01T00:00:00Z');
+  const idle = (state: TunnelFacts['state'], message: string = state): TunnelFacts => idleFacts(state, since, message);
+  const connected: TunnelFacts = {
+    ...idle('Connected', ''),
+    endpoint: '198.51.100.7:40000',
+    addresses: ['10.8.0.7'],
+    cipher: 'AES-256-GCM',
+    tlsVersion: 'TLSv1.3',
+    lastHandshake: since + 1000,
+  };
+  const live: Peer = { ...observed, id: 0x800000, remote: { address: '203.0.113.9', port: 41000 }, vpnIpv6: undefined };
+
+  function given(
+    session: DesiredDialIn | DesiredDialOut | undefined,
+    tunnel: TunnelFacts | undefined,
+    more: Case = {},
+  ): PeerFacts {
+    const kind =
+      session?.kind === 'dial-out'
+        ? { static: undefined, addresses: undefined }
+        : { static: undefined, endpoint: undefined, keyRef: undefined, identity: { commonName: 'office' } };
+    const object = peer({ ...kind, ...more.spec });
+    const problems = more.problems ?? [];
+    const plan = { desired: undefined, session, keyProblem: more.keyProblem, problems };
+    const entry: BookEntry = { peer: object, plan, inForce: undefined, session, away: false };
+    const inKernel = tunnel?.state === 'Connected' ? live : undefined;
+    return {
+      ...facts({ inForce: undefined, facts: gone }),
+      peer: object,
+      entry,
+      tunnel,
+      observed: inKernel,
+      ...more.facts,
+    };
+  }
+
+  test('that is connected tells who is there, since when and how', () => {
+    const status = peerStatus(given(dialIn, connected), undefined);
+    expect(status).toMatchObject({
+      peerID: 0x800000,
+      addresses: ['10.8.0.7'],
+      // Where the kernel sends, which follows the client.
+      endpoint: '203.0.113.9:41000',
+      since: '2026-05-01T00:00:00Z',
+      lastHandshake: '2026-05-01T00:00:01Z',
+      cipher: 'AES-256-GCM',
+      tlsVersion: 'TLSv1.3',
+      traffic: { rxBytes: 10, txBytes: 20 },
+    });
+    expect(status.lastError).toBeUndefined();
+    for (const type of ['Accepted', 'ResolvedRefs', 'Connected', 'Programmed', 'Ready'] as const) {
+      expect(findCondition(status.conditions, type)).toMatchObject({ status: 'True', reason: type, message: '' });
+    }
+    expect(JSON.stringify(status)).not.toContain('geheim');
+  });
+
+  type Expected = Partial<Record<'Accepted' | 'ResolvedRefs' | 'Connected' | 'Programmed' | 'Ready', string>>;
+  test.each<[string, PeerFacts, Expected, string]>([
+    [
+      'a client that has not come yet',
+      given(dialIn, idle('WaitingForClient', 'no client has connected yet')),
+      { Accepted: 'Accepted', Connected: 'WaitingForClient', Programmed: 'Pending', Ready: 'WaitingForClient' },
+      'no client has connected yet',
+    ],
+    [
+      'a client in its handshake',
+      given(dialIn, idle('Connecting', 'shaking hands')),
+      { Connected: 'Connecting', Programmed: 'Pending', Ready: 'Connecting' },
+      'shaking hands',
+    ],
+    [
+      'a client that left',
+      given(dialIn, idle('Disconnected', 'the client left')),
+      { Connected: 'Disconnected', Programmed: 'Pending', Ready: 'Disconnected' },
+      'the client left',
+    ],
+    [
+      'a peer that the kernel has just lost',
+      given(dialIn, connected, { facts: { observed: undefined } }),
+      { Connected: 'Connected', Programmed: 'Pending', Ready: 'Pending' },
+      'while it is connected',
+    ],
+    [
+      'a suspended client',
+      given(undefined, undefined, { spec: { suspend: true } }),
+      { Accepted: 'Accepted', Connected: 'Suspended', Programmed: 'Suspended', Ready: 'Suspended' },
+      'spec.suspend is set',
+    ],
+    [
+      'a client of another node',
+      given(undefined, undefined),
+      { Accepted: 'Accepted', Connected: 'Pending', Programmed: 'Pending', Ready: 'Pending' },
+      'spec.placement does not select this node',
+    ],
+    [
+      'a client whose identity somebody has',
+      given(undefined, undefined, { problems: [error('IdentityConflict')] }),
+      { Accepted: 'Conflict', Connected: 'Pending', Ready: 'Conflict' },
+      'wrong',
+    ],
+    [
+      'a client of a network without a PKI',
+      given(undefined, undefined, { problems: [error('PkiMissing')] }),
+      { Accepted: 'NotAllowed', Connected: 'Pending', Ready: 'NotAllowed' },
+      'wrong',
+    ],
+    [
+      'a refused change of a client that is connected',
+      given(dialIn, connected, { problems: [error('AddressConflict')] }),
+      { Accepted: 'Conflict', Connected: 'Connected', Programmed: 'Programmed', Ready: 'Conflict' },
+      'wrong',
+    ],
+    [
+      'a remote without its Secret',
+      given(undefined, undefined, { keyProblem: error('SecretMissing') }),
+      { Accepted: 'Accepted', ResolvedRefs: 'SecretNotFound', Connected: 'Pending', Ready: 'SecretNotFound' },
+      'wrong',
+    ],
+    [
+      'a remote whose certificate is broken now, and whose tunnel stands',
+      given(dialOut, connected, { keyProblem: error('CertificateInvalid') }),
+      { ResolvedRefs: 'KeyInvalid', Connected: 'Connected', Ready: 'Ready' },
+      '',
+    ],
+    [
+      'a network in trouble',
+      given(undefined, undefined, { facts: { networkProblem: 'no port' } }),
+      { Connected: 'Pending', Programmed: 'Pending', Ready: 'Pending' },
+      'no port',
+    ],
+  ])('%s', (_, of, expected, message) => {
+    const { conditions } = peerStatus(of, undefined);
+    const reasons = (Object.keys(expected) as (keyof Expected)[]).map((type) => [
+      type,
+      findCondition(conditions, type)?.reason,
+    ]);
+    expect(Object.fromEntries(reasons)).toEqual(expected);
+    expect(findCondition(conditions, 'Ready')?.message).toContain(message);
+    expect(conditions).toHaveLength(5);
+  });
+
+  test.each([
+    [1, 'ResolvedRefs', ''],
+    [0, 'KeyInvalid', 'our certificate expired at 2026-05-06T07:08:09Z'],
+  ])('a certificate of ours that expires in %i ms: %s', (left, reason, message) => {
+    const of = given({ ...dialOut, notAfter: now + left }, idle('Disconnected', 'the handshake failed'));
+    const { conditions } = peerStatus(of, undefined);
+    const resolved = findCondition(conditions, 'ResolvedRefs');
+    expect([resolved?.reason, resolved?.message]).toEqual([reason, expect.stringContaining(message)]);
+  });
+
+  test('the last error is that of the plan, else that of the tunnel, and no longer than the API allows', () => {
+    const failed = { ...idle('Disconnected'), lastError: 'x'.repeat(5000) };
+    expect(peerStatus(given(dialIn, failed), undefined).lastError).toHaveLength(4096);
+    const both = given(dialIn, failed, { problems: [error('AddressConflict', 'taken')] });
+    expect(peerStatus(both, undefined).lastError).toContain('taken');
   });
 });

@@ -6,20 +6,23 @@ import {
   timestampOf,
 } from '../api/conditions.ts';
 import { peerKind } from '../api/peer-kind.ts';
-import type {
-  Condition,
-  KeyInstallation,
-  VpnKey,
-  VpnKeyStatus,
-  VpnNetwork,
-  VpnNetworkStatus,
-  VpnPeer,
-  VpnPeerStatus,
+import {
+  type Condition,
+  formatRef,
+  type KeyInstallation,
+  type VpnKey,
+  type VpnKeyStatus,
+  type VpnNetwork,
+  type VpnNetworkStatus,
+  type VpnPeer,
+  type VpnPeerStatus,
 } from '../api/types.ts';
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { BookEntry } from './peer-book.ts';
+import type { DesiredSession } from './sessions/desired-session.ts';
+import { expiryProblem } from './sessions/materials.ts';
 import type { TunnelFacts } from './sessions/tunnel-facts.ts';
 import type { PeerState } from './network-agent.ts';
 
@@ -143,11 +146,17 @@ function peerConditions(facts: PeerFacts): ConditionUpdate[] {
   const { plan } = entry;
   const [problem] = plan.problems;
   const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
-  const resolved = resolvedCondition(plan.keyProblem);
+  const resolved = resolvedCondition(plan.keyProblem ?? expiredKey(entry.session, facts.now));
   if (peerKind(peer) !== 'static')
     return tunnelConditions([accepted, resolved], entry, tunnel, observed, networkProblem);
   const programmed = programmedCondition(entry, state, observed, networkProblem);
   return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
+}
+
+/** Why the remote will not take the certificate that we show it. */
+function expiredKey(session: DesiredSession | undefined, now: number): OvpnError | undefined {
+  if (session?.kind !== 'dial-out') return undefined;
+  return expiryProblem(session.notAfter, now, { object: formatRef(session.ref), field: 'spec.keyRef.name' });
 }
 
 /** A tunnel comes and goes with its control channel: in the kernel is what is connected. */

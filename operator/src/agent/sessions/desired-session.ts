@@ -36,6 +36,8 @@ export interface PushedToAll {
 /** The server side of a network. */
 export interface DesiredServer {
   readonly credentials: TlsCredentials;
+  /** When its certificate expires. Milliseconds since 1970. */
+  readonly notAfter: number;
   readonly wrap: WrapConfig;
   readonly ciphers: readonly DataCipher[];
   readonly rekey: RekeyLimits;
@@ -65,6 +67,8 @@ export interface DesiredDialOut {
   readonly ref: ObjectRef;
   readonly remotes: readonly DesiredRemote[];
   readonly credentials: TlsCredentials;
+  /** When our certificate expires. Milliseconds since 1970. */
+  readonly notAfter: number;
   readonly checks: PeerChecks;
   readonly wrap: WrapConfig;
   readonly ciphers: readonly DataCipher[];

@@ -49,6 +49,19 @@ export function tlsCredentials(found: FoundSecret, user: Where, minVersion: TlsV
   return credentials;
 }
 
+/** When the certificate in there expires. Milliseconds since 1970. */
+export function notAfterOf({ cert }: TlsCredentials): number {
+  return new X509Certificate(cert).validToDate.getTime();
+}
+
+/** Says that a certificate of ours has expired; undefined when it has not. */
+export function expiryProblem(notAfter: number, now: number, where: Where): OvpnError | undefined {
+  if (now < notAfter) return undefined;
+  const when = new Date(notAfter).toISOString().replace(/\.\d+Z$/, 'Z');
+  const problem = `our certificate expired at ${when}, and the other side will not take it`;
+  return new OvpnError('CertificateInvalid', problem, where, { remedy: 'renew the certificate in the Secret' });
+}
+
 /**
  * How the control channel is wrapped.
  *

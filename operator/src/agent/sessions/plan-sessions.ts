@@ -5,7 +5,7 @@ import { OvpnError } from '../../errors.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
 import type { DesiredNetwork, PeerRoute } from '../desired.ts';
 import type { DesiredDialIn, DesiredDialOut, DesiredServer, PushedToAll, RekeyLimits } from './desired-session.ts';
-import { type FoundSecret, tlsCredentials, wrapConfig } from './materials.ts';
+import { type FoundSecret, notAfterOf, tlsCredentials, wrapConfig } from './materials.ts';
 
 /** The plan of control channels: resources in, desired servers, clients and dialled remotes out. Pure. */
 
@@ -32,12 +32,14 @@ export function planServer(
   const object = formatRef(refOf(network));
   const find = (name: string): FoundSecret => findSecret(lookup, namespace, name);
   const { secretRef } = spec.controlChannel;
+  const credentials = tlsCredentials(
+    find(spec.pki.secretRef.name),
+    { object, field: 'spec.pki.secretRef.name' },
+    `TLSv${spec.pki.minTLSVersion}`,
+  );
   return {
-    credentials: tlsCredentials(
-      find(spec.pki.secretRef.name),
-      { object, field: 'spec.pki.secretRef.name' },
-      `TLSv${spec.pki.minTLSVersion}`,
-    ),
+    credentials,
+    notAfter: notAfterOf(credentials),
     wrap: wrapConfig(spec.controlChannel, 'server', secretRef === undefined ? undefined : find(secretRef.name), object),
     ciphers: spec.dataCiphers,
     rekey: rekeyLimits(network),
@@ -136,6 +138,11 @@ export function planDialOut(network: VpnNetwork, peer: DialOutPeer, { key, looku
     channel.secretRef === undefined ? undefined : findSecret(lookup, metadata.namespace, channel.secretRef.name);
   const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
   const { commonName, fingerprint } = spec.serverIdentity ?? {};
+  const credentials = tlsCredentials(
+    findSecret(lookup, key.metadata.namespace, secretRef.name),
+    { object: keyObject, field: 'spec.tls.secretRef.name' },
+    minimumTls(network),
+  );
   return {
     kind: 'dial-out',
     ref: refOf(peer),
@@ -144,11 +151,8 @@ export function planDialOut(network: VpnNetwork, peer: DialOutPeer, { key, looku
       port,
       transport: protocol === 'TCP' ? 'tcp' : 'udp',
     })),
-    credentials: tlsCredentials(
-      findSecret(lookup, key.metadata.namespace, secretRef.name),
-      { object: keyObject, field: 'spec.tls.secretRef.name' },
-      minimumTls(network),
-    ),
+    credentials,
+    notAfter: notAfterOf(credentials),
     checks: {
       // Without it every client of the same CA could play the server (openvpn(8), "--remote-cert-tls").
       remoteCertTls: 'server',
