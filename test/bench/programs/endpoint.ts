@@ -35,6 +35,8 @@ const owner: ServerOwner = {
   },
   established: (client) => client.confirm(),
   rekeyed: () => undefined,
+  rekeying: () => undefined,
+  keyConfirmed: () => undefined,
   rekeyFailed: () => undefined,
   ended: () => undefined,
   failed: (_path, _listener, reason) => void process.stderr.write(`${reason}\n`),

@@ -80,6 +80,14 @@ class OwnerRules implements ServerOwner {
     this.#alive(client);
   }
 
+  rekeying(client: ServedClient): void {
+    this.#alive(client);
+  }
+
+  keyConfirmed(client: ServedClient): void {
+    this.#alive(client);
+  }
+
   rekeyFailed(client: ServedClient, _keyId: number, reason: string): void {
     this.#alive(client);
     require(reason.length < 1000, 'a reason is as long as the client likes');
@@ -363,6 +371,8 @@ class DialerMatch {
         connecting: () => undefined,
         established: (tunnel) => this.#established(tunnel),
         rekeyed: (tunnel) => require(tunnel === this.#tunnel, 'another tunnel was rekeyed'),
+        rekeying: () => undefined,
+        keyConfirmed: () => undefined,
         rekeyFailed: (tunnel, _keyId, reason) => {
           require(tunnel === this.#tunnel && reason.length < 1000, 'another tunnel was rekeyed');
         },

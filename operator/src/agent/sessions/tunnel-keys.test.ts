@@ -34,6 +34,12 @@ class Bench {
     this.kernel.takeCalls();
   }
 
+  /** A renegotiation that the other end has finished, too. */
+  add(next: SessionKey): void {
+    this.keys.add(next);
+    this.keys.confirmed();
+  }
+
   get slots(): string {
     return this.kernel.slots(7, id);
   }
@@ -43,7 +49,7 @@ describe('a renegotiation', () => {
   test('the new key receives at once, sends after the transition, and the old one goes when nobody sends with it', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     expect(bench.slots).toBe('0/1');
     bench.clock.advance(29_999);
     expect(bench.slots).toBe('0/1');
@@ -60,7 +66,7 @@ describe('a renegotiation', () => {
     const bench = new Bench();
     bench.transitionMs = 60_000;
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.clock.advance(119_999);
     expect(bench.slots).toBe('1/0');
     bench.clock.advance(1);
@@ -70,25 +76,48 @@ describe('a renegotiation', () => {
   test('that comes soon after the last has half that time, and two seconds at least', () => {
     const bench = new Bench();
     bench.clock.advance(20_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.clock.advance(10_000);
     expect(bench.slots).toBe('1/0');
     bench.clock.advance(1_000);
-    bench.keys.add(key(2));
+    bench.add(key(2));
     bench.clock.advance(5_499);
     expect(bench.slots).toBe('1/2');
     bench.clock.advance(1);
     expect(bench.slots).toBe('2/1');
-    bench.keys.add(key(3));
+    bench.add(key(3));
     bench.clock.advance(2_000 + 750);
     expect(bench.slots).toBe('3/2');
+  });
+
+  test('sends with the new key only when the other end has it', () => {
+    const bench = new Bench();
+    bench.clock.advance(3_600_000);
+    bench.keys.add(key(1));
+    bench.keys.rekeying();
+    bench.clock.advance(3_600_000);
+    expect(bench.slots).toBe('0/1');
+    bench.keys.confirmed();
+    expect(bench.slots).toBe('1/0');
+    bench.keys.confirmed();
+    expect(bench.slots).toBe('1/0');
+  });
+
+  test('sends with the new key when the next renegotiation begins: the other end has thrown the old one away', () => {
+    const bench = new Bench();
+    bench.clock.advance(3_600_000);
+    bench.add(key(1));
+    bench.keys.rekeying();
+    expect(bench.slots).toBe('1/0');
+    bench.keys.rekeying();
+    expect(bench.slots).toBe('1/0');
   });
 
   test('without a transition there are two seconds all the same, as the other end may not have the key yet', () => {
     const bench = new Bench();
     bench.transitionMs = 0;
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     expect(bench.slots).toBe('0/1');
     bench.clock.advance(2_000);
     expect(bench.slots).toBe('1/0');
@@ -97,8 +126,8 @@ describe('a renegotiation', () => {
   test('while one waits for its switch: that one sends now, as the other end has only these two', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
-    bench.keys.add(key(2));
+    bench.add(key(1));
+    bench.add(key(2));
     expect(bench.slots).toBe('1/2');
     // The first one's timers are off: neither an early swap nor an early end of a key.
     bench.clock.advance(1_999);
@@ -114,7 +143,7 @@ describe('a key that is used up', () => {
   test('gives way at once to one that waits', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.keys.exhausted();
     expect(bench.slots).toBe('1/0');
     bench.kernel.takeCalls();
@@ -127,10 +156,10 @@ describe('a key that is used up', () => {
     bench.clock.advance(3_600_000);
     bench.keys.exhausted();
     expect(bench.kernel.takeCalls()).toEqual([]);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     expect(bench.slots).toBe('1/0');
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(2));
+    bench.add(key(2));
     expect(bench.slots).toBe('1/2');
   });
 });
@@ -138,7 +167,7 @@ describe('a key that is used up', () => {
 describe('the end', () => {
   test('leaves no timer', () => {
     const bench = new Bench();
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.keys.close();
     expect(bench.clock.pending).toBeUndefined();
     bench.kernel.takeCalls();
@@ -154,11 +183,11 @@ describe('the end', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
     if (after > 0) {
-      bench.keys.add(key(1));
+      bench.add(key(1));
       bench.clock.advance(after);
     }
     bench.kernel.refuse = (words) => (words.startsWith(call) ? 'EINVAL' : undefined);
-    if (after === 0) bench.keys.add(key(1));
+    if (after === 0) bench.add(key(1));
     bench.clock.advance(3_600_000);
     expect(bench.refusals).toEqual([expect.stringContaining('EINVAL')]);
     expect(bench.clock.pending).toBeUndefined();
@@ -167,7 +196,7 @@ describe('the end', () => {
   test('a kernel that fails altogether does not take the process along', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.kernel.broken = true;
     expect(() => bench.clock.advance(3_600_000)).not.toThrow();
     expect(bench.refusals).toHaveLength(1);
@@ -176,7 +205,7 @@ describe('the end', () => {
   test('no log line holds a key', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);
-    bench.keys.add(key(1));
+    bench.add(key(1));
     bench.clock.advance(3_600_000);
     expect(bench.log.lines).not.toEqual([]);
     expect(JSON.stringify(bench.log.lines)).not.toContain('secret');
@@ -209,7 +238,7 @@ test('whatever comes: no swap with an empty slot, the sending key stays, each ke
       let dead = false;
       for (const step of what) {
         if (step.do === 'wait') bench.clock.advance(step.ms);
-        else if (step.do === 'add') bench.keys.add(key((newest = newest === 7 ? 1 : newest + 1)));
+        else if (step.do === 'add') bench.add(key((newest = newest === 7 ? 1 : newest + 1)));
         else {
           // The driver takes the key away and tells of it afterwards.
           const peer = bench.kernel.peers.get(`7/${id}`);

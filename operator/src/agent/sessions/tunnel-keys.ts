@@ -1,15 +1,16 @@
 import { describe } from '../../errors.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
 import type { Log } from '../../telemetry/log.ts';
+import type { KeySlots } from '../key-slots.ts';
 import type { LivePeer, LivePeers, SessionKey } from './live-peers.ts';
 
 /**
  * The two key slots of a peer over its renegotiations, make before break: a new key is installed as secondary, where
- * it only receives; when the other end has surely done the same, the slots are swapped; the old key goes when the
+ * it only receives; when the other end has confirmed that it has it, and time has passed, the slots are swapped; the old key goes when the
  * other end has surely stopped sending with it, or when the next one needs its slot.
  */
 
-/** The other end answers a handshake within this, also when packets are repeated: no swap before. */
+/** The other end may need a moment from having a key to receiving with it: no swap before. */
 const shortestTransitionMs = 2_000;
 /** OpenVPN sends with the old key for up to `--hand-window`, 60 s, after it has the new one (openvpn(8)). */
 const longestOldKeyMs = 90_000;
@@ -30,6 +31,10 @@ export class TunnelKeys {
   #lastKeyAt: number;
   /** The secondary slot has a key that does not send yet. */
   #pending = false;
+  /** The other end has that key, too. */
+  #confirmed = false;
+  /** Its time has come. */
+  #due = false;
   #cancelSwap: () => void = () => undefined;
   #cancelRetire: () => void = () => undefined;
   /** The key in the primary slot is used up: nothing is sent until there is another. */
@@ -46,7 +51,7 @@ export class TunnelKeys {
     const { live, peer, scheduler, transitionMs } = this.#options;
     const sinceLast = scheduler.now() - this.#lastKeyAt;
     // A peer that renegotiates often switches sooner, too: OpenVPN after half its own period.
-    const wait = this.#exhausted ? 0 : Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
+    const wait = Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
     this.#attempt(() => {
       // The other end has its two newest keys only: what it still accepts of ours is the pending one.
       if (this.#pending) this.#swap();
@@ -54,17 +59,39 @@ export class TunnelKeys {
       live.addKey(peer, key);
       this.#lastKeyAt = scheduler.now();
       this.#pending = true;
-      if (wait === 0) this.#swap();
-      else
-        this.#cancelSwap = scheduler.after(wait, () => {
-          this.#attempt(() => this.#swap());
-        });
-      this.#cancelRetire = scheduler.after(Math.max(2 * wait, longestOldKeyMs), () => {
-        this.#attempt(() => {
-          if (!this.#pending) live.retireKey(peer);
-        });
-      });
+      this.#confirmed = false;
+      this.#due = false;
+      // Without a key to send with, there is nothing to lose.
+      if (this.#exhausted) this.#swap();
+      else this.#swapAfter(wait);
+      this.#retireAfter(Math.max(2 * wait, longestOldKeyMs));
     });
+  }
+
+  /**
+   * Goes on from the slots of a peer that an earlier process made. How long the keys have been there is not known.
+   *
+   * @param newest OpenVPN's id of the session's newest key
+   */
+  resume({ primary, secondary }: KeySlots, newest: number): void {
+    this.#exhausted = primary === undefined;
+    this.#pending = secondary?.keyId === newest && primary?.keyId !== newest;
+    // Whether it was is not known, and nothing is said any more that could be acknowledged.
+    this.#confirmed = true;
+    if (this.#pending && this.#exhausted) this.#attempt(() => this.#swap());
+    if (this.#pending) this.#swapAfter(Math.max(shortestTransitionMs, this.#options.transitionMs()));
+    if (secondary !== undefined) this.#retireAfter(Math.max(2 * this.#options.transitionMs(), longestOldKeyMs));
+  }
+
+  /** The other end has the newest key: from its time on, it sends. */
+  confirmed(): void {
+    this.#confirmed = true;
+    if (this.#pending && this.#due) this.#attempt(() => this.#swap());
+  }
+
+  /** A renegotiation begins, at which OpenVPN throws away the key before its newest. */
+  rekeying(): void {
+    if (this.#pending && this.#confirmed) this.#attempt(() => this.#swap());
   }
 
   /** The kernel has dropped the sending key, whose packet ids are used up: the next one sends at once. */
@@ -76,6 +103,22 @@ export class TunnelKeys {
   close(): void {
     this.#cancelSwap();
     this.#cancelRetire();
+  }
+
+  #swapAfter(ms: number): void {
+    this.#cancelSwap = this.#options.scheduler.after(ms, () => {
+      this.#due = true;
+      if (this.#confirmed) this.#attempt(() => this.#swap());
+    });
+  }
+
+  #retireAfter(ms: number): void {
+    const { live, peer, scheduler } = this.#options;
+    this.#cancelRetire = scheduler.after(ms, () =>
+      this.#attempt(() => {
+        if (!this.#pending) live.retireKey(peer);
+      }),
+    );
   }
 
   #swap(): void {

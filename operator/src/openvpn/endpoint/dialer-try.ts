@@ -115,6 +115,8 @@ export interface Ending {
 export interface TryEvents {
   established(tunnel: DialedTunnel, established: Established): void;
   rekeyed(tunnel: DialedTunnel, keyId: number, keys: DataKeys): void;
+  rekeying(tunnel: DialedTunnel): void;
+  keyConfirmed(tunnel: DialedTunnel, keyId: number): void;
   rekeyFailed(tunnel: DialedTunnel, keyId: number, reason: string): void;
   /** Comes once, when all is closed, and not after `close`. */
   ended(ending: Ending): void;
@@ -395,6 +397,12 @@ export class DialerTry implements DialedTunnel {
         return;
       case 'rekeyed':
         this.#events.rekeyed(this, event.keyId, event.keys);
+        return;
+      case 'rekeying':
+        this.#events.rekeying(this);
+        return;
+      case 'key-confirmed':
+        this.#events.keyConfirmed(this, event.keyId);
         return;
       case 'rekey-failed':
         this.#events.rekeyFailed(this, event.keyId, event.reason);

@@ -277,6 +277,14 @@ export class DialerLab implements DialerOwner, Connector {
     this.told.push({ what: 'rekeyed', keyId, keys });
   }
 
+  rekeying(): void {
+    // Of no interest here.
+  }
+
+  keyConfirmed(): void {
+    // The same.
+  }
+
   rekeyFailed(_tunnel: DialedTunnel, keyId: number, reason: string): void {
     this.told.push({ what: 'rekey-failed', keyId, reason });
   }

@@ -53,8 +53,12 @@ export interface DialerOwner {
    * long it takes. That the socket is read no further holds only if what `wanted` says is asked before each read.
    */
   established(tunnel: DialedTunnel, established: Established): void;
-  /** A further key: make it the secondary, and the primary when the server has had time to do the same. */
+  /** A renegotiation begins: a key that is confirmed has to send from now on. */
+  rekeying(tunnel: DialedTunnel): void;
+  /** A further key: make it the secondary. Do not send with it before it is confirmed. */
   rekeyed(tunnel: DialedTunnel, keyId: number, keys: DataKeys): void;
+  /** The server has that key, too. */
+  keyConfirmed(tunnel: DialedTunnel, keyId: number): void;
   /** The tunnel goes on with its present key. */
   rekeyFailed(tunnel: DialedTunnel, keyId: number, reason: string): void;
   /**
@@ -272,6 +276,8 @@ export class Dialer {
     return new DialerTry(target, this.#settings, this.#environment, {
       established: (tunnel, established) => this.#owner.established(tunnel, established),
       rekeyed: (tunnel, keyId, keys) => this.#owner.rekeyed(tunnel, keyId, keys),
+      rekeying: (tunnel) => this.#owner.rekeying(tunnel),
+      keyConfirmed: (tunnel, keyId) => this.#owner.keyConfirmed(tunnel, keyId),
       rekeyFailed: (tunnel, keyId, reason) => this.#owner.rekeyFailed(tunnel, keyId, reason),
       ended: (ending) => this.#ended(ending),
     });

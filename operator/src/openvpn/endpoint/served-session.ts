@@ -204,6 +204,12 @@ export class ServedSession implements ServedClient {
       case 'rekeyed':
         owner.rekeyed(this, event.keyId, event.keys);
         return;
+      case 'rekeying':
+        owner.rekeying(this);
+        return;
+      case 'key-confirmed':
+        owner.keyConfirmed(this, event.keyId);
+        return;
       case 'rekey-failed':
         owner.rekeyFailed(this, event.keyId, event.reason);
         return;

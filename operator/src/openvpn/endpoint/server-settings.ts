@@ -36,8 +36,12 @@ export interface ServerOwner {
   authenticated(client: ServedClient, who: AuthenticatedClient): void;
   /** Call the client's `confirm` once the kernel has the keys. */
   established(client: ServedClient, established: Established): void;
-  /** A further key: make it the secondary, and send with it when the client has had time to do the same. */
+  /** A renegotiation begins: a key that is confirmed has to send from now on. */
+  rekeying(client: ServedClient): void;
+  /** A further key: make it the secondary. Do not send with it before it is confirmed. */
   rekeyed(client: ServedClient, keyId: number, keys: DataKeys): void;
+  /** The client has that key, too. */
+  keyConfirmed(client: ServedClient, keyId: number): void;
   /** The client goes on with its present key. */
   rekeyFailed(client: ServedClient, keyId: number, reason: string): void;
   /** Once for every client that `authenticated` told of, unless the owner closed it. */

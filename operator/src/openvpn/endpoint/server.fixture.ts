@@ -113,6 +113,14 @@ export class Owner implements ServerOwner {
     this.told.push({ what: 'rekeyed', client });
   }
 
+  rekeying(): void {
+    // Matters to the kernel's key slots alone, which there are none of here.
+  }
+
+  keyConfirmed(): void {
+    // The same.
+  }
+
   rekeyFailed(client: ServedClient): void {
     this.told.push({ what: 'rekey-failed', client });
   }

@@ -12,8 +12,15 @@ export type SessionEvent =
   | { readonly type: 'refused'; readonly reason: string; readonly identity: PeerIdentity | undefined }
   /** The data keys are there. A server's owner calls `confirm` once the kernel has them. */
   | { readonly type: 'established'; readonly established: Established }
-  /** A further key: make it the secondary, and send with it when the peer has had time to do the same. */
+  /**
+   * A renegotiation begins, by whichever side. At this moment OpenVPN throws away the key before its newest
+   * (key_state_soft_reset): one that is installed and confirmed has to send from now on.
+   */
+  | { readonly type: 'rekeying' }
+  /** A further key: make it the secondary. The peer may not have it yet. */
   | { readonly type: 'rekeyed'; readonly keyId: number; readonly keys: DataKeys }
+  /** The peer has that key, too, as it has acknowledged all that was said for it: it may be sent with. */
+  | { readonly type: 'key-confirmed'; readonly keyId: number }
   /** The session goes on with its present key. */
   | { readonly type: 'rekey-failed'; readonly keyId: number; readonly reason: string }
   /** Client: the server refused us. */

@@ -92,7 +92,7 @@ interface Setup {
   readonly serverOptions?: Partial<SessionOptions>;
   readonly clientOptions?: Partial<ClientOptions>;
   /** Whether a packet gets lost. */
-  readonly loses?: () => boolean;
+  readonly loses?: (from: 'client' | 'server') => boolean;
   readonly start?: ServerStart;
   /** What the server does with a client (default: takes it in). */
   readonly decide?: (session: ServerSession) => void;
@@ -213,7 +213,7 @@ class Pair {
       send: (packet: Buffer) => {
         expect(packet.length).toBeLessThanOrEqual(1250);
         this.sent[side].push(packet);
-        if (this.setup.loses?.() !== true) {
+        if (this.setup.loses?.(side) !== true) {
           world.carry(() => {
             if (this.contact !== undefined && other === 'server') {
               this.contact(packet);
@@ -494,6 +494,43 @@ describe('who may come in', () => {
       });
       pair.close();
     }
+  });
+});
+
+describe('the key of a renegotiation', () => {
+  test.each(['client', 'server'] as const)('is confirmed at both ends when the %s began it', async (side) => {
+    const pair = await new Pair().connect();
+    const before = { client: pair.events.client.length, server: pair.events.server.length };
+    pair.of(side).rekey();
+    await pair.world.run(() =>
+      (['client', 'server'] as const).every((end) => pair.last(end)?.type === 'key-confirmed'),
+    );
+    for (const end of ['client', 'server'] as const) {
+      expect(pair.events[end].slice(before[end]).map(({ type }) => type)).toEqual([
+        'rekeying',
+        'rekeyed',
+        'key-confirmed',
+      ]);
+      expect(pair.last(end)).toMatchObject({ keyId: 1 });
+    }
+    pair.close();
+  });
+
+  test('is not confirmed at the server while the client cannot hear it', async () => {
+    let deaf = false;
+    const pair = await new Pair({
+      loses: (from) => deaf && from === 'server',
+    }).connect();
+    pair.client.rekey();
+    await pair.world.run(() => {
+      // From the client's key method on.
+      deaf ||= pair.last('server')?.type === 'rekeyed';
+      return deaf;
+    });
+    await pair.world.run(() => pair.last('client')?.type === 'rekey-failed', 200_000);
+    expect(pair.last('server')?.type).toBe('rekeyed');
+    deaf = false;
+    pair.close();
   });
 });
 

@@ -78,6 +78,8 @@ export abstract class Session {
   #current: KeyExchange | undefined;
   #currentKeyId = 0;
   #keySince = 0;
+  /** The owner has the present key, and does not know yet whether the peer has it. */
+  #unconfirmed = false;
   #pending: KeyExchange | undefined;
   /** The key before, for what the peer still repeats. */
   #retired: KeyExchange | undefined;
@@ -161,6 +163,7 @@ export abstract class Session {
       return 'unexpected';
     }
     exchange.receive(packet);
+    this.#confirmKey();
     return undefined;
   }
 
@@ -343,6 +346,7 @@ export abstract class Session {
     this.#cancelRekey();
     this.#startDeadline(() => this.#rekeyFailed(`was not finished within ${this.#handshakeMs / 1000} s`));
     exchange.sendPlain('soft-reset-v1');
+    this.notify({ type: 'rekeying' });
     return exchange;
   }
 
@@ -449,12 +453,20 @@ export abstract class Session {
     this.#pending = undefined;
     this.#identity = identity;
     this.#keySince = this.options.scheduler.now();
+    this.#unconfirmed = true;
     this.#cancelRetiring = this.options.scheduler.after(this.#handshakeMs, () => {
       this.#retired?.destroy();
       this.#retired = undefined;
     });
     this.#scheduleRekey();
     this.notify({ type: 'rekeyed', keyId: exchange.keyId, keys });
+  }
+
+  #confirmKey(): void {
+    if (this.#unconfirmed && this.#phase === 'established' && this.#current?.settled === true) {
+      this.#unconfirmed = false;
+      this.notify({ type: 'key-confirmed', keyId: this.#currentKeyId });
+    }
   }
 
   #rekeyFailed(reason: string): void {
