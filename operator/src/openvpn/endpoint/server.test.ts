@@ -426,6 +426,19 @@ describe('clients that are not welcome', () => {
     expect(net.world.timers).toBe(0);
   });
 
+  test.each<[string, boolean, () => Certificate]>([
+    ['that has expired', true, () => pki.issue('late', { usage: 'clientAuth', expired: true })],
+    ['of another use', false, () => pki.issue('impostor', { usage: 'serverAuth' })],
+  ])('by a certificate %s hear whether they should come again: %p', async (_, temporary, issue) => {
+    const net = network();
+    const client = net.udpClient(at(1000), as(issue()));
+    client.session.start();
+    await net.world.run(() => client.had('auth-failed'));
+    const backoffSeconds = temporary ? 60 : undefined;
+    expect(client.event('auth-failed')!.failure).toMatchObject({ temporary, backoffSeconds });
+    client.session.close();
+  });
+
   test.each([
     ['none', 'tls-crypt', 'this server uses neither tls-auth nor tls-crypt'],
     ['tls-crypt', 'none', 'it needs tls-crypt with the key of this server'],

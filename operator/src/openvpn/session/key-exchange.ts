@@ -48,7 +48,7 @@ export class KeyExchange {
   readonly #framer = new MessageFramer();
   #tls: TlsEndpoint | undefined;
   #secured: Secured | undefined;
-  #refused: string | undefined;
+  #refusal: { readonly reason: string; readonly temporary: boolean } | undefined;
   #peer: KeyMethodMessage | undefined;
   #unread = Buffer.alloc(0);
   #full = false;
@@ -68,7 +68,12 @@ export class KeyExchange {
 
   /** Why the peer is not to be let in, when its certificate says so. */
   get refused(): string | undefined {
-    return this.#refused;
+    return this.#refusal?.reason;
+  }
+
+  /** Time alone may mend what `refused` tells. */
+  get refusedForNow(): boolean {
+    return this.#refusal?.temporary === true;
   }
 
   get exchanged(): boolean {
@@ -95,8 +100,8 @@ export class KeyExchange {
           this.#sendKeyMethod();
         }
       },
-      refused: (reason) => {
-        this.#refused = reason;
+      refused: (reason, temporary) => {
+        this.#refusal = { reason, temporary };
       },
       data: (plaintext) => this.#read(plaintext),
       failed: (reason) => this.#fail(reason),

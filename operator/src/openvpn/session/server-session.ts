@@ -26,7 +26,7 @@ export type Offer = Omit<PushedOptions, 'cipher' | 'protocolFlags' | 'keyDerivat
   readonly peerId: number;
 };
 
-/** When a client whose certificate is not valid should try again. */
+/** When a client whose certificate is not valid at this time should try again. */
 const refusedBackoffSeconds = 60;
 
 /** A session in which we are the server. */
@@ -159,10 +159,14 @@ export class ServerSession extends Session {
     this.restart(reason);
   }
 
-  /** It may come again: certificates and CRLs are renewed, and clocks set. */
+  /**
+   * It should come again if certificates or CRLs may be renewed meanwhile, or clocks set. A foreign or a revoked
+   * certificate stays one: its client would call each minute for ever.
+   */
   protected override refused(reason: string, { peerInfo }: KeyMethodMessage): void {
     this.notify({ type: 'refused', reason, identity: undefined });
-    const temporary = hasProtocol(parsePeerInfo(peerInfo), protocolBits.authFailedTemporary);
+    const understood = hasProtocol(parsePeerInfo(peerInfo), protocolBits.authFailedTemporary);
+    const temporary = understood && this.current?.refusedForNow === true;
     this.sayFarewell(
       formatAuthFailed({ reason, temporary, ...(temporary ? { backoffSeconds: refusedBackoffSeconds } : {}) }),
     );

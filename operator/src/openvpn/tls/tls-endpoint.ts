@@ -5,7 +5,7 @@ import { exportedBytes } from '../negotiate/data-keys.ts';
 import { ControlPipe } from './control-pipe.ts';
 import { type PeerChecks, whyNotWanted } from './peer-checks.ts';
 import { type PeerIdentity, peerIdentity } from './peer-identity.ts';
-import { tlsFailureReason } from './tls-failure.ts';
+import { mayHeal, tlsFailureReason } from './tls-failure.ts';
 
 /**
  * One TLS session over the control packets of one key, in either role, by Node's OpenSSL.
@@ -39,8 +39,10 @@ export interface TlsEvents {
   /**
    * At a server: the handshake is done, but the peer is not one to let in. Plaintext goes to and fro all the same, so
    * that it can be told; keys cannot be exported.
+   *
+   * @param temporary time alone may mend it: dates of certificates, faults of CRLs
    */
-  refused(reason: string): void;
+  refused(reason: string, temporary: boolean): void;
   /** Plaintext from the peer, one TLS record at a time. */
   data(plaintext: Buffer): void;
   /** The session is over, at any time and at most once; what it still has to say can be taken. */
@@ -201,13 +203,14 @@ export class TlsEndpoint {
     }
     const certificate = socket.getPeerX509Certificate();
     if (certificate === undefined || !socket.authorized) {
-      this.#refuse(tlsFailureReason(new Error('no certificate was verified'), verifyCode(socket)), socket);
+      const code = verifyCode(socket);
+      this.#refuse(tlsFailureReason(new Error('no certificate was verified'), code), mayHeal(code), socket);
       return;
     }
     const identity = peerIdentity(certificate);
     const unwanted = whyNotWanted(identity, this.#checks);
     if (unwanted !== undefined) {
-      this.#refuse(`the peer was refused: ${unwanted}`, socket);
+      this.#refuse(`the peer was refused: ${unwanted}`, false, socket);
       return;
     }
     this.#verified = true;
@@ -217,13 +220,13 @@ export class TlsEndpoint {
   }
 
   /** A client has nothing to say to a server that is not the one it meant. */
-  #refuse(reason: string, socket: tls.TLSSocket): void {
+  #refuse(reason: string, temporary: boolean, socket: tls.TLSSocket): void {
     if (this.#role === 'client') {
       this.#end(reason, socket);
       return;
     }
     this.#listen(socket);
-    this.#events.refused(reason);
+    this.#events.refused(reason, temporary);
   }
 
   #listen(socket: tls.TLSSocket): void {

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { tlsFailureReason } from './tls-failure.ts';
+import { mayHeal, tlsFailureReason } from './tls-failure.ts';
 
 test.each([
   [Object.assign(new Error('x'), { reason: 'tlsv1 alert unknown ca' }), 'unknown ca": it does not know the CA of our'],
@@ -20,4 +20,18 @@ test.each([
 ])('%s', (error, words) => {
   expect(tlsFailureReason(error)).toContain(words);
   expect(tlsFailureReason(error)).not.toMatch(/:error:|\.c:/);
+});
+
+test.each([
+  ['CERT_HAS_EXPIRED', true],
+  ['CERT_NOT_YET_VALID', true],
+  ['CRL_HAS_EXPIRED', true],
+  ['UNABLE_TO_GET_CRL', true],
+  ['CERT_REVOKED', false],
+  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', false],
+  ['INVALID_PURPOSE', false],
+  ['UNABLE_TO_GET_ISSUER_CERT', false],
+  [undefined, false],
+])('%s heals by itself: %p', (code, heals) => {
+  expect(mayHeal(code)).toBe(heals);
 });

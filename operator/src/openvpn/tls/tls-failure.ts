@@ -21,6 +21,25 @@ const certificateWords: ReadonlyMap<string, string> = new Map([
   ['CERT_CHAIN_TOO_LONG', 'the chain of the certificate is too long'],
 ]);
 
+/** What a later try may find mended, without another certificate or with the same name on a renewed one. */
+const healedByTime: ReadonlySet<string> = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'UNABLE_TO_GET_CRL',
+  'UNABLE_TO_DECRYPT_CRL_SIGNATURE',
+  'CRL_SIGNATURE_FAILURE',
+  'CRL_HAS_EXPIRED',
+  'CRL_NOT_YET_VALID',
+  'ERROR_IN_CRL_LAST_UPDATE_FIELD',
+  'ERROR_IN_CRL_NEXT_UPDATE_FIELD',
+  'OUT_OF_MEM',
+]);
+
+/** Whether who was refused by this result of verifying may find itself welcome later. */
+export function mayHeal(verifyCode: string | undefined): boolean {
+  return verifyCode !== undefined && healedByTime.has(verifyCode);
+}
+
 /** What the other side means by an alert (RFC 8446, section 6.2), where its name does not say it to everybody. */
 const alertWords: ReadonlyMap<string, string> = new Map([
   ['unknown ca', 'it does not know the CA of our certificate'],

@@ -37,13 +37,17 @@ class End {
   secured: Secured | undefined;
   failure: string | undefined;
   refusal: string | undefined;
+  temporary: boolean | undefined;
   readonly received: string[] = [];
   readonly packets: number[] = [];
 
   constructor(factory: TlsFactory) {
     this.endpoint = factory.open({
       secured: (secured) => (this.secured = secured),
-      refused: (reason) => (this.refusal = reason),
+      refused: (reason, temporary) => {
+        this.refusal = reason;
+        this.temporary = temporary;
+      },
       data: (plaintext) => this.received.push(plaintext.toString()),
       failed: (reason) => (this.failure = reason),
       output: () => undefined,
@@ -124,26 +128,31 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('%s', (version) => {
       expect(() => ends.s.endpoint.exportKey(dataKeysLabel)).toThrow();
       expect(ends.s.failure).toBeUndefined();
       close(ends);
-      return ends.s.refusal;
+      // What only a new certificate helps against has to be told from what time heals.
+      return `${ends.s.refusal} (${ends.s.temporary === true ? 'for now' : 'for good'})`;
     };
 
     test('of another CA is refused', async () => {
-      expect(await refusal(otherPki.issue('client', { usage: 'clientAuth' }))).toMatch(/CA is unknown|not one that is/);
+      expect(await refusal(otherPki.issue('client', { usage: 'clientAuth' }))).toMatch(/(CA is unknown|not one that is).*for good/);
     });
 
     test('that has expired is refused', async () => {
-      expect(await refusal(pki.issue('late', { usage: 'clientAuth', expired: true }))).toMatch(/has expired/);
+      expect(await refusal(pki.issue('late', { usage: 'clientAuth', expired: true }))).toMatch(/has expired.*for now/);
+    });
+
+    test('that is not valid yet is refused', async () => {
+      expect(await refusal(pki.issue('early', { usage: 'clientAuth', notYetValid: true }))).toMatch(/valid yet.*for now/);
     });
 
     test('for servers is refused', async () => {
-      expect(await refusal(pki.issue('impostor', { usage: 'serverAuth' }))).toMatch(/not for this use/);
+      expect(await refusal(pki.issue('impostor', { usage: 'serverAuth' }))).toMatch(/not for this use.*for good/);
     });
 
     test('that is revoked is refused, while others come in', async () => {
       const revoked = pki.issue('revoked', { usage: 'clientAuth' });
       pki.revoke('revoked');
       const crl = pki.crl();
-      expect(await refusal(revoked, { crl })).toMatch(/is revoked/);
+      expect(await refusal(revoked, { crl })).toMatch(/is revoked.*for good/);
       const ends = await handshake({ ...only, crl });
       expect(ends.s.secured?.identity.commonName).toBe('client');
       close(ends);
@@ -153,7 +162,8 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('%s', (version) => {
       const none = tlsClientWithoutCertificate(version);
       const ends = await handshake(only, {}, { client: none });
       expect(ends.s.secured).toBeUndefined();
-      expect(ends.s.refusal).toBeDefined();
+      expect(ends.s.refusal).toMatch(/no certificate/);
+      expect(ends.s.temporary).toBe(false);
       close(ends);
     });
   });
