@@ -15,6 +15,8 @@ export interface IssueOptions {
   readonly usage?: 'serverAuth' | 'clientAuth' | undefined;
   readonly expired?: boolean;
   readonly notYetValid?: boolean;
+  /** An RSA key instead of one on P-256. */
+  readonly rsa?: boolean;
   readonly subject?: string;
   readonly altNames?: string;
 }
@@ -32,8 +34,10 @@ export function testPki(commonName = 'Test CA'): TestPki {
   const folder = mkdtempSync(join(tmpdir(), 'ovpn-pki-'));
   const run = (...args: string[]): void => void execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
   const read = (name: string): string => readFileSync(join(folder, name), 'utf8');
-  const newKey = (file: string): void =>
-    run('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', file);
+  const newKey = (file: string, rsa = false): void => {
+    const kind = rsa ? ['RSA', '-pkeyopt', 'rsa_keygen_bits:2048'] : ['EC', '-pkeyopt', 'ec_paramgen_curve:P-256'];
+    run('genpkey', '-algorithm', ...kind, '-out', file);
+  };
 
   mkdirSync(join(folder, 'issued'));
   writeFileSync(join(folder, 'index.txt'), '');
@@ -71,7 +75,7 @@ export function testPki(commonName = 'Test CA'): TestPki {
     folder,
     ca: read('ca.crt'),
     issue: (name, options = {}) => {
-      newKey(`${name}.key`);
+      newKey(`${name}.key`, options.rsa);
       run(
         'req',
         '-new',
@@ -89,7 +93,7 @@ export function testPki(commonName = 'Test CA'): TestPki {
         join(folder, `${name}.ext`),
         [
           'basicConstraints=CA:FALSE',
-          'keyUsage=digitalSignature',
+          `keyUsage=digitalSignature${options.rsa === true ? ',keyEncipherment' : ''}`,
           ...(options.usage === undefined ? [] : [`extendedKeyUsage=${options.usage}`]),
           ...(options.altNames === undefined ? [] : [`subjectAltName=${options.altNames}`]),
           '',

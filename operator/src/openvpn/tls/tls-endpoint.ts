@@ -117,12 +117,23 @@ export function tlsClient(credentials: TlsCredentials, checks: PeerChecks): TlsF
   };
 }
 
+/**
+ * All of TLS 1.3, and of TLS 1.2 what has an ephemeral key exchange and authenticated encryption (RFC 9325, sections
+ * 4.1 and 4.2). Node's own list would end with RSA key transport, under which who steals the server's key later reads
+ * the data keys, and so the data, of every session recorded before.
+ */
+const ciphers = [
+  ...['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_128_GCM_SHA256'],
+  ...['ECDHE+AESGCM', 'ECDHE+CHACHA20', 'DHE+AESGCM', 'DHE+CHACHA20', '!aDSS'],
+].join(':');
+
 function contextOptions({ ca, cert, key, crl, minVersion, maxVersion }: TlsCredentials): tls.SecureContextOptions {
   return {
     ca: [ca].flat(),
     cert,
     key,
     ...(crl === undefined ? {} : { crl: [crl].flat() }),
+    ciphers,
     minVersion: minVersion ?? 'TLSv1.2',
     ...(maxVersion === undefined ? {} : { maxVersion }),
     // Every handshake verifies the certificate anew: no resumption past a revocation, and no renegotiation inside

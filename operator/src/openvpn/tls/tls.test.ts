@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
+import tls from 'node:tls';
 import { setImmediate as tick } from 'node:timers/promises';
 import { dataKeysLabel, dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
 import { ControlPipe } from './control-pipe.ts';
@@ -10,7 +11,7 @@ import {
   type Secured,
   tlsClient,
   type TlsCredentials,
-  type TlsEndpoint,
+  TlsEndpoint,
   type TlsFactory,
   tlsServer,
 } from './tls-endpoint.ts';
@@ -187,6 +188,69 @@ function tlsClientWithoutCertificate(version: 'TLSv1.2' | 'TLSv1.3'): TlsFactory
   const credentials = { ca: pki.ca, minVersion: version, maxVersion: version };
   return tlsClient(credentials as unknown as TlsCredentials, {});
 }
+
+/** A TLS 1.2 client or server that takes one cipher, as no other code of ours does. */
+function oneCipher(role: 'client' | 'server', ciphers: string, certificate: Certificate): TlsFactory {
+  return {
+    open: (events) => {
+      const endpoint = new TlsEndpoint(role, events, {});
+      const options = { ca: pki.ca, ...certificate, ciphers, maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2' } as const;
+      if (role === 'client') {
+        const socket = tls.connect({ ...options, socket: endpoint.pipe, checkServerIdentity: () => undefined });
+        socket.once('secureConnect', () => endpoint.attach(socket));
+        socket.on('error', (error) => endpoint.fail(error, socket));
+      } else {
+        const one = tls.createServer({ ...options, requestCert: true, dhparam: 'auto' });
+        one.on('secureConnection', (socket) => endpoint.attach(socket));
+        one.on('tlsClientError', (error, socket) => endpoint.fail(error, socket));
+        one.emit('connection', endpoint.pipe);
+      }
+      return endpoint;
+    },
+  };
+}
+
+test.each([
+  ['AES256-GCM-SHA384', false],
+  ['AES128-SHA', false],
+  ['ECDHE-RSA-AES256-SHA384', false],
+  ['ECDHE-RSA-AES256-GCM-SHA384', true],
+  ['ECDHE-RSA-AES128-GCM-SHA256', true],
+  ['ECDHE-RSA-CHACHA20-POLY1305', true],
+])('with TLS 1.2 a recorded session stays secret when a key is stolen later: %s is taken: %p', async (cipher, taken) => {
+  const rsa = pki.issue('rsa', { usage: 'serverAuth', rsa: true });
+  const asServer = await handshake(rsa, {}, { client: oneCipher('client', cipher, client) });
+  expect(asServer.s.secured?.cipher).toBe(taken ? cipher : undefined);
+  const asClient = await handshake({}, {}, { server: oneCipher('server', cipher, rsa) });
+  expect(asClient.c.secured?.cipher).toBe(taken ? cipher : undefined);
+  close(asServer);
+  close(asClient);
+});
+
+test('of a server that knows no elliptic curves a client takes finite-field Diffie-Hellman', async () => {
+  const rsa = pki.issue('rsa', { usage: 'serverAuth', rsa: true });
+  const ends = await handshake({}, {}, { server: oneCipher('server', 'DHE-RSA-AES256-GCM-SHA384', rsa) });
+  expect(ends.c.secured?.cipher).toBe('DHE-RSA-AES256-GCM-SHA384');
+  close(ends);
+});
+
+test.each(['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_128_GCM_SHA256'])(
+  'with TLS 1.3 %s is taken',
+  async (cipher) => {
+    const secureContext = tls.createSecureContext({ ca: pki.ca, ...client, ciphers: cipher, minVersion: 'TLSv1.3' });
+    const one: TlsFactory = {
+      open: (events) => {
+        const endpoint = new TlsEndpoint('client', events, {});
+        const socket = tls.connect({ secureContext, socket: endpoint.pipe, checkServerIdentity: () => undefined });
+        socket.once('secureConnect', () => endpoint.attach(socket));
+        return endpoint;
+      },
+    };
+    const ends = await handshake({}, {}, { client: one });
+    expect(ends.s.secured).toMatchObject({ version: 'TLSv1.3', cipher });
+    close(ends);
+  },
+);
 
 test('one server tells its clients apart, also while they connect at once', async () => {
   const factory = tlsServer({ ca: pki.ca, ...server });
