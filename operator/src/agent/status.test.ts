@@ -7,6 +7,7 @@ import { type ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import type { DesiredPeer } from './desired.ts';
 import type { BookEntry } from './peer-book.ts';
+import { claimantNamed } from './sessions/sessions.fixture.ts';
 import type { DesiredDialIn, DesiredDialOut } from './sessions/desired-session.ts';
 import { idleFacts, type TunnelFacts } from './sessions/tunnel-facts.ts';
 import { type KeyFacts, keyStatus, type NetworkFacts, networkStatus, type PeerFacts, peerStatus } from './status.ts';
@@ -380,6 +381,7 @@ describe('the status of a peer with a control channel', () => {
   const dialIn: DesiredDialIn = {
     kind: 'dial-in',
     ref: { kind: 'VpnPeer', namespace: 'team-a', name: 'office' },
+    claimant: claimantNamed('office'),
     identity: { commonName: 'office' },
     vpnIpv4: '10.8.0.7',
     vpnIpv6: undefined,

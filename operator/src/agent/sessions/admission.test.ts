@@ -3,15 +3,16 @@ import fc from 'fast-check';
 import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
 import { Admission } from './admission.ts';
 import type { DesiredDialIn } from './desired-session.ts';
-import { refOfPeer } from './sessions.fixture.ts';
+import { claimantNamed, refOfPeer } from './sessions.fixture.ts';
 
 const hex = (byte: string): string => byte.repeat(32);
 const withColons = (text: string): string => text.replace(/..(?=.)/g, '$&:');
 
-function peer(name: string, identity: DesiredDialIn['identity']): DesiredDialIn {
+function peer(name: string, identity: DesiredDialIn['identity'], created = Infinity): DesiredDialIn {
   return {
     kind: 'dial-in',
     ref: refOfPeer(name),
+    claimant: claimantNamed(name, created),
     identity,
     vpnIpv4: '10.80.0.10',
     vpnIpv6: undefined,
@@ -71,20 +72,26 @@ describe('which VpnPeer a certificate stands for', () => {
     expect(admitted(peer('p', { commonName: '' })).find(certificate(''))).toBeUndefined();
   });
 
-  test('the narrowest statement counts: fingerprint, alternative name, common name', () => {
+  test('the oldest of several, however narrow the identity of a younger one is', () => {
     const admission = admitted(
-      peer('by-name', { commonName: 'alice' }),
-      peer('by-alt-name', { subjectAltName: 'DNS:laptop.example' }),
-      peer('by-print', { fingerprint: hex('AB') }),
+      peer('by-print', { fingerprint: hex('AB') }, 30),
+      peer('by-alt-name', { subjectAltName: 'DNS:laptop.example' }, 20),
+      peer('by-name', { commonName: 'alice' }, 10),
     );
-    expect(nameOf(admission.find(alice))).toBe('by-print');
-    admission.delete(refOfPeer('by-print'));
-    expect(nameOf(admission.find(alice))).toBe('by-alt-name');
-    admission.delete(refOfPeer('by-alt-name'));
+    expect(admission.all(alice).map(nameOf)).toEqual(['by-name', 'by-alt-name', 'by-print']);
     expect(nameOf(admission.find(alice))).toBe('by-name');
     admission.delete(refOfPeer('by-name'));
+    expect(nameOf(admission.find(alice))).toBe('by-alt-name');
+    admission.delete(refOfPeer('by-alt-name'));
+    expect(nameOf(admission.find(alice))).toBe('by-print');
+    admission.delete(refOfPeer('by-print'));
     expect(admission.find(alice)).toBeUndefined();
     expect(admission.size).toBe(0);
+  });
+
+  test('of the same age, the first by name', () => {
+    const admission = admitted(peer('b', { fingerprint: hex('AB') }), peer('a', { commonName: 'alice' }));
+    expect(nameOf(admission.find(alice))).toBe('a');
   });
 
   test('an identity that goes over to another peer stays with that one, in whatever order', () => {
@@ -128,10 +135,9 @@ test('whatever comes and goes, a certificate finds just the peer of its identity
         expect(admission.size).toBe(model.size);
         for (const value of ['x', 'y', 'z', 'w']) {
           const shown = certificate(value, print(value), [{ type: 'dns', value: `${value}.example` }]);
-          const wanted = ['fingerprint', 'subjectAltName', 'commonName']
-            .map((kind) => [...model].find(([, had]) => had.field === kind && had.value === value)?.[0])
-            .find((found) => found !== undefined);
-          expect(nameOf(admission.find(shown))).toBe(wanted);
+          const wanted = [...model].flatMap(([holding, had]) => (had.value === value ? [holding] : [])).sort();
+          expect(admission.all(shown).map(nameOf)).toEqual(wanted);
+          expect(nameOf(admission.find(shown))).toBe(wanted[0]);
         }
       }
     }),

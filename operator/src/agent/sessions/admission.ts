@@ -1,11 +1,14 @@
 import { certificateKeys, identityKey } from '../../api/certificate-names.ts';
+import { compareAge } from '../../api/claims.ts';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
 import type { DesiredDialIn } from './desired-session.ts';
 
 /**
- * Which VpnPeer a verified certificate stands for. A fingerprint is the narrowest statement, then a subject
- * alternative name, then the common name. No question costs more for the number of peers.
+ * Which VpnPeer a verified certificate stands for. One certificate can meet the identities of several, by its name,
+ * its alternative names and its fingerprint, all of which are public; then the oldest VpnPeer has it, as in every
+ * conflict (api/rules.ts), so that nobody takes a client over by describing it anew. No question costs more for the
+ * number of peers.
  */
 export class Admission {
   readonly #peers = new Map<string, DesiredDialIn>();
@@ -41,12 +44,16 @@ export class Admission {
 
   /** The peer that a certificate stands for. */
   find(identity: PeerIdentity): DesiredDialIn | undefined {
-    for (const key of certificateKeys(identity)) {
+    return this.all(identity)[0];
+  }
+
+  /** All peers whose identities a certificate meets: first the one that it stands for. */
+  all(identity: PeerIdentity): DesiredDialIn[] {
+    const peers = certificateKeys(identity).flatMap((key) => {
       const name = this.#byIdentity.get(key);
-      const peer = name === undefined ? undefined : this.#peers.get(name);
-      if (peer !== undefined) return peer;
-    }
-    return undefined;
+      return (name === undefined ? undefined : this.#peers.get(name)) ?? [];
+    });
+    return peers.sort((one, other) => compareAge(one.claimant, other.claimant));
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Claimant } from '../../api/claims.ts';
 import type { ObjectRef, VpnPeerSpec } from '../../api/types.ts';
 import type { Keepalive } from '../../kernel/ovpn/codec.ts';
 import type { DataCipher } from '../../openvpn/static-key.ts';
@@ -48,6 +49,8 @@ export interface DesiredServer {
 export interface DesiredDialIn {
   readonly kind: 'dial-in';
   readonly ref: ObjectRef;
+  /** Since when it claims its identity. */
+  readonly claimant: Claimant;
   readonly identity: NonNullable<VpnPeerSpec['identity']>;
   readonly vpnIpv4: string | undefined;
   readonly vpnIpv6: string | undefined;

@@ -2,11 +2,12 @@ import { describe, expect, test } from '@jest/globals';
 import { formatPush, maxPushBytes } from '../../openvpn/negotiate/push.ts';
 import type { DesiredDialIn, PushedToAll } from './desired-session.ts';
 import { offerTo } from './offer.ts';
-import { refOfPeer } from './sessions.fixture.ts';
+import { claimantNamed, refOfPeer } from './sessions.fixture.ts';
 
 const client: DesiredDialIn = {
   kind: 'dial-in',
   ref: refOfPeer('alice'),
+  claimant: claimantNamed('alice'),
   identity: { commonName: 'alice' },
   vpnIpv4: '10.80.0.10',
   vpnIpv6: 'fd80::10',

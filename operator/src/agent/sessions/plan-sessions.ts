@@ -1,3 +1,4 @@
+import { claimantOf } from '../../api/claims.ts';
 import { parseAddress, parseCidr, contains } from '../../api/ip.ts';
 import { type DialInPeer, type DialOutPeer } from '../../api/peer-kind.ts';
 import { formatRef, type ObjectRef, refOf, type Secret, type VpnKey, type VpnNetwork } from '../../api/types.ts';
@@ -68,6 +69,7 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer): DesiredDialIn
   return {
     kind: 'dial-in',
     ref: refOf(peer),
+    claimant: claimantOf(peer),
     identity: spec.identity,
     vpnIpv4,
     vpnIpv6,

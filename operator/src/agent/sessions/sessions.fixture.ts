@@ -1,7 +1,7 @@
+import type { Claimant } from '../../api/claims.ts';
 import { mkdtempSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ObjectRef } from '../../api/types.ts';
 import { FakeClock } from '../../cluster/testing/clock.ts';
 import { NetlinkError } from '../../kernel/netlink/error.ts';
 import type { Outcome, Request } from '../../kernel/netlink/socket.ts';
@@ -17,7 +17,12 @@ import { type LiveKernel, LivePeers } from './live-peers.ts';
 
 /** A driver, a clock and names for the tests of sessions. Not for other code than tests. */
 
-export const refOfPeer = (name: string): ObjectRef => ({ kind: 'VpnPeer', namespace: 'team-a', name });
+export const refOfPeer = (name: string): Claimant['ref'] => ({ kind: 'VpnPeer', namespace: 'team-a', name });
+
+/** A peer as one that claims its identity. */
+export const claimantNamed = (name: string, created = Infinity): Claimant => ({
+  ...{ ref: refOfPeer(name), key: `team-a/${name}`, created },
+});
 
 export class FakeScheduler extends FakeClock implements Scheduler {
   soon(task: () => void): void {

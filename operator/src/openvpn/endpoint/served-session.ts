@@ -25,6 +25,12 @@ export interface Link {
   over(): void;
 }
 
+/**
+ * How long a client's ClientHello may take to come whole, which is the last that costs a client nothing. OpenVPN
+ * repeats its packets after 2, 6 and 14 s, so each may be lost three times.
+ */
+export const helloSeconds = 15;
+
 /** One client's session at a server, from its first packet on; its owner learns of it when it has authenticated. */
 export class ServedSession implements ServedClient {
   readonly #host: ServerHost;
@@ -32,6 +38,8 @@ export class ServedSession implements ServedClient {
   readonly #session: ServerSession;
   /** None for a session that an earlier program began. */
   readonly #place: Place | undefined;
+  #taken = 0;
+  #cancelHelloDeadline: () => void = () => undefined;
   #identity: PeerIdentity | undefined;
   #told = false;
   #reported = false;
@@ -59,7 +67,7 @@ export class ServedSession implements ServedClient {
         optionsString: formatOptionsString({ role: 'server', transport: link.transport, family, tunMtu }),
         ...(handshakeSeconds !== undefined && { handshakeSeconds }),
         ...(renegotiateSeconds !== undefined && { renegotiateSeconds }),
-        recheck: (identity) => host.owner.recheck(identity),
+        recheck: (identity) => host.owner.recheck(identity, this),
       },
       start,
     );
@@ -69,6 +77,7 @@ export class ServedSession implements ServedClient {
       host.clients.add(this);
     } else {
       host.counters.begun += 1;
+      this.#awaitHello(handshakeSeconds ?? 60);
     }
   }
 
@@ -169,8 +178,10 @@ export class ServedSession implements ServedClient {
 
   #received(drop: SessionDrop | undefined): SessionDrop | undefined {
     if (drop === undefined) {
-      if (this.#place !== undefined) {
-        this.#host.halfOpen.heard(this.#place);
+      const { messagesTaken } = this.#session;
+      if (this.#place !== undefined && messagesTaken !== this.#taken) {
+        this.#taken = messagesTaken;
+        this.#host.halfOpen.progressed(this.#place);
       }
     } else {
       this.#host.counters.drop(drop);
@@ -178,11 +189,24 @@ export class ServedSession implements ServedClient {
     return drop;
   }
 
+  #awaitHello(handshakeSeconds: number): void {
+    if (handshakeSeconds <= helloSeconds) {
+      return;
+    }
+    this.#cancelHelloDeadline = this.#host.scheduler.after(helloSeconds * 1000, () => {
+      if (!this.#session.helloCame) {
+        const reason = `the client's TLS ClientHello did not come whole within ${helloSeconds} s`;
+        this.abandon({ cause: 'failed', reason });
+      }
+    });
+  }
+
   #heard(event: SessionEvent): void {
     const { owner, counters } = this.#host;
     switch (event.type) {
       case 'authenticated':
         counters.authenticated += 1;
+        this.#cancelHelloDeadline();
         this.#identity = event.client.identity;
         this.#told = true;
         this.#link.claim();
@@ -253,6 +277,7 @@ export class ServedSession implements ServedClient {
       return;
     }
     this.#over = true;
+    this.#cancelHelloDeadline();
     this.#session.close();
     this.#releasePlace();
     this.#link.over();

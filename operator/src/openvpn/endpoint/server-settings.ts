@@ -25,7 +25,7 @@ export interface ServerSettings {
 export interface ServerLimits {
   /** Handshakes on their way, in all; a TCP connection counts from its first moment. */
   readonly halfOpen: number;
-  /** The same from one IPv4 address or one IPv6 /64. */
+  /** The same from one IPv4 address or one IPv6 /56. */
   readonly halfOpenPerSource: number;
   /** Answers to first packets on UDP, whose sources may be forged. */
   readonly repliesPerSecond: number;
@@ -51,8 +51,12 @@ export interface ServerOwner {
    * the reason then says how many were left out.
    */
   failed(path: Path, listener: string, reason: string, identity: PeerIdentity | undefined): void;
-  /** Why a verified certificate, of renegotiations too, is not welcome (any more); undefined when it is. */
-  recheck(identity: PeerIdentity): string | undefined;
+  /**
+   * Why a verified certificate, of renegotiations too, is not welcome (any more); undefined when it is.
+   *
+   * @param client whose it is; not told of by `authenticated` yet when it is its first
+   */
+  recheck(identity: PeerIdentity, client: ServedClient): string | undefined;
 }
 
 /**
