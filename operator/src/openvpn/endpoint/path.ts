@@ -18,8 +18,8 @@ export function addressKey({ address, port, scopeId }: PeerAddress): string {
 }
 
 /**
- * Who is behind an address, as far as limits go: an IPv4 address, or the /64 of an IPv6 address, as whoever has one
- * address of it has them all.
+ * Who is behind an address, as far as limits go: an IPv4 address, or the /56 of an IPv6 address, as that much is what
+ * many providers give to each customer (RFC 6177).
  */
 export function sourceNetwork(address: string): string {
   if (!address.includes(':')) {
@@ -29,5 +29,6 @@ export function sourceNetwork(address: string): string {
   const head = before === '' ? [] : before.split(':');
   const missing = after === undefined ? 0 : 8 - head.length - (after === '' ? 0 : after.split(':').length);
   const tail = after === undefined || after === '' ? [] : after.split(':');
-  return [...head, ...Array<string>(Math.max(0, missing)).fill('0'), ...tail].slice(0, 4).join(':');
+  const [a, b, c, d = '0'] = [...head, ...Array<string>(Math.max(0, missing)).fill('0'), ...tail];
+  return `${a}:${b}:${c}:${(Number.parseInt(d, 16) & 0xff00).toString(16)}`;
 }

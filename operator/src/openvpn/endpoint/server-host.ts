@@ -39,7 +39,7 @@ export class ServerCounters {
   /** Handshakes turned away because too many were on their way, in all and from one source. */
   refusedFull = 0;
   refusedSourceFull = 0;
-  /** Silent handshakes whose place another got. */
+  /** Handshakes whose place another got: they stood still, or their source had the most. */
   evicted = 0;
   /** Handshakes given up because their client began anew. */
   superseded = 0;
@@ -53,7 +53,8 @@ export class ServerCounters {
   }
 }
 
-export const evictedWords = 'the client fell silent in the middle of the handshake, and another needed its place';
+export const evictedWords = 
+  'its place was given to another: too many handshakes are on their way, and it stood still or its source had the most';
 
 /** Counts and reports a handshake for which there was no place. */
 export function turnedAway(host: ServerHost, path: Path, listener: string, refusal: Refusal): void {

@@ -222,12 +222,16 @@ export class TestNetwork {
     });
   }
 
-  /** A client at this address; one that was there before does not hear anything any more. */
-  udpClient(path: Path, setup: ClientSetup): TestClient {
+  /**
+   * A client at this address; one that was there before does not hear anything any more.
+   *
+   * @param line carries a packet of either direction; loses nothing and takes no time by default
+   */
+  udpClient(path: Path, setup: ClientSetup, line: (deliver: () => void) => void = (deliver) => deliver()): TestClient {
     const client = new TestClient(this.world, 'udp', setup, (packet) => {
-      this.world.carry(() => this.deliver(packet, this.#moved.get(client) ?? path));
+      this.world.carry(() => line(() => this.deliver(packet, this.#moved.get(client) ?? path)));
     });
-    this.#receivers.set(portKey(path), (packet) => void client.session.receive(packet));
+    this.#receivers.set(portKey(path), (packet) => line(() => void client.session.receive(packet)));
     return client;
   }
 

@@ -6,7 +6,7 @@ import { firstPacketWords } from './first-packet-words.ts';
 import type { Place } from './half-open.ts';
 import type { Path } from './path.ts';
 import { resumedWrapper } from './resumed-wrapper.ts';
-import { type Link, ServedSession } from './served-session.ts';
+import { helloSeconds, type Link, ServedSession } from './served-session.ts';
 import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
 import type { ServedClient } from './server-settings.ts';
 
@@ -26,7 +26,7 @@ const lingerMs = 5000;
 
 /**
  * One client on one TCP connection. A connection proves its address by itself, so there is no stateless start: the
- * client's first packet makes the session, and a connection without one ends with the handshake window.
+ * client's first packet makes the session, and a connection without one ends as soon as a session without a ClientHello.
  */
 export class StreamConnection {
   readonly #host: ServerHost;
@@ -77,7 +77,8 @@ export class StreamConnection {
       return;
     }
     this.#place = place;
-    this.#cancelTimer = host.scheduler.after((host.settings.handshakeSeconds ?? 60) * 1000, () => {
+    const seconds = Math.min(host.settings.handshakeSeconds ?? 60, helloSeconds);
+    this.#cancelTimer = host.scheduler.after(seconds * 1000, () => {
       // Port scans and load balancers' checks do so all day: counted, and told to nobody.
       host.counters.silentConnections += 1;
       this.#finish();

@@ -52,6 +52,8 @@ export class KeyExchange {
   #peer: KeyMethodMessage | undefined;
   #unread = Buffer.alloc(0);
   #full = false;
+  #taken = 0;
+  #answered = false;
   #over = false;
 
   constructor(options: KeyExchangeOptions, events: KeyExchangeEvents) {
@@ -80,6 +82,16 @@ export class KeyExchange {
     return this.#peer !== undefined;
   }
 
+  /** How many messages of the peer have come, each once and in order: repetitions and acknowledgements do not count. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** Our side of TLS has spoken; at a server that is when the ClientHello has come whole. */
+  get answered(): boolean {
+    return this.#answered;
+  }
+
   /** All that was to be said has been said and acknowledged. */
   get settled(): boolean {
     return this.#reliable.unacknowledged === 0 && this.#tls?.idle !== false;
@@ -105,7 +117,10 @@ export class KeyExchange {
       },
       data: (plaintext) => this.#read(plaintext),
       failed: (reason) => this.#fail(reason),
-      output: () => this.#events.output(),
+      output: () => {
+        this.#answered = true;
+        this.#events.output();
+      },
       hungry: () => {
         this.#full = false;
         this.#drain();
@@ -160,6 +175,7 @@ export class KeyExchange {
       if (message === undefined) {
         return;
       }
+      this.#taken += 1;
       if (message.opcode === 'control-v1' || message.opcode === 'control-wkc-v1') {
         this.#full = this.#tls?.deliver(message.payload) === false;
       } else {

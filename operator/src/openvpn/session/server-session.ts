@@ -54,6 +54,16 @@ export class ServerSession extends Session {
     }
   }
 
+  /** How many messages of the client have come on its present key, each once and in order. */
+  get messagesTaken(): number {
+    return this.current?.taken ?? 0;
+  }
+
+  /** The client's TLS ClientHello has come whole. */
+  get helloCame(): boolean {
+    return this.current?.answered === true;
+  }
+
   /**
    * Takes the client in. The keys come by `established`; nothing is pushed before `confirm`. False when it is too late.
    *
