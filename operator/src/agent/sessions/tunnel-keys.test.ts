@@ -139,6 +139,19 @@ describe('a renegotiation', () => {
   });
 });
 
+test('a key that is confirmed late sends then, and the old one goes all the same', () => {
+  const bench = new Bench();
+  bench.clock.advance(3_600_000);
+  bench.keys.add(key(1));
+  bench.clock.advance(200_000);
+  expect(bench.slots).toBe('0/1');
+  bench.keys.confirmed();
+  expect(bench.slots).toBe('1/0');
+  bench.clock.advance(90_000);
+  expect(bench.slots).toBe('1/-');
+  expect(bench.clock.pending).toBeUndefined();
+});
+
 describe('a key that is used up', () => {
   test('gives way at once to one that waits', () => {
     const bench = new Bench();
@@ -220,6 +233,7 @@ test('whatever comes: no swap with an empty slot, the sending key stays, each ke
         arbitrary: fc.record({ do: fc.constant('wait' as const), ms: fc.integer({ min: 0, max: 200_000 }) }),
       },
       { weight: 3, arbitrary: fc.constant({ do: 'add' as const, ms: 0 }) },
+      { weight: 3, arbitrary: fc.constantFrom({ do: 'confirm' as const, ms: 0 }, { do: 'rekeying' as const, ms: 0 }) },
       { weight: 1, arbitrary: fc.constant({ do: 'exhausted' as const, ms: 0 }) },
     ),
     { maxLength: 40 },
@@ -238,7 +252,9 @@ test('whatever comes: no swap with an empty slot, the sending key stays, each ke
       let dead = false;
       for (const step of what) {
         if (step.do === 'wait') bench.clock.advance(step.ms);
-        else if (step.do === 'add') bench.add(key((newest = newest === 7 ? 1 : newest + 1)));
+        else if (step.do === 'add') bench.keys.add(key((newest = newest === 7 ? 1 : newest + 1)));
+        else if (step.do === 'confirm') bench.keys.confirmed();
+        else if (step.do === 'rekeying') bench.keys.rekeying();
         else {
           // The driver takes the key away and tells of it afterwards.
           const peer = bench.kernel.peers.get(`7/${id}`);
@@ -251,6 +267,7 @@ test('whatever comes: no swap with an empty slot, the sending key stays, each ke
         if (dead) expect(step.do).not.toBe('add');
         else expect([primary?.keyId, secondary?.keyId]).toContain(newest);
       }
+      bench.keys.confirmed();
       bench.clock.advance(1_000_000);
       expect(bench.slots).toBe(dead ? '-/-' : `${newest}/-`);
       expect([...bench.kernel.installed.values()].every((times) => times === 1)).toBe(true);

@@ -6,8 +6,8 @@ import type { LivePeer, LivePeers, SessionKey } from './live-peers.ts';
 
 /**
  * The two key slots of a peer over its renegotiations, make before break: a new key is installed as secondary, where
- * it only receives; when the other end has confirmed that it has it, and time has passed, the slots are swapped; the old key goes when the
- * other end has surely stopped sending with it, or when the next one needs its slot.
+ * it only receives; when the other end has confirmed that it has it, and time has passed, the slots are swapped; the
+ * old key goes when the other end has surely stopped sending with it, or when the next one needs its slot.
  */
 
 /** The other end may need a moment from having a key to receiving with it: no swap before. */
@@ -116,7 +116,9 @@ export class TunnelKeys {
     const { live, peer, scheduler } = this.#options;
     this.#cancelRetire = scheduler.after(ms, () =>
       this.#attempt(() => {
-        if (!this.#pending) live.retireKey(peer);
+        // Not confirmed yet, so the old one is what both ends send with.
+        if (this.#pending) this.#retireAfter(longestOldKeyMs);
+        else live.retireKey(peer);
       }),
     );
   }
