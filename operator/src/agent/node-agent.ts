@@ -26,6 +26,7 @@ import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
 import { NetworkSessions } from './sessions/network-sessions.ts';
+import { SessionMemory } from './sessions/session-memory.ts';
 import { expiryProblem } from './sessions/materials.ts';
 import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './sessions/plan-sessions.ts';
 import { TransportSockets } from './sockets.ts';
@@ -36,6 +37,8 @@ import { underlayMtu } from './underlay.ts';
 
 /** A step of a rotation that does not come about is not tried more often than this. */
 const shortestWaitMs = 100;
+/** How long the status of a tunnel may lag behind. */
+const publishAfterMs = 100;
 
 export interface NodeAgentOptions {
   readonly node: string;
@@ -86,6 +89,9 @@ export class NodeAgent {
   #notifications: NotificationSocket | undefined;
   #pass: Promise<void> | undefined;
   #dueTimer: (() => void) | undefined;
+  /** Peers whose tunnels have something new to say in their status. */
+  readonly #unpublished = new Map<string, { readonly book: PeerBook; readonly ref: ObjectRef }>();
+  #publishTimer: (() => void) | undefined;
   #rounds = 0;
   #started = false;
   #stopped = false;
@@ -156,6 +162,7 @@ export class NodeAgent {
     this.#stopped = true;
     for (const cancel of this.#timers) cancel();
     this.#dueTimer?.();
+    this.#publishTimer?.();
     for (const { cancelRetry } of this.#networks.values()) cancelRetry?.();
     await this.#options.source.stop();
     await this.settled();
@@ -276,18 +283,17 @@ export class NodeAgent {
     const services = {
       network: agent.name,
       live: agent.live,
+      memory: new SessionMemory(this.#services.sockets.shelf(agent.name), this.#log.child({ network: agent.name })),
       device: () => agent.device?.index,
       poller: this.#poller,
       scheduler: systemScheduler,
       clock: () => this.#options.clock.now(),
       log: this.#log.child({ network: agent.name }),
-      changed: (ref: ObjectRef) => {
-        const peer = book.entry(ref)?.peer;
-        if (peer !== undefined && !this.#stopped) this.#board.publishPeer(peer);
-      },
+      changed: (ref: ObjectRef) => this.#publishSoon(book, ref),
     };
     return new NetworkSessions(services, {
       mtu: () => agent.desired?.mtu ?? 0,
+      destinations: () => agent.destinations,
       ensure: (ref, mtu) => {
         const index = agent.ensureTunnelDevice(ref, mtu).index;
         this.#byDevice.set(index, agent.name);
@@ -448,6 +454,20 @@ export class NodeAgent {
     }
   }
 
+  /** What a handshake goes through in a moment makes one status, and none of its time goes into that. */
+  #publishSoon(book: PeerBook, ref: ObjectRef): void {
+    this.#unpublished.set(formatRef(ref), { book, ref });
+    this.#publishTimer ??= this.#options.clock.after(publishAfterMs, () => {
+      this.#publishTimer = undefined;
+      const due = [...this.#unpublished.values()];
+      this.#unpublished.clear();
+      for (const { book: of, ref: changed } of due) {
+        const peer = of.entry(changed)?.peer;
+        if (peer !== undefined) this.#board.publishPeer(peer);
+      }
+    });
+  }
+
   #retry(name: string, managed: ManagedNetwork): void {
     managed.cancelRetry = this.#options.clock.after(managed.backoff.next(), () => this.#enqueueWhole(name));
   }
@@ -501,6 +521,7 @@ export class NodeAgent {
     observed: ReadonlyMap<number, Peer>,
   ): ReadonlySet<number> {
     const { book, agent, sessions } = managed;
+    sessions.open();
     try {
       const lookup: SecretLookup = (namespace, name) => this.#options.source.get('Secret', namespace, name);
       const { namespace, clock } = this.#options;

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
+import { close } from '../../kernel/libc.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
 import { formatEndpoint } from '../../kernel/transport-socket.ts';
@@ -17,13 +18,15 @@ import type { Established } from '../../openvpn/session/session-event.ts';
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
 import { tlsClient, type TlsFactory } from '../../openvpn/tls/tls-endpoint.ts';
 import { version } from '../../version.ts';
-import { type KernelConnection, kernelConnector } from './connector.ts';
+import { type KernelConnection, kernelConnector, resumedConnection } from './connector.ts';
 import type { DesiredDialOut } from './desired-session.ts';
 import { KeyUsage } from './key-usage.ts';
 import type { LivePeer } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
 import type { SessionServices } from './network-server.ts';
 import { isWithin } from './plan-sessions.ts';
+import { type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
+import { tunnelDeviceName } from './tunnel-devices.ts';
 import type { Tunnels } from './tunnel-facts.ts';
 import { TunnelKeys } from './tunnel-keys.ts';
 
@@ -33,6 +36,8 @@ export interface TunnelDevice {
   ensure(ref: ObjectRef, mtu: number): number;
   /** The MTU inside the network. */
   mtu(): number;
+  /** What pods reach through the network, over whichever peer. */
+  destinations(): Iterable<string>;
   setAddresses(index: number, addresses: readonly string[]): void;
   /** Removes it; one that is not there is no error. */
   remove(ref: ObjectRef): void;
@@ -44,7 +49,14 @@ interface Tunnel {
   readonly peer: LivePeer;
   readonly keys: TunnelKeys;
   readonly usage: KeyUsage;
+  readonly tlsVersion: string;
+  readonly since: number;
+  readonly lastHandshake: number;
+  readonly cancelRekey: () => void;
 }
+
+/** A tunnel of an earlier process renegotiates soon: without its TLS session, it hears no farewell. */
+const firstRekeyMs = 5_000;
 
 /** One remote that is dialled, and its device. */
 export class DialedPeer implements DialerOwner {
@@ -68,10 +80,12 @@ export class DialedPeer implements DialerOwner {
     const connector = kernelConnector(services.poller, (connection) => this.#connections.set(connection, connection));
     const { scheduler, clock } = services;
     this.#dialer = new Dialer(this.#settings(), this, connector, { scheduler, random: randomBytes, clock });
-    facts.idle(this.ref, 'Connecting', 'not dialled yet');
   }
 
+  /** Goes on with the tunnel of an earlier process, or dials. @throws OvpnError HolderUnreachable */
   start(): void {
+    if (this.#resume()) return;
+    this.#facts.idle(this.ref, 'Connecting', 'not dialled yet');
     this.#dialer.start();
   }
 
@@ -133,9 +147,10 @@ export class DialedPeer implements DialerOwner {
     void this.#dialer.stop();
   }
 
-  /** Lets go of everything in this process. A dialled tunnel does not outlive it: its socket is ours alone. */
+  /** Lets go of everything in this process; the tunnel goes on in the kernel. */
   close(): void {
     this.#tunnel?.keys.close();
+    this.#tunnel?.cancelRekey();
     this.#dialer.close();
   }
 
@@ -150,13 +165,29 @@ export class DialedPeer implements DialerOwner {
   }
 
   rekeyed(_tunnel: DialedTunnel, keyId: number, keys: DataKeys): void {
-    if (this.#tunnel === undefined) return;
-    this.#tunnel.keys.add({ keyId, cipher: this.#tunnel.cipher, keys });
-    this.#tunnel.usage.renew();
-    this.#facts.update(this.ref, { lastHandshake: this.#services.clock() });
+    const tunnel = this.#tunnel;
+    if (tunnel === undefined) return;
+    tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
+    // The kernel may have refused it.
+    if (this.#tunnel !== tunnel) return;
+    tunnel.usage.renew();
+    const lastHandshake = this.#services.clock();
+    this.#tunnel = { ...tunnel, lastHandshake };
+    this.#save(this.#tunnel);
+    this.#facts.update(this.ref, { lastHandshake });
+  }
+
+  rekeying(): void {
+    this.#tunnel?.keys.rekeying();
+  }
+
+  keyConfirmed(): void {
+    this.#tunnel?.keys.confirmed();
   }
 
   rekeyFailed(_tunnel: DialedTunnel, _keyId: number, reason: string): void {
+    // The key id is used up all the same.
+    if (this.#tunnel !== undefined) this.#save(this.#tunnel);
     this.#facts.failed(this.ref, reason);
   }
 
@@ -176,13 +207,10 @@ export class DialedPeer implements DialerOwner {
     const socket = this.#connections.get(connection);
     try {
       if (socket === undefined) throw new Error('the connection is not one of the kernel');
-      const addresses = [push.ifconfig?.address, push.ifconfigIpv6?.address].filter((text) => text !== undefined);
-      if (addresses.length === 0) {
-        throw new OvpnError('RemoteUnsuitable', 'the remote assigned no address', { object: formatRef(this.ref) });
-      }
-      // A pushed MTU is what the remote can take; ours is what the path here can.
-      const index = this.#device.ensure(this.ref, Math.min(push.tunMtu ?? this.#device.mtu(), this.#device.mtu()));
+      const addresses = this.#addresses(push);
+      const index = this.#device.ensure(this.ref, this.#mtuFor(push));
       this.#device.setAddresses(index, addresses);
+      this.#services.memory.keepSocket(this.#socketName, connection.fd);
       const peer = this.#services.live.create(
         {
           ref: this.ref,
@@ -197,15 +225,118 @@ export class DialedPeer implements DialerOwner {
         },
         { keyId: established.keyId, cipher, keys: established.keys },
       );
+      const now = this.#services.clock();
+      // From here on, whatever fails takes the peer along.
+      this.#tunnel = {
+        ...{ dialed, cipher, peer, keys: this.#keysOf(peer), usage: new KeyUsage(cipher) },
+        ...{ tlsVersion: established.tlsVersion, since: now, lastHandshake: now, cancelRekey: () => undefined },
+      };
       socket.handedOver();
-      this.#tunnel = { dialed, cipher, peer, keys: this.#keysOf(peer), usage: new KeyUsage(cipher) };
+      this.#save(this.#tunnel);
       this.#connected(established, addresses, connection.path.remote);
       return true;
     } catch (error) {
+      this.#release();
+      this.#services.memory.dropSocket(this.#socketName);
       // Not from inside of the dialer's own call.
       queueMicrotask(() => this.#dialer.lostInKernel(describe(error)));
       return false;
     }
+  }
+
+  get #key(): string {
+    return `dial/${formatRef(this.ref)}`;
+  }
+
+  get #socketName(): string {
+    return tunnelDeviceName(this.ref);
+  }
+
+  /** Keeps the session's present state for a process after this one. */
+  #save({ dialed, peer, tlsVersion, since, lastHandshake }: Tunnel): void {
+    const session = dialed.exportState();
+    if (session === undefined) return;
+    const { remote, transport, connection } = dialed;
+    this.#services.memory.save(this.#key, {
+      version: 1,
+      peer: this.ref,
+      ifindex: peer.ifindex,
+      id: peer.id,
+      ...{ remote, transport, path: connection.path, tlsVersion, since, lastHandshake, session },
+      socket: this.#socketName,
+      wrap: wrapRevision(this.#desired.wrap),
+      credentials: this.#credentials.revision,
+    });
+  }
+
+  /** @throws OvpnError HolderUnreachable */
+  #resume(): boolean {
+    const { memory, live, log } = this.#services;
+    const record = memory.waiting.get(this.#key);
+    if (record === undefined) return false;
+    try {
+      this.#resumeFrom(record);
+      log.info({ event: 'dial.resumed', peer: formatRef(this.ref) }, 'the tunnel to the remote goes on');
+      return true;
+    } catch (error) {
+      if (error instanceof OvpnError && error.name === 'HolderUnreachable') throw error;
+      const { ref } = this;
+      log.info(
+        { event: 'dial.not-resumed', peer: formatRef(ref), reason: describe(error) },
+        'dialling the remote anew instead of going on with the tunnel of before',
+      );
+      const { ifindex, id } = record;
+      if (live.look(ifindex, id) !== undefined) live.remove({ ref, ifindex, id, routes: [] });
+      memory.forget(this.#key, this.#socketName);
+      return false;
+    }
+  }
+
+  #resumeFrom(record: SessionRecord): void {
+    const { memory, live, poller, scheduler } = this.#services;
+    const { id, remote, path, transport, tlsVersion, since, lastHandshake } = record;
+    const { push, cipher } = record.session.negotiated;
+    if (record.credentials !== this.#credentials.revision) throw new Error('the credentials have changed');
+    if (!wrapFits(record, this.#desired.wrap)) throw new Error('the key of the control channel has changed');
+    const addresses = this.#addresses(push);
+    const index = this.#device.ensure(this.ref, this.#mtuFor(push));
+    const found = index === record.ifindex ? live.look(index, id) : undefined;
+    if (found === undefined || remote === undefined) throw new Error('the kernel has it no more');
+    const session = withKernelKeys(record.session, found.keys);
+    this.#device.setAddresses(index, addresses);
+    const fd = memory.takeSocket(this.#socketName);
+    if (fd === undefined) throw new Error('the holder does not have its socket');
+    const opened: KernelConnection[] = [];
+    let dialed: DialedTunnel | undefined;
+    try {
+      dialed = this.#dialer.resume({ remote, address: path.remote.address }, session, (events) => {
+        const connection = resumedConnection(poller, fd, { transport, path }, events);
+        opened.push(connection);
+        this.#connections.set(connection, connection);
+        return connection;
+      });
+    } finally {
+      if (opened.length === 0) close(fd);
+    }
+    if (dialed === undefined) throw new Error('its endpoint or its cipher is not among those to use any more');
+    const peer = { ref: this.ref, ifindex: index, id, routes: this.#routes(push, index) };
+    live.adopt(peer);
+    const keys = this.#keysOf(peer);
+    const goesOn = dialed;
+    const tunnel = {
+      ...{ dialed, cipher, peer, keys, usage: new KeyUsage(cipher), tlsVersion, since, lastHandshake },
+      cancelRekey: scheduler.after(firstRekeyMs, () => void goesOn.rekey()),
+    };
+    this.#tunnel = tunnel;
+    this.#save(tunnel);
+    const endpoint = formatEndpoint(found.peer.remote ?? path.remote);
+    this.#facts.connected(this.ref, { endpoint, addresses, cipher, tlsVersion }, { since, lastHandshake });
+    keys.resume(found.keys, session.keyId);
+  }
+
+  /** A pushed MTU is what the remote can take; ours is what the path here can. */
+  #mtuFor({ tunMtu }: PushedOptions): number {
+    return Math.min(tunMtu ?? this.#device.mtu(), this.#device.mtu());
   }
 
   #keysOf(peer: LivePeer): TunnelKeys {
@@ -239,10 +370,36 @@ export class DialedPeer implements DialerOwner {
     );
   }
 
+  /**
+   * Our addresses in the tunnel.
+   *
+   * @throws OvpnError RemoteUnsuitable: one that is another's would draw its packets to this node
+   */
+  #addresses(push: PushedOptions): string[] {
+    const object = formatRef(this.ref);
+    const addresses = assignedTo(push);
+    if (addresses.length === 0) throw new OvpnError('RemoteUnsuitable', 'the remote assigned no address', { object });
+    const taken = addresses.find((address) => this.#isAnothers(address));
+    if (taken === undefined) return addresses;
+    throw new OvpnError(
+      'RemoteUnsuitable',
+      `the remote assigned ${taken}, which lies in a pool of this network or behind another of its peers`,
+      { object },
+      { remedy: "let the remote's server use another range, or change spec.pools or the routes of the other peer" },
+    );
+  }
+
+  #isAnothers(address: string): boolean {
+    const own = new Set(this.#desired.routes);
+    // A default route means everything else.
+    const others = [...this.#device.destinations()].filter((text) => !own.has(text) && !text.endsWith('/0'));
+    return isWithin(address, [...this.#desired.ownRanges, ...others]);
+  }
+
   /** The remote's own addresses, and what the VpnPeer says is behind it; never what the remote would like to have. */
   #routes(push: PushedOptions, index: number): Route[] {
     const gateways = [push.routeGateway, push.ifconfigIpv6?.gateway].filter(
-      (address) => address !== undefined && !isWithin(address, this.#desired.ownRanges),
+      (address) => address !== undefined && !this.#isAnothers(address),
     );
     return [
       ...gateways.map((address) => routeOver(`${address ?? ''}/${address?.includes(':') === true ? 128 : 32}`, index)),
@@ -255,7 +412,15 @@ export class DialedPeer implements DialerOwner {
     if (tunnel === undefined) return;
     this.#tunnel = undefined;
     tunnel.keys.close();
+    tunnel.cancelRekey();
     this.#services.live.remove(tunnel.peer);
+    this.#services.memory.forget(this.#key, this.#socketName);
+    try {
+      this.#device.setAddresses(tunnel.peer.ifindex, []);
+    } catch (error) {
+      // With its device they are gone, too.
+      this.#services.log.debug({ event: 'dial.addresses', error: describe(error) }, 'addresses of a tunnel stay');
+    }
   }
 
   #settings(): DialerSettings {
@@ -290,12 +455,19 @@ function credentialsOf(desired: DesiredDialOut): { revision: string; tls: TlsFac
   return { revision: credentialsRevision(desired), tls: tlsClient(desired.credentials, desired.checks) };
 }
 
+/** The addresses that the remote gave us, IPv4 first. */
+function assignedTo({ ifconfig, ifconfigIpv6 }: PushedOptions): string[] {
+  return [ifconfig?.address, ifconfigIpv6?.address].filter((address) => address !== undefined);
+}
+
 function routeOver(destination: string, index: number): Route {
   return { destination, type: 'unicast', index, metric: effectiveMetric(destination, 0) };
 }
 
-/** The remote's wish counts, as for any client (openvpn(8), "--keepalive"). */
-function keepaliveOf({ pingSeconds, pingRestartSeconds }: PushedOptions, { keepalive }: DesiredDialOut) {
-  if (pingSeconds === undefined || pingRestartSeconds === undefined) return keepalive;
-  return { interval: pingSeconds, timeout: pingRestartSeconds };
+/**
+ * The remote's wish counts, as for any client (openvpn(8), "--keepalive"). 0 would switch both off in the driver
+ * (drivers/net/ovpn/peer.c, ovpn_peer_keepalive_set), and a remote that is gone would never be noticed.
+ */
+function keepaliveOf({ pingSeconds = 0, pingRestartSeconds = 0 }: PushedOptions, { keepalive }: DesiredDialOut) {
+  return { interval: pingSeconds || keepalive.interval, timeout: pingRestartSeconds || keepalive.timeout };
 }

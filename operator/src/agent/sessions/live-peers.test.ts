@@ -144,7 +144,7 @@ describe('peer ids', () => {
   test('are not those of peers that an earlier process left and nobody has taken over', () => {
     const kernel = new FakeLiveKernel();
     const live = livePeers(() => kernel);
-    live.avoid([firstSessionId + 9, firstSessionId + 2, 5]);
+    live.inUse([firstSessionId + 9, firstSessionId + 2, 5]);
     expect(live.freeId(7)).toBe(firstSessionId + 10);
   });
 });

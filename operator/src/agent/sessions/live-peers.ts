@@ -10,6 +10,7 @@ import { deleteRoute, type Route, setRoute } from '../../kernel/rtnetlink/routes
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
 import type { Log } from '../../telemetry/log.ts';
 import { kernelRefused } from '../key-rotation.ts';
+import type { KeySlots } from '../key-slots.ts';
 import { newPeer } from '../new-peer.ts';
 import type { PeerMemory } from '../peer-memory.ts';
 
@@ -28,6 +29,10 @@ export interface LiveKernel {
   ovpnBatch(requests: readonly Request[]): Outcome[];
   tryChange(requests: readonly Request[]): Outcome[];
   getPeer(ifindex: number, id: number): Peer | undefined;
+  observePeers(
+    ifindex: number,
+    ids: readonly number[],
+  ): ReadonlyMap<number, { readonly peer: Peer | undefined; readonly keys: KeySlots }>;
 }
 
 /** A data key as a session gives it out. */
@@ -97,8 +102,8 @@ export class LivePeers {
     return this.#lastId;
   }
 
-  /** Has ids that the kernel has for others not be given out. */
-  avoid(ids: Iterable<number>): void {
+  /** These ids are in the kernel already: new ones come after them. */
+  inUse(ids: Iterable<number>): void {
     for (const id of ids) this.#lastId = Math.max(this.#lastId, id);
   }
 
@@ -221,13 +226,20 @@ export class LivePeers {
   }
 
   /** The peer as the kernel has it; undefined also when its device is gone. @throws NetlinkError, SystemError */
-  read(peer: LivePeer): Peer | undefined {
+  read(peer: Pick<LivePeer, 'ifindex' | 'id'>): Peer | undefined {
     try {
       return this.#kernel()?.getPeer(peer.ifindex, peer.id);
     } catch (error) {
       if (error instanceof NetlinkError && isAbsence(error)) return undefined;
       throw error;
     }
+  }
+
+  /** A peer that an earlier process made, as the kernel has it now. */
+  look(ifindex: number, id: number): { readonly peer: Peer; readonly keys: KeySlots } | undefined {
+    const peer = this.read({ ifindex, id });
+    const keys = peer === undefined ? undefined : this.#kernel()?.observePeers(ifindex, [id]).get(id)?.keys;
+    return peer === undefined || keys === undefined ? undefined : { peer, keys };
   }
 
   #demand(peer: LivePeer, outcomes: readonly Outcome[]): void {

@@ -8,9 +8,10 @@ import type { ReadinessPoller } from '../../kernel/poller.ts';
 import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
 import { StreamListener, StreamSocket } from '../../kernel/stream-socket.ts';
 import { formatEndpoint } from '../../kernel/transport-socket.ts';
-import { addressKey, type Path } from '../../openvpn/endpoint/path.ts';
-import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
+import { addressKey, type Path, type PeerAddress } from '../../openvpn/endpoint/path.ts';
+import { type DatagramEndpoint, OpenvpnServer, type StreamEndpoint } from '../../openvpn/endpoint/server.ts';
 import type { ClientEnd, ServedClient, ServerOwner, ServerSettings } from '../../openvpn/endpoint/server-settings.ts';
+import type { StreamSender } from '../../openvpn/endpoint/stream-connection.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
 import type { AuthenticatedClient, Established } from '../../openvpn/session/session-event.ts';
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
@@ -24,6 +25,7 @@ import { KeyUsage } from './key-usage.ts';
 import { type LivePeer, LivePeers } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
 import { offerTo } from './offer.ts';
+import { type SessionMemory, type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
 import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
 import { TunnelKeys } from './tunnel-keys.ts';
 
@@ -38,6 +40,8 @@ export interface OpenListener {
 export interface SessionServices {
   readonly network: string;
   readonly live: LivePeers;
+  /** What outlives this process. */
+  readonly memory: SessionMemory;
   /** The network's P2MP device, by its index. */
   readonly device: () => number | undefined;
   readonly poller: ReadinessPoller;
@@ -55,16 +59,34 @@ export interface SessionServices {
  */
 const limits = { halfOpen: 1024, halfOpenPerSource: 256, repliesPerSecond: 1000 };
 
+/**
+ * A session of an earlier process renegotiates soon: without its TLS session, it hears no farewell. Not at once, since
+ * an agent that fails over and over must not fail in the middle of handshakes; and not all together, as a handshake
+ * costs some milliseconds.
+ */
+const firstRekeyMs = 5_000;
+const rekeyEveryMs = 20;
+
+/** From its keys to its place in the kernel: over TCP a client can draw this out, by half a packet. */
+const handOverMs = 10_000;
+
 /** A client that has authenticated. */
 interface Tunnel {
   readonly client: ServedClient;
   readonly dialIn: DesiredDialIn;
   readonly id: number;
   readonly cipher: DataCipher;
+  /** The name of its socket in the holder, over TCP. */
+  readonly socket: string | undefined;
   /** Once the kernel has it. */
   peer: LivePeer | undefined;
   keys: TunnelKeys | undefined;
   usage: KeyUsage | undefined;
+  tlsVersion: string;
+  since: number;
+  lastHandshake: number;
+  cancelRekey: () => void;
+  cancelHandOver: () => void;
   /** Certificates have to be looked at again, because the PKI changed: a renegotiation for it is to come, or runs. */
   recheck: 'none' | 'wanted' | 'running';
 }
@@ -72,6 +94,8 @@ interface Tunnel {
 /** An input of the server, and how to end it. */
 interface Input {
   readonly fd: number;
+  /** Of a UDP socket. */
+  readonly datagrams?: DatagramEndpoint;
   close(): void;
 }
 
@@ -85,7 +109,12 @@ export class NetworkServer implements ServerOwner {
   /** Of each VpnPeer, the client that the kernel has. */
   readonly #byPeer = new Map<string, Tunnel>();
   readonly #byId = new Map<number, Tunnel>();
-  /** Peers that an earlier process left in the kernel: their data goes on until their client comes anew. */
+  /** Of each VpnPeer, the client that has authenticated and is not in the kernel yet. */
+  readonly #pending = new Map<string, Tunnel>();
+  /**
+   * Peers that an earlier process left in the kernel without a state of their session: their data goes on until their
+   * client comes anew.
+   */
   readonly #orphans = new Map<string, LivePeer>();
   readonly #inputs = new Map<string, Input>();
   /** TCP connections by listener and remote address. */
@@ -94,6 +123,9 @@ export class NetworkServer implements ServerOwner {
   #desired: DesiredServer | undefined;
   #revision = '';
   #pkiRevision = '';
+  /** VpnPeers of which nothing is known before the kernel has been looked at. */
+  readonly #fresh = new Map<string, ObjectRef>();
+  #looked = false;
 
   constructor(services: SessionServices) {
     this.#services = services;
@@ -133,12 +165,14 @@ export class NetworkServer implements ServerOwner {
     if (desired === undefined) {
       this.#admission.delete(ref);
       this.#endOf(name, 'its VpnPeer may not connect here any more');
+      this.#fresh.delete(name);
       this.#facts.delete(ref);
       return;
     }
     this.#admission.set(desired);
     if (before === undefined) {
-      if (this.#facts.get(ref) === undefined) this.#facts.idle(ref, 'WaitingForClient', 'no client has connected yet');
+      this.#fresh.set(name, ref);
+      if (this.#looked) this.#waitForClients();
       return;
     }
     if (!isDeepStrictEqual(addressing(before), addressing(desired))) {
@@ -205,14 +239,24 @@ export class NetworkServer implements ServerOwner {
     const { live, device } = this.#services;
     const ifindex = device();
     for (const tunnel of [...this.#byId.values()]) {
-      if (tunnel.peer !== undefined && !observed.has(tunnel.id)) this.#lost(tunnel, 'unknown');
+      if (tunnel.peer === undefined) continue;
+      const peer = observed.get(tunnel.id);
+      // One that has come since the look at the kernel is not in it.
+      if (peer === undefined && live.read(tunnel.peer) === undefined) this.#lost(tunnel, 'unknown');
+      else if (peer?.remote !== undefined) this.#follow(tunnel, peer.remote);
     }
     for (const [name, orphan] of this.#orphans) {
       if (observed.has(orphan.id)) continue;
       live.gone(orphan);
       this.#orphans.delete(name);
     }
-    if (ifindex !== undefined) for (const peer of observed.values()) this.#adopt(peer, ifindex, ownerOf(peer.id));
+    if (ifindex !== undefined) {
+      if (!this.#looked) live.inUse(observed.keys());
+      this.#resumeAll(observed, ifindex);
+      for (const peer of observed.values()) this.#adopt(peer, ifindex, ownerOf(peer.id));
+    }
+    this.#looked = true;
+    this.#waitForClients();
     const stay = new Set<number>();
     for (const peer of live.values()) if (peer.ifindex === ifindex) stay.add(peer.id);
     return stay;
@@ -230,7 +274,11 @@ export class NetworkServer implements ServerOwner {
     this.#server?.close();
     for (const input of this.#inputs.values()) input.close();
     this.#inputs.clear();
-    for (const { keys } of this.#tunnels.values()) keys?.close();
+    for (const { keys, cancelRekey, cancelHandOver } of this.#tunnels.values()) {
+      cancelHandOver();
+      keys?.close();
+      cancelRekey();
+    }
     for (const stream of this.#streams.values()) stream.close();
     this.#streams.clear();
   }
@@ -245,14 +293,24 @@ export class NetworkServer implements ServerOwner {
       return;
     }
     const id = this.#services.live.freeId(ifindex);
-    this.#tunnels.set(client, {
-      client,
-      dialIn,
-      id,
-      cipher: who.cipher,
+    const now = this.#services.clock();
+    const name = formatRef(dialIn.ref);
+    const earlier = this.#pending.get(name);
+    if (earlier !== undefined) {
+      this.#forget(earlier, 'its client began anew');
+      earlier.client.close();
+    }
+    const tunnel: Tunnel = {
+      ...{ client, dialIn, id, cipher: who.cipher, tlsVersion: '', since: now, lastHandshake: now },
+      socket: client.transport === 'tcp' ? socketOf(id) : undefined,
       ...{ peer: undefined, keys: undefined, usage: undefined, recheck: 'none' },
-    });
+      ...{ cancelRekey: () => undefined, cancelHandOver: () => undefined },
+    };
+    this.#tunnels.set(client, tunnel);
+    this.#pending.set(name, tunnel);
     this.#facts.connecting(dialIn.ref, formatEndpoint(client.path.remote));
+    for (const { ref } of this.#admission.all(who.identity).slice(1))
+      this.#facts.failed(ref, `its client is taken for ${name}, which is older and has the same certificate`);
     try {
       client.accept(offerTo(dialIn, this.#desired.push, id));
     } catch (error) {
@@ -262,6 +320,11 @@ export class NetworkServer implements ServerOwner {
   }
 
   established(client: ServedClient, established: Established): void {
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel === undefined) return;
+    tunnel.cancelHandOver = this.#services.scheduler.after(handOverMs, () =>
+      this.#end(tunnel, 'the kernel could not take its connection over in the middle of a packet'),
+    );
     client.handOver(() => this.#takeOver(client, established));
   }
 
@@ -270,15 +333,27 @@ export class NetworkServer implements ServerOwner {
     if (tunnel?.keys === undefined) return;
     tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
     tunnel.usage?.renew();
-    this.#facts.update(tunnel.dialIn.ref, { lastHandshake: this.#services.clock() });
+    tunnel.lastHandshake = this.#services.clock();
+    this.#facts.update(tunnel.dialIn.ref, { lastHandshake: tunnel.lastHandshake });
     this.#log.debug({ event: 'session.rekeyed', peer: formatRef(tunnel.dialIn.ref), keyId }, 'a further data key');
     if (tunnel.recheck === 'running') tunnel.recheck = 'none';
     else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
+    this.#save(tunnel);
+  }
+
+  rekeying(client: ServedClient): void {
+    this.#tunnels.get(client)?.keys?.rekeying();
+  }
+
+  keyConfirmed(client: ServedClient): void {
+    this.#tunnels.get(client)?.keys?.confirmed();
   }
 
   rekeyFailed(client: ServedClient, _keyId: number, reason: string): void {
     const tunnel = this.#tunnels.get(client);
     if (tunnel === undefined) return;
+    // The key id is used up all the same.
+    this.#save(tunnel);
     this.#problem(tunnel.dialIn.ref, reason);
     if (tunnel.recheck === 'running') this.#end(tunnel, `it did not pass the present PKI: ${reason}`);
     else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
@@ -302,10 +377,13 @@ export class NetworkServer implements ServerOwner {
     if (dialIn !== undefined) this.#facts.failed(dialIn.ref, `a client at ${remote} did not get in: ${reason}`);
   }
 
-  recheck(identity: PeerIdentity): string | undefined {
-    if (this.#admission.find(identity) !== undefined) return undefined;
+  recheck(identity: PeerIdentity, client: ServedClient): string | undefined {
+    const found = this.#admission.find(identity);
     const name = identity.commonName === '' ? identity.subject : identity.commonName;
-    return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
+    if (found === undefined) return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
+    const present = this.#tunnels.get(client)?.dialIn.ref;
+    if (present === undefined || formatRef(present) === formatRef(found.ref)) return undefined;
+    return `its certificate "${name}" is that of another VpnPeer now`;
   }
 
   /** The handshake is done: makes the peer in the kernel, and only then lets the client begin. */
@@ -323,6 +401,8 @@ export class NetworkServer implements ServerOwner {
           object: `VpnNetwork ${this.#services.network}`,
         });
       this.#replace(name, tunnel);
+      if (stream !== undefined && tunnel.socket !== undefined)
+        this.#services.memory.keepSocket(tunnel.socket, stream.fd);
       const { keepalive } = dialIn;
       tunnel.peer = this.#services.live.create(
         {
@@ -342,40 +422,191 @@ export class NetworkServer implements ServerOwner {
             // The client restarts first, as with OpenVPN's server (openvpn(8), "--keepalive").
             keepalive: { interval: keepalive.interval, timeout: 2 * keepalive.timeout },
           },
-          routes: kernelRoutes(dialIn.routes, ifindex),
+          // It may have changed since the client authenticated.
+          routes: kernelRoutes((this.#admission.get(dialIn.ref) ?? dialIn).routes, ifindex),
         },
         { keyId: established.keyId, cipher: established.cipher, keys: established.keys },
       );
     } catch (error) {
+      if (tunnel.socket !== undefined) this.#services.memory.dropSocket(tunnel.socket);
       this.#problem(dialIn.ref, describe(error));
       client.refuse('this gateway cannot serve you now', { temporary: true, backoffSeconds: 10 });
       return false;
     }
     stream?.handedOver();
+    tunnel.tlsVersion = established.tlsVersion;
+    tunnel.since = tunnel.lastHandshake = this.#services.clock();
+    tunnel.keys = this.#keysOf(tunnel, tunnel.peer);
     tunnel.usage = new KeyUsage(established.cipher);
-    tunnel.keys = new TunnelKeys({
+    tunnel.cancelHandOver();
+    this.#pending.delete(name);
+    this.#byPeer.set(name, tunnel);
+    this.#byId.set(id, tunnel);
+    this.#save(tunnel);
+    client.confirm();
+    this.#connected(tunnel, established);
+    return true;
+  }
+
+  #keysOf(tunnel: Tunnel, peer: LivePeer): TunnelKeys {
+    return new TunnelKeys({
       live: this.#services.live,
-      peer: tunnel.peer,
+      peer,
       scheduler: this.#services.scheduler,
       transitionMs: () => this.#desired?.rekey.transitionMs ?? 0,
       log: this.#log,
       refused: (reason) => {
-        this.#problem(dialIn.ref, reason);
+        this.#problem(tunnel.dialIn.ref, reason);
         this.#end(tunnel, 'the kernel did not take its next key');
       },
     });
+  }
+
+  /** Keeps the session's present state for a process after this one. */
+  #save(tunnel: Tunnel): void {
+    const { client, dialIn, id, peer, socket, tlsVersion, since, lastHandshake, recheck } = tunnel;
+    const session = client.exportState();
+    if (session === undefined || peer === undefined || this.#desired === undefined) return;
+    const { listener, transport, path } = client;
+    this.#services.memory.save(keyOf(id), {
+      version: 1,
+      peer: dialIn.ref,
+      ifindex: peer.ifindex,
+      ...{ id, transport, path, listener, socket, tlsVersion, since, lastHandshake, session },
+      wrap: wrapRevision(this.#desired.wrap),
+      credentials: recheck === 'none' ? this.#pkiRevision : '',
+    });
+  }
+
+  #resumeAll(observed: ReadonlyMap<number, Peer>, ifindex: number): void {
+    const { memory } = this.#services;
+    let count = 0;
+    for (const [key, record] of [...memory.waiting]) {
+      if (record.remote !== undefined) continue;
+      const peer = observed.get(record.id);
+      const name = formatRef(record.peer);
+      if (peer === undefined || record.ifindex !== ifindex || this.#byPeer.has(name)) {
+        memory.forget(key, record.socket);
+        continue;
+      }
+      const dialIn = this.#admission.named(name);
+      if (dialIn === undefined || !hasAddresses(peer, dialIn)) continue;
+      if (this.#server === undefined || this.#desired === undefined) {
+        // Its Secret is faulty perhaps. The session can wait for it, as the client does not notice.
+        this.#adopt(peer, ifindex, name);
+        continue;
+      }
+      try {
+        this.#resume(this.#server, record, dialIn, count);
+        count++;
+      } catch (error) {
+        if (error instanceof OvpnError) throw error;
+        this.#log.warn(
+          { event: 'session.not-resumed', peer: name, error: describe(error) },
+          'the data of a client goes on until it renegotiates; then it has to come anew',
+        );
+        memory.forget(key, record.socket);
+        this.#adopt(peer, ifindex, name);
+      }
+    }
+    memory.dropLeftovers();
+    if (count > 0) this.#log.info({ event: 'server.resumed', sessions: count }, 'sessions of an earlier process go on');
+  }
+
+  /**
+   * @param place how many others renegotiate before
+   * @throws Error when the session cannot go on; OvpnError HolderUnreachable when that is not known
+   */
+  #resume(server: OpenvpnServer, record: SessionRecord, dialIn: DesiredDialIn, place: number): void {
+    const { live, scheduler } = this.#services;
+    const { ref } = dialIn;
+    const { id, ifindex } = record;
+    const name = formatRef(ref);
+    if (this.#desired === undefined || !wrapFits(record, this.#desired.wrap))
+      throw new Error('the key of the control channel has changed');
+    if (formatRef(this.#admission.find(record.session.identity)?.ref ?? ref) !== name)
+      throw new Error('its certificate stands for another VpnPeer now');
+    const found = live.look(ifindex, id);
+    if (found === undefined) throw new Error('the kernel has it no more');
+    const session = withKernelKeys(record.session, found.keys);
+    const path = {
+      remote: (record.transport === 'udp' ? found.peer.remote : undefined) ?? record.path.remote,
+      local: found.peer.local ?? record.path.local,
+    };
+    const client = this.#resumeClient(server, { ...record, path, session });
+    const orphan = this.#orphans.get(name);
+    this.#orphans.delete(name);
+    const peer = orphan ?? { ref, ifindex, id, routes: kernelRoutes(dialIn.routes, ifindex) };
+    if (orphan === undefined) live.adopt(peer);
+    const { cipher } = session.negotiated;
+    const { socket, tlsVersion, since, lastHandshake } = record;
+    const tunnel: Tunnel = {
+      ...{ client, dialIn, id, cipher, socket, tlsVersion, since, lastHandshake, peer },
+      keys: undefined,
+      usage: new KeyUsage(cipher),
+      recheck: record.credentials === this.#pkiRevision ? 'none' : 'wanted',
+      cancelHandOver: () => undefined,
+      cancelRekey: scheduler.after(firstRekeyMs + place * rekeyEveryMs, () => {
+        if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
+        else client.rekey();
+      }),
+    };
+    tunnel.keys = this.#keysOf(tunnel, peer);
+    this.#tunnels.set(client, tunnel);
     this.#byPeer.set(name, tunnel);
     this.#byId.set(id, tunnel);
-    client.confirm();
-    this.#connected(tunnel, established);
-    return true;
+    this.#save(tunnel);
+    this.#facts.connected(
+      ref,
+      { endpoint: formatEndpoint(path.remote), addresses: addressesOf(dialIn), cipher, tlsVersion },
+      { since, lastHandshake },
+    );
+    this.#log.debug({ event: 'session.resumed', peer: name, peerId: id }, 'the session of a client goes on');
+    tunnel.keys.resume(found.keys, session.keyId);
+  }
+
+  #resumeClient(
+    server: OpenvpnServer,
+    { transport, listener = '', path, session, socket }: SessionRecord,
+  ): ServedClient {
+    if (transport === 'udp') {
+      const input = this.#inputs.get(listener)?.datagrams;
+      if (input === undefined) throw new Error(`there is no listener ${listener} any more`);
+      return input.resume(session, path);
+    }
+    const fd = socket === undefined ? undefined : this.#services.memory.takeSocket(socket);
+    if (fd === undefined) throw new Error('the holder does not have its connection');
+    let client: ServedClient | undefined;
+    const stream = this.#openStream(listener, fd, path, (sender) => {
+      const resumed = server.resumeStream(listener, path, sender, session);
+      client = resumed.client;
+      return resumed.endpoint;
+    });
+    stream.handedOver();
+    if (client === undefined) throw new Error('a resumed connection has its client from the start');
+    return client;
+  }
+
+  /** The kernel knows best where a client is by now. */
+  #follow({ client, dialIn }: Tunnel, remote: PeerAddress): void {
+    if (client.transport !== 'udp' || addressKey(remote) === addressKey(client.path.remote)) return;
+    client.moved(remote);
+    this.#facts.update(dialIn.ref, { endpoint: formatEndpoint(remote) });
+  }
+
+  /** What the kernel has no peer of has no client. */
+  #waitForClients(): void {
+    for (const ref of this.#fresh.values()) {
+      if (this.#facts.get(ref) === undefined) this.#facts.idle(ref, 'WaitingForClient', 'no client has connected yet');
+    }
+    this.#fresh.clear();
   }
 
   #connected({ client, dialIn, id }: Tunnel, { cipher, tlsVersion, identity }: Established): void {
     const endpoint = formatEndpoint(client.path.remote);
     this.#facts.connected(dialIn.ref, {
       endpoint,
-      addresses: [dialIn.vpnIpv4, dialIn.vpnIpv6].filter((address) => address !== undefined),
+      addresses: addressesOf(dialIn),
       cipher,
       tlsVersion,
     });
@@ -432,8 +663,8 @@ export class NetworkServer implements ServerOwner {
 
   /** Ends what a VpnPeer has here, and tells its client to come anew. */
   #endOf(name: string, reason: string): void {
-    const tunnel = this.#byPeer.get(name);
-    if (tunnel !== undefined) this.#end(tunnel, reason);
+    for (const tunnel of [this.#byPeer.get(name), this.#pending.get(name)])
+      if (tunnel !== undefined) this.#end(tunnel, reason);
     const orphan = this.#orphans.get(name);
     if (orphan === undefined) return;
     this.#orphans.delete(name);
@@ -446,13 +677,20 @@ export class NetworkServer implements ServerOwner {
   }
 
   #forget(tunnel: Tunnel, reason: string): void {
-    const { client, dialIn, id, peer, keys } = tunnel;
+    const { client, dialIn, id, peer, keys, socket } = tunnel;
     const name = formatRef(dialIn.ref);
     keys?.close();
+    tunnel.cancelRekey();
+    tunnel.cancelHandOver();
     this.#tunnels.delete(client);
+    this.#services.memory.forget(keyOf(id), socket);
     if (peer !== undefined) this.#services.live.remove(peer);
     tunnel.peer = undefined;
     if (this.#byId.get(id) === tunnel) this.#byId.delete(id);
+    if (this.#pending.get(name) === tunnel) {
+      this.#pending.delete(name);
+      if (!this.#byPeer.has(name)) this.#facts.disconnected(dialIn.ref, reason);
+    }
     if (this.#byPeer.get(name) !== tunnel) return;
     this.#byPeer.delete(name);
     this.#facts.disconnected(dialIn.ref, reason);
@@ -477,13 +715,13 @@ export class NetworkServer implements ServerOwner {
     if (owner === undefined || live.get(ifindex, observed.id) !== undefined) return;
     const dialIn = this.#admission.named(owner);
     if (dialIn === undefined || this.#byPeer.has(owner) || this.#orphans.has(owner)) return;
-    if (observed.vpnIpv4 !== dialIn.vpnIpv4 || observed.vpnIpv6 !== dialIn.vpnIpv6) return;
+    if (!hasAddresses(observed, dialIn)) return;
     const orphan = { ref: dialIn.ref, ifindex, id: observed.id, routes: kernelRoutes(dialIn.routes, ifindex) };
     live.adopt(orphan);
     this.#orphans.set(owner, orphan);
     this.#facts.connected(dialIn.ref, {
       endpoint: observed.remote === undefined ? undefined : formatEndpoint(observed.remote),
-      addresses: [dialIn.vpnIpv4, dialIn.vpnIpv6].filter((address) => address !== undefined),
+      addresses: addressesOf(dialIn),
       ...{ cipher: undefined, tlsVersion: undefined },
     });
     this.#log.info({ event: 'session.adopted', peer: owner, peerId: observed.id }, 'the data of a client goes on');
@@ -503,6 +741,9 @@ export class NetworkServer implements ServerOwner {
   #recheckAll(): void {
     this.#log.info({ event: 'server.pki-changed' }, 'connected clients have to show their certificates again');
     for (const tunnel of [...this.#byPeer.values()]) this.#recheck(tunnel);
+    for (const tunnel of [...this.#pending.values()]) this.#end(tunnel, 'the PKI changed while it connected');
+    // Without a session there is nobody to ask; their clients notice by the keepalive and come anew.
+    for (const name of [...this.#orphans.keys()]) this.#endOf(name, 'the PKI changed');
   }
 
   /** Renegotiates, for the sake of the certificate. */
@@ -545,6 +786,7 @@ export class NetworkServer implements ServerOwner {
     const socket = new DatagramSocket(fd, this.#services.poller, (packet, path) => input.receive(packet, path));
     return {
       fd,
+      datagrams: input,
       close: () => {
         socket.close();
         input.close();
@@ -553,27 +795,39 @@ export class NetworkServer implements ServerOwner {
   }
 
   #openTcp(server: OpenvpnServer, { name, fd }: OpenListener): Input {
-    const { poller } = this.#services;
-    const listener = new StreamListener(fd, poller, (connection, path) => {
-      const key = `${name} ${addressKey(path.remote)}`;
-      const stream: StreamSocket = new StreamSocket(connection, poller, () => input.wanted, {
-        data: (bytes) => input.receive(bytes),
-        closed: (reason) => input.closed(reason),
-        drained: () => input.drained(),
-      });
-      this.#streams.set(key, stream);
-      const input = server.openStream(name, path, {
+    const listener = new StreamListener(fd, this.#services.poller, (connection, path) => {
+      this.#openStream(name, connection, path, (sender) => server.openStream(name, path, sender));
+    });
+    return { fd, close: () => listener.close() };
+  }
+
+  /** @param open tells the server of the connection; when it throws, the connection is closed */
+  #openStream(name: string, fd: number, path: Path, open: (sender: StreamSender) => StreamEndpoint): StreamSocket {
+    const key = `${name} ${addressKey(path.remote)}`;
+    const stream: StreamSocket = new StreamSocket(fd, this.#services.poller, () => input.wanted, {
+      data: (bytes) => input.receive(bytes),
+      closed: (reason) => input.closed(reason),
+      drained: () => input.drained(),
+    });
+    this.#streams.set(key, stream);
+    const close = (): void => {
+      if (this.#streams.get(key) === stream) this.#streams.delete(key);
+      stream.close();
+    };
+    let input: StreamEndpoint;
+    try {
+      input = open({
         send: (bytes) => stream.send(bytes),
         get idle() {
           return stream.idle;
         },
-        close: () => {
-          if (this.#streams.get(key) === stream) this.#streams.delete(key);
-          stream.close();
-        },
+        close,
       });
-    });
-    return { fd, close: () => listener.close() };
+    } catch (error) {
+      close();
+      throw error;
+    }
+    return stream;
   }
 
   #stopServing(): void {
@@ -601,6 +855,23 @@ const deletionWords = {
 
 function streamKey({ listener, path }: ServedClient): string {
   return `${listener} ${addressKey(path.remote)}`;
+}
+
+/** Keys of clients' records, and names of their sockets. */
+function keyOf(id: number): string {
+  return `client/${id}`;
+}
+
+function socketOf(id: number): string {
+  return `client-${id}`;
+}
+
+function hasAddresses({ vpnIpv4, vpnIpv6 }: Peer, dialIn: DesiredDialIn): boolean {
+  return vpnIpv4 === dialIn.vpnIpv4 && vpnIpv6 === dialIn.vpnIpv6;
+}
+
+function addressesOf({ vpnIpv4, vpnIpv6 }: DesiredDialIn): string[] {
+  return [vpnIpv4, vpnIpv6].filter((address) => address !== undefined);
 }
 
 function remoteOf({ remote: { address, port, scopeId } }: Path) {

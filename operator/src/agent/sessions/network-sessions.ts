@@ -21,6 +21,11 @@ export class NetworkSessions {
     this.#dialFacts = new Tunnels(services.clock, services.changed);
   }
 
+  /** Reads what an earlier process left of its sessions, before anything else is asked. @throws OvpnError HolderUnreachable */
+  open(): void {
+    this.#services.memory.open();
+  }
+
   /** Takes the settings of the server, and the sockets that it serves on. */
   configure(server: DesiredServer | undefined, listeners: readonly OpenListener[]): void {
     this.#server.configure(server, listeners);
@@ -42,9 +47,10 @@ export class NetworkSessions {
       present.configure(desired);
       return;
     }
+    this.open();
     const dialed = new DialedPeer(desired, this.#services, this.#device, this.#dialFacts);
-    this.#dialed.set(name, dialed);
     dialed.start();
+    this.#dialed.set(name, dialed);
   }
 
   facts(ref: ObjectRef): TunnelFacts | undefined {
@@ -84,7 +90,16 @@ export class NetworkSessions {
       const peer = dialed.livePeer;
       if (peer !== undefined && this.#services.live.read(peer) === undefined) dialed.gone('unknown');
     }
+    this.#forgetDialed();
     return this.#server.reconcile(observed, ownerOf);
+  }
+
+  /** What an earlier process dialled and nobody wants any more: it goes with its device. */
+  #forgetDialed(): void {
+    const { memory, live } = this.#services;
+    for (const [key, { remote, socket, ifindex, id }] of [...memory.waiting]) {
+      if (remote !== undefined && live.look(ifindex, id) === undefined) memory.forget(key, socket);
+    }
   }
 
   /** The remotes that are dialled, whose devices stay. */
@@ -97,12 +112,14 @@ export class NetworkSessions {
     for (const dialed of this.#dialed.values()) dialed.stop();
     this.#dialed.clear();
     this.#server.stop();
+    this.#services.memory.close();
   }
 
-  /** Lets go of everything in this process; clients' data goes on in the kernel. */
+  /** Lets go of everything in this process; all tunnels go on in the kernel. */
   close(): void {
     for (const dialed of this.#dialed.values()) dialed.close();
     this.#dialed.clear();
     this.#server.close();
+    this.#services.memory.close();
   }
 }

@@ -77,14 +77,19 @@ export class Tunnels {
     });
   }
 
-  connected(ref: ObjectRef, tunnel: Pick<TunnelFacts, 'endpoint' | 'addresses' | 'cipher' | 'tlsVersion'>): void {
+  /** @param begun of a tunnel that an earlier process has seen come up */
+  connected(
+    ref: ObjectRef,
+    tunnel: Pick<TunnelFacts, 'endpoint' | 'addresses' | 'cipher' | 'tlsVersion'>,
+    begun?: Pick<TunnelFacts, 'since' | 'lastHandshake'>,
+  ): void {
     const now = this.#clock();
     this.#set(ref, {
       ...tunnel,
       state: 'Connected',
-      since: now,
+      since: begun?.since ?? now,
       message: '',
-      lastHandshake: now,
+      lastHandshake: begun === undefined ? now : begun.lastHandshake,
       lastError: this.get(ref)?.lastError,
     });
   }
