@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AgentProcess, type Host } from '../../support/hosts.ts';
 import { network } from '../../support/manifests.ts';
@@ -26,24 +26,24 @@ export interface ServerSetup {
   readonly folder: string;
 }
 
-export type ServerStart = (setup: ServerSetup) => Promise<MeasuredServer>;
-
 export interface OpenvpnChoices {
   readonly offload: boolean;
   /** `--connect-freq-initial`: first packets answered per 10 s, 100 by default. */
   readonly firstPackets: number;
 }
 
-const openvpnPort = 1195;
+/** Several may run at once. */
+const openvpnPorts = { offload: 1194, plain: 1195 } as const;
 
 /** OpenVPN's own server; its log says as much as by default. */
 export async function startOpenvpn(
   { host, pki, tlsCrypt, clients, folder }: ServerSetup,
   { offload, firstPackets }: OpenvpnChoices,
 ): Promise<MeasuredServer> {
+  const port = offload ? openvpnPorts.offload : openvpnPorts.plain;
   const config = [
-    ...['server 10.96.0.0 255.255.0.0', 'topology subnet', 'dev tun'],
-    ...['proto udp4', `local ${host.ipv4}`, `port ${openvpnPort}`],
+    ...[`server ${offload ? '10.98.0.0' : '10.99.0.0'} 255.255.0.0`, 'topology subnet', 'dev tun'],
+    ...['proto udp4', `local ${host.ipv4}`, `port ${port}`],
     // As large as our listeners': what does not fit costs a client seconds.
     ...['rcvbuf 2097152', 'sndbuf 2097152'],
     ...[`ca ${pki.ca}`, `cert ${pki.serverCert}`, `key ${pki.serverKey}`, 'dh none', 'tls-version-min 1.3'],
@@ -55,10 +55,10 @@ export async function startOpenvpn(
     'keepalive 600 3600',
     'verb 1',
   ];
-  const file = join(folder, 'openvpn.conf');
+  const file = join(folder, `openvpn-${port}.conf`);
   writeFileSync(file, config.map((line) => `${line}\n`).join(''));
   const service = await started('OpenVPN', host, ['openvpn', '--config', file], 'Initialization Sequence Completed');
-  return { port: openvpnPort, pids: [service.pid ?? 0], log: () => service.log, stop: async () => service.end() };
+  return { port, pids: [service.pid ?? 0], log: () => service.log, stop: async () => service.end() };
 }
 
 /** What programs/endpoint.ts is started with. */
@@ -120,7 +120,11 @@ export async function startAgent({ host, pki, tlsCrypt, clients }: ServerSetup):
     port: agentPort,
     pids: processesOf(agent.folder),
     log: () => agent.log,
-    stop: async () => agent.remove(),
+    stop: async () => {
+      await agent.remove();
+      // The next one is to begin with nothing.
+      rmSync(agent.folder, { recursive: true });
+    },
   };
 }
 

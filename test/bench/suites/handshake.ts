@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Host, Hosts } from '../../support/hosts.ts';
 import { attempt, run } from '../../support/run.ts';
 import { median, type Row, row, type SuiteContext } from '../suite.ts';
-import { Clients, type ClientsAnswer, Flood, type FloodSetup, loadNetwork } from './handshake-load.ts';
+import { Clients, Flood, type FloodSetup, loadNetwork } from './handshake-load.ts';
 import { type BenchPki, benchPki } from './handshake-pki.ts';
 import { type MeasuredServer, type ServerSetup, startAgent, startEndpoint, startOpenvpn } from './handshake-servers.ts';
 import { datagramsRead, usageOf } from './handshake-usage.ts';
@@ -15,6 +15,7 @@ const laterBursts = 3;
 const duringFlood = 20;
 const floodSeconds = 6;
 const floodSockets = 256;
+const floodRounds = 2;
 /** A client gives up after that, as OpenVPN's do. */
 const handshakeSeconds = 60;
 /** How long OpenVPN's server keeps a client that has left. */
@@ -23,24 +24,33 @@ const farewellMs = 5500;
 /** Who is measured. */
 interface Contender {
   readonly name: string;
-  /** For a network's own sort of work: many clients at once. */
   readonly start: (setup: ServerSetup) => Promise<MeasuredServer>;
-  /** As it comes, with its own limits: for floods. */
-  readonly startLimited: (setup: ServerSetup) => Promise<MeasuredServer>;
 }
 
-const openvpn = (name: string, offload: boolean): Contender => ({
+/** First packets that each server answers per second, beyond those that handshakes followed. */
+type Answers = 'all' | 'limited';
+
+/** The limit of our agent. OpenVPN answers 100 per 10 s by default, which would have half of 200 clients wait. */
+const limitPerSecond = 1000;
+const perSecond: Readonly<Record<Answers, number>> = { all: 100_000, limited: limitPerSecond };
+
+const openvpn = (name: string, offload: boolean, answers: Answers): Contender => ({
   name,
-  // 100 per 10 s, its default, would have the second hundred wait.
-  start: (setup) => startOpenvpn(setup, { offload, firstPackets: 100_000 }),
-  startLimited: (setup) => startOpenvpn(setup, { offload, firstPackets: 100 }),
+  start: (setup) => startOpenvpn(setup, { offload, firstPackets: 10 * perSecond[answers] }),
 });
-const agent: Contender = { name: 'our agent', start: startAgent, startLimited: startAgent };
-const alone: Contender = {
+const agent: Contender = { name: 'our agent', start: startAgent };
+const alone = (answers: Answers): Contender => ({
   name: 'our control channel alone',
-  start: (setup) => startEndpoint(setup, { repliesPerSecond: 100_000 }),
-  startLimited: (setup) => startEndpoint(setup, { repliesPerSecond: 100 }),
-};
+  start: (setup) => startEndpoint(setup, { repliesPerSecond: perSecond[answers] }),
+});
+
+/** Ours first, then whom it is compared with. Without the driver there is nothing to hand keys to. */
+function contenders(withDriver: boolean, answers: Answers): readonly [Contender, ...Contender[]] {
+  const plain = openvpn('OpenVPN, --disable-dco', false, answers);
+  return withDriver
+    ? [agent, openvpn('OpenVPN, offload', true, answers), plain, alone(answers)]
+    : [alone(answers), plain];
+}
 
 /** What one server did under one kind of load. */
 interface Series {
@@ -78,24 +88,19 @@ export async function handshakeSuite(context: SuiteContext): Promise<Row[]> {
     const withDriver = await hasDriver();
     if (!withDriver)
       progress('no ovpn driver in this kernel: our control channel alone, beside OpenVPN without offload');
-    const plain = openvpn('OpenVPN, --disable-dco', false);
-    const ours = withDriver ? agent : alone;
-    const peers = withDriver ? [openvpn('OpenVPN, offload', true), plain, alone] : [plain];
     const rows: Row[] = [];
     for (const tlsCrypt of [true, false]) {
-      const series = new Map<Contender, Series>();
-      for (const contender of [ours, ...peers]) {
-        series.set(contender, await scene.handshakes(contender, tlsCrypt, tlsCrypt ? clients : clients.slice(0, 1)));
+      const counts = tlsCrypt ? clients : clients.slice(0, 1);
+      const series = await scene.with(contenders(withDriver, 'all'), tlsCrypt, (running) => {
+        return scene.handshakes(running, counts, tlsCrypt ? 'tls-crypt' : 'no wrapping');
+      });
+      rows.push(...compare(series, (one) => handshakeRows(one, tlsCrypt ? 'tls-crypt' : 'no wrapping', clients)));
+    }
+    await scene.with(contenders(withDriver, 'limited'), true, async (running) => {
+      for (const flood of floods) {
+        rows.push(...compare(await scene.floods(running, flood), (one) => floodRows(one, flood.name)));
       }
-      rows.push(
-        ...compare(ours, peers, series, (one) => handshakeRows(one, tlsCrypt ? 'tls-crypt' : 'no wrapping', clients)),
-      );
-    }
-    for (const flood of floods) {
-      const figures = new Map<Contender, FloodFigures>();
-      for (const contender of [ours, ...peers]) figures.set(contender, await scene.flood(contender, flood));
-      rows.push(...compare(ours, peers, figures, (one) => floodRows(one, flood.name)));
-    }
+    });
     return rows;
   } finally {
     await hosts.remove();
@@ -120,20 +125,15 @@ interface Figure {
   readonly values: readonly number[];
 }
 
-/** A row of each figure beside each peer. */
+/** A row of each figure of the first beside each of the others. */
 function compare<Result>(
-  ours: Contender,
-  peers: readonly Contender[],
-  results: ReadonlyMap<Contender, Result>,
+  results: readonly { readonly name: string; readonly result: Result }[],
   figures: (result: Result) => readonly Figure[],
 ): Row[] {
-  const of = (contender: Contender): readonly Figure[] => {
-    const result = results.get(contender);
-    return result === undefined ? [] : figures(result);
-  };
-  return of(ours).flatMap(({ name, unit, values }, index) =>
-    peers.map((peer) =>
-      row('handshake', name, unit, { ours: values, peer: of(peer)[index]?.values ?? [], peerName: peer.name }),
+  const [ours, ...peers] = results.map(({ name, result }) => ({ peerName: name, found: figures(result) }));
+  return (ours?.found ?? []).flatMap(({ name, unit, values }, index) =>
+    peers.map(({ peerName, found }) =>
+      row('handshake', name, unit, { ours: values, peer: found[index]?.values ?? [], peerName }),
     ),
   );
 }
@@ -155,14 +155,26 @@ function handshakeRows({ first, later, memory }: Series, wrap: string, clients: 
   ];
 }
 
-function floodRows({ cpu, p50, p99, memory }: FloodFigures, name: string): Figure[] {
+function floodRows(rounds: readonly FloodFigures[], name: string): Figure[] {
+  const each = (of: (figures: FloodFigures) => number): number[] => rounds.map(of);
   return [
-    { name: `${name}: server CPU`, unit: 'µs/packet', values: [cpu] },
-    { name: `${name}: ${duringFlood} clients connect, p50`, unit: 'ms', values: [p50] },
-    { name: `${name}: ${duringFlood} clients connect, p99`, unit: 'ms', values: [p99] },
-    { name: `${name}: memory of the server`, unit: 'MiB', values: [memory] },
+    { name: `${name}: server CPU`, unit: 'µs/packet', values: each(({ cpu }) => cpu) },
+    { name: `${name}: ${duringFlood} clients connect, p50`, unit: 'ms', values: each(({ p50 }) => p50) },
+    { name: `${name}: ${duringFlood} clients connect, p99`, unit: 'ms', values: each(({ p99 }) => p99) },
+    { name: `${name}: memory of the server`, unit: 'MiB', values: each(({ memory }) => memory) },
   ];
 }
+
+/** A server with its clients. */
+interface Running {
+  readonly name: string;
+  readonly server: MeasuredServer;
+  readonly load: Clients;
+  /** Since when no client is there. */
+  leftAt: number;
+}
+
+type Results<Result> = { readonly name: string; readonly result: Result }[];
 
 /** A host for the servers, and one with an address for every client. */
 class Scene {
@@ -192,108 +204,129 @@ class Scene {
     return new Scene(server, load, pki, clients, progress);
   }
 
-  async handshakes(contender: Contender, tlsCrypt: boolean, clients: readonly number[]): Promise<Series> {
-    const server = await contender.start(this.#setup(tlsCrypt));
+  /** Runs all servers at once, so that they can be measured in turns: what else the machine does hits all alike. */
+  async with<Result>(
+    all: readonly Contender[],
+    tlsCrypt: boolean,
+    measure: (running: readonly Running[]) => Promise<Result>,
+  ): Promise<Result> {
+    const running: Running[] = [];
     try {
-      const load = await this.#connectors(server, tlsCrypt);
-      const say = (what: string, burst: Burst): void =>
-        this.#progress(
-          `${contender.name}, ${tlsCrypt ? 'tls-crypt' : 'no wrapping'}, ${what}: server CPU ${burst.cpu.toFixed(0)} µs, ${burst.wall.toFixed(0)} µs in all per handshake`,
-        );
-      try {
-        const [few = 0, ...more] = clients;
-        await sleep(1000);
-        const idle = usageOf(server.pids).pssKiB;
-        const memory = new Map<number, number>();
-        const weigh = (count: number): void => void memory.set(count, (usageOf(server.pids).pssKiB - idle) / count);
-        const first = await this.#burst(server, load, 0, few);
-        say(`first ${few}`, first);
-        weigh(few);
-        let connected = few;
-        for (const count of more) {
-          // A few at a time: this is about memory, and no packet has to be lost.
-          for (; connected < count; connected += few) {
-            await this.#burst(server, load, connected, Math.min(few, count - connected));
-          }
-          connected = count;
-          weigh(count);
-        }
-        await load.leave();
-        const later: Burst[] = [];
-        for (let i = 0; i < laterBursts; i++) {
-          await sleep(farewellMs);
-          const burst = await this.#burst(server, load, 0, few);
-          say(`${few} again`, burst);
-          later.push(burst);
-          await load.leave();
-        }
-        return { first, later, memory };
-      } finally {
-        await load.end();
+      for (const { name, start } of all) {
+        this.#progress(`starting ${name}`);
+        const server = await start(this.#setup(tlsCrypt));
+        running.push({ name, server, load: await this.#connectors(server, tlsCrypt), leftAt: -Infinity });
       }
+      await sleep(2000);
+      return await measure(running);
     } finally {
-      await server.stop();
+      for (const { server, load } of running) {
+        await load.end();
+        await server.stop();
+      }
     }
   }
 
-  async flood(contender: Contender, { name, kind, rate }: FloodKind): Promise<FloodFigures> {
-    const server = await contender.startLimited(this.#setup(true));
-    try {
-      const load = await this.#connectors(server, true);
-      try {
-        // Compiled by now, and some clients are there.
-        await load.connect(duringFlood, duringFlood, 1000);
-        const target = { address: this.#server.ipv4, port: server.port };
-        const flood = await Flood.start(this.#load, {
-          ...{ server: target, kind, rate },
-          tlsCryptKey: this.#pki.tlsCryptKey,
-          sockets: floodSockets,
-          seconds: floodSeconds,
-        });
-        const pid = server.pids[0] ?? 0;
-        const before = { ...usageOf(server.pids), read: datagramsRead(pid) };
-        await sleep(1000);
-        const answer = load.connect(0, duringFlood, 1000);
-        await sleep((floodSeconds - 2) * 1000);
-        const during = usageOf(server.pids);
-        const { sent, seconds } = await flood.end();
-        const after = { ...usageOf(server.pids), read: datagramsRead(pid) };
-        const { times, failures } = await answer;
-        const read = after.read - before.read;
-        const cpu = ((after.cpuMs - before.cpuMs) * 1000) / read;
-        this.#progress(
-          `${contender.name}, ${name}: ${(sent / seconds).toFixed(0)} packets/s sent, ${read} of ${sent} read, ${failures.length} of ${duringFlood} clients failed, CPU ${cpu.toFixed(0)} µs/packet`,
-        );
-        return { cpu, memory: during.pssKiB / 1024, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
-      } finally {
-        await load.end();
+  async handshakes(all: readonly Running[], clients: readonly number[], wrap: string): Promise<Results<Series>> {
+    const [few = 0, ...more] = clients;
+    const series: Results<{ first: Burst; later: Burst[]; memory: Map<number, number> }> = [];
+    for (const one of all) {
+      const idle = usageOf(one.server.pids).pssKiB;
+      const memory = new Map<number, number>();
+      const weigh = (count: number): void => void memory.set(count, (usageOf(one.server.pids).pssKiB - idle) / count);
+      const first = await this.#burst(one, 0, few, `${wrap}, first ${few}`);
+      weigh(few);
+      let connected = few;
+      for (const count of more) {
+        // Some at a time: this is about memory, and no packet has to be lost.
+        for (; connected < count; connected += few) {
+          await this.#burst(one, connected, Math.min(few, count - connected), `${wrap}, ${connected} are there`);
+        }
+        connected = count;
+        weigh(count);
       }
-    } finally {
-      await server.stop();
+      await this.#leave(one);
+      series.push({ name: one.name, result: { first, later: [], memory } });
     }
+    for (let i = 0; i < laterBursts; i++) {
+      for (const [index, one] of all.entries()) {
+        await this.#untilForgotten(one);
+        const burst = await this.#burst(one, 0, few, `${wrap}, ${few} again`);
+        series[index]?.result.later.push(burst);
+        await this.#leave(one);
+      }
+    }
+    return series;
   }
 
-  async #burst(server: MeasuredServer, load: Clients, first: number, count: number): Promise<Burst> {
+  async floods(all: readonly Running[], kind: FloodKind): Promise<Results<FloodFigures[]>> {
+    const rounds: Results<FloodFigures[]> = all.map(({ name }) => ({ name, result: [] }));
+    for (let i = 0; i < floodRounds; i++) {
+      for (const [index, one] of all.entries()) {
+        await this.#untilForgotten(one);
+        rounds[index]?.result.push(await this.#flood(one, kind));
+        await this.#leave(one);
+      }
+    }
+    return rounds;
+  }
+
+  async #flood({ name, server, load }: Running, { name: what, kind, rate }: FloodKind): Promise<FloodFigures> {
+    // Some are there already, and the code is compiled.
+    await load.connect(duringFlood, duringFlood, 1000);
+    await sleep(1000);
+    const pid = server.pids[0] ?? 0;
+    const before = { ...usageOf(server.pids), read: datagramsRead(pid) };
+    const flood = await Flood.start(this.#load, {
+      server: { address: this.#server.ipv4, port: server.port },
+      ...{ kind, rate },
+      tlsCryptKey: this.#pki.tlsCryptKey,
+      sockets: floodSockets,
+      seconds: floodSeconds,
+    });
+    await sleep(1000);
+    const connecting = load.connect(0, duringFlood, 1000);
+    await sleep((floodSeconds - 2) * 1000);
+    const memory = usageOf(server.pids).pssKiB / 1024;
+    const { sent, seconds } = await flood.end();
+    const after = { ...usageOf(server.pids), read: datagramsRead(pid) };
+    const { times, failures } = await connecting;
+    const read = after.read - before.read;
+    const cpu = ((after.cpuMs - before.cpuMs) * 1000) / read;
+    this.#progress(
+      `${name}, ${what}: ${(sent / seconds).toFixed(0)} packets/s sent, ${read} of ${sent} read, ${failures.length} of ${duringFlood} clients failed, CPU ${cpu.toFixed(0)} µs/packet`,
+    );
+    return { cpu, memory, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
+  }
+
+  async #leave(one: Running): Promise<void> {
+    await one.load.leave();
+    one.leftAt = performance.now();
+  }
+
+  async #untilForgotten({ leftAt }: Running): Promise<void> {
+    await sleep(Math.max(0, leftAt + farewellMs - performance.now()));
+  }
+
+  async #burst({ name, server, load }: Running, first: number, count: number, what: string): Promise<Burst> {
     const before = usageOf(server.pids);
     const answer = await load.connect(first, count);
     // What comes after the pushed options: acknowledgements, status, the server's own tidying up.
     await sleep(1000);
     const after = usageOf(server.pids);
-    this.#warn(answer, count);
-    return {
+    const burst = {
       cpu: ((after.cpuMs - before.cpuMs) * 1000) / count,
       wall: (answer.wallMs * 1000) / count,
       p50: quantile(answer.times, 0.5),
       p99: quantile(answer.times, 0.99),
     };
-  }
-
-  #warn({ failures, cpuMs, wallMs }: ClientsAnswer, count: number): void {
-    const share = ((100 * cpuMs) / wallMs).toFixed(0);
+    const micros = (value: number): string => `${value.toFixed(0)} µs`;
     this.#progress(
-      `the clients' own process: ${((cpuMs * 1000) / count).toFixed(0)} µs per handshake, busy ${share} %`,
+      `${name}, ${what}: per handshake ${micros(burst.cpu)} of the server's CPU, ${micros((answer.cpuMs * 1000) / count)} of the clients', ${micros(burst.wall)} in all`,
     );
-    if (failures.length > 0) this.#progress(`${failures.length} of ${count} failed: ${failures[0] ?? ''}`);
+    const [failure] = answer.failures;
+    if (failure !== undefined) this.#progress(`${answer.failures.length} of ${count} failed: ${failure}`);
+    return burst;
   }
 
   #setup(tlsCrypt: boolean): ServerSetup {
