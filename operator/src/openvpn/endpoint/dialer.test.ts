@@ -306,7 +306,7 @@ describe('certificates', () => {
     [
       'that the server does not know',
       () => ({ tls: tlsClient({ ca: pki.ca, ...otherPki.issue('client') }, { remoteCertTls: 'server' }) }),
-      "the server does not take us in for now: the peer's certificate was refused: the CA of the certificate is not one that is trusted here",
+      "the server refused us (AUTH_FAILED): the peer's certificate was refused: the CA of the certificate is not one that is trusted here; check our certificate; the server's log says why",
     ],
     [
       'with a version of TLS that the server does not have',
