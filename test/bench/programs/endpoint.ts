@@ -19,6 +19,7 @@ import type { EndpointSetup } from '../suites/handshake-servers.ts';
 const { pki, tlsCrypt, address, port, repliesPerSecond } = JSON.parse(process.argv[2] ?? '') as EndpointSetup;
 const read = (file: string): string => readFileSync(file, 'utf8');
 
+const all = { burst: 1e6, perSecond: 1e6 };
 let nextPeerId = 0;
 const owner: ServerOwner = {
   authenticated: (client) => {
@@ -48,7 +49,8 @@ const server = new OpenvpnServer(
     tls: tlsServer({ ca: read(pki.ca), cert: read(pki.serverCert), key: read(pki.serverKey), minVersion: 'TLSv1.3' }),
     ciphers: ['AES-256-GCM'],
     tunMtu: 1500,
-    limits: { halfOpen: 10_000, halfOpenPerSource: 10_000, repliesPerSecond },
+    // All clients are on one machine.
+    limits: { halfOpen: 10_000, halfOpenPerSource: 10_000, repliesPerSecond, begins: all, beginsPerSource: all },
   },
   owner,
   { scheduler: systemScheduler, random: randomBytes, clock: () => Date.now() },

@@ -108,7 +108,12 @@ export class DatagramListener {
   }
 
   #begin({ packet, sessionId, wrapper }: Extract<FirstContact, { kind: 'session' }>, path: Path): void {
-    const { halfOpen, counters } = this.#host;
+    const { begins, halfOpen, counters, start } = this.#host;
+    const refusal = begins.refusal(path.remote.address);
+    if (refusal !== undefined) {
+      turnedAway(this.#host, path, this.#name, refusal);
+      return;
+    }
     this.#dropOldest(path.remote);
     const place = halfOpen.take(path.remote.address, () => {
       counters.evicted += 1;
@@ -122,6 +127,8 @@ export class DatagramListener {
       return new ServedSession(this.#host, made, { kind: 'stateless', sessionId }, wrapper, place);
     });
     this.#remember(link);
+    begins.count(path.remote.address);
+    start.begun(sessionId);
     link.session.receivePacket(packet);
   }
 

@@ -3,6 +3,7 @@ import type { SessionDrop } from '../session/session.ts';
 import type { PeerIdentity } from '../tls/peer-identity.ts';
 import type { DropReason, StatelessStart } from '../wrap/stateless-start.ts';
 import type { Clock } from '../wrap/wrapper.ts';
+import type { BeginLimit, BeginRefusal } from './begin-limit.ts';
 import type { HalfOpenPlaces, Refusal } from './half-open.ts';
 import type { Path } from './path.ts';
 import type { ServedClient, ServerOwner, ServerSettings } from './server-settings.ts';
@@ -18,6 +19,7 @@ export interface ServerHost {
   readonly random: (bytes: number) => Buffer;
   readonly clock: Clock;
   readonly halfOpen: HalfOpenPlaces;
+  readonly begins: BeginLimit;
   readonly counters: ServerCounters;
   /** Authenticated and not ended. */
   readonly clients: Set<ServedClient>;
@@ -39,6 +41,9 @@ export class ServerCounters {
   /** Handshakes turned away because too many were on their way, in all and from one source. */
   refusedFull = 0;
   refusedSourceFull = 0;
+  /** Handshakes that were not begun because too many had been in the last time, in all and from one source. */
+  refusedRate = 0;
+  refusedSourceRate = 0;
   /** Handshakes whose place another got: they stood still, or their source had the most. */
   evicted = 0;
   /** Handshakes given up because their client began anew. */
@@ -56,15 +61,21 @@ export class ServerCounters {
 export const evictedWords = 
   'its place was given to another: too many handshakes are on their way, and it stood still or its source had the most';
 
-/** Counts and reports a handshake for which there was no place. */
-export function turnedAway(host: ServerHost, path: Path, listener: string, refusal: Refusal): void {
-  const { halfOpen, halfOpenPerSource } = host.settings.limits;
-  if (refusal === 'full') {
-    host.counters.refusedFull += 1;
-    host.failed(path, listener, `${halfOpen} handshakes are on their way, which is the limit`, true);
-  } else {
-    host.counters.refusedSourceFull += 1;
-    const words = `${halfOpenPerSource} handshakes from the same address are on their way, which is the limit`;
-    host.failed(path, listener, words, true);
-  }
+/** Counts and reports a handshake that is not begun. */
+export function turnedAway(host: ServerHost, path: Path, listener: string, refusal: Refusal | BeginRefusal): void {
+  const { counters, settings } = host;
+  const { halfOpen, halfOpenPerSource } = settings.limits;
+  const [counter, words] = (
+    {
+      full: ['refusedFull', `${halfOpen} handshakes are on their way, which is the limit`],
+      'source-full': [
+        'refusedSourceFull',
+        `${halfOpenPerSource} handshakes from the same address are on their way, which is the limit`,
+      ],
+      rate: ['refusedRate', 'too many handshakes began within a short time'],
+      'source-rate': ['refusedSourceRate', 'too many handshakes from the same address began within a short time'],
+    } as const
+  )[refusal];
+  counters[counter] += 1;
+  host.failed(path, listener, words, true);
 }

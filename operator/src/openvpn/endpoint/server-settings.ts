@@ -4,6 +4,7 @@ import type { AuthenticatedClient, Established } from '../session/session-event.
 import type { SessionState } from '../session/session-state.ts';
 import type { PeerIdentity } from '../tls/peer-identity.ts';
 import type { TlsFactory } from '../tls/tls-endpoint.ts';
+import type { Rate } from '../token-buckets.ts';
 import type { WrapConfig } from '../wrap/session-wrapper.ts';
 import type { Path, PeerAddress } from './path.ts';
 
@@ -29,6 +30,10 @@ export interface ServerLimits {
   readonly halfOpenPerSource: number;
   /** Answers to first packets on UDP, whose sources may be forged. */
   readonly repliesPerSecond: number;
+  /** Handshakes that may begin, in all (default `beginsInAll`). */
+  readonly begins?: Rate | undefined;
+  /** The same from one source (default `beginsPerSource`). */
+  readonly beginsPerSource?: Rate | undefined;
 }
 
 export interface ServerOwner {

@@ -353,6 +353,79 @@ describe('limits', () => {
     expect(net.server.counters.begun).toBe(5);
   });
 
+  test('nobody gets more answers to forged first packets by following up its own', async () => {
+    const net = network({ limits: { halfOpen: 100, halfOpenPerSource: 2, repliesPerSecond: 10 } });
+    const forged = (): number => {
+      const before = net.server.counters.replies;
+      for (let i = 0; i < 100; i++) {
+        const sessionId = Buffer.alloc(8, 1 + i);
+        net.deliver(Buffer.concat([Buffer.of(7 << 3), sessionId, Buffer.alloc(5)]), at(53, '198.51.100.9'));
+      }
+      return net.server.counters.replies - before;
+    };
+    const hostile = await stopsShort(net, at(1000));
+    await stopsShort(net, at(1001));
+    const turnedAway = net.udpClient(at(1002), as(alice));
+    turnedAway.session.start();
+    await net.world.settle();
+    turnedAway.session.close();
+    expect(net.server.counters).toMatchObject({ begun: 2, refusedSourceFull: 1 });
+    // Of ten, one was answered to whom no session began.
+    expect(forged()).toBe(9);
+    for (const client of [hostile, turnedAway]) {
+      client.sent.slice(1).forEach((packet) => net.deliver(packet, at(client === hostile ? 1000 : 1002)));
+    }
+    expect(forged()).toBe(0);
+    // Session over, the same packet begins another one; its answer has been given back already.
+    await net.world.settle(62_000);
+    expect(net.server.halfOpen).toBe(0);
+    expect(forged()).toBe(10);
+    hostile.sent.slice(1).forEach((packet) => net.deliver(packet, at(1000)));
+    expect(net.server.counters.begun).toBe(3);
+    expect(forged()).toBe(0);
+  });
+
+  test.each(['udp', 'tcp'] as const)('handshakes begin at a limited rate over %s', async (transport) => {
+    const limits = { halfOpen: 100, halfOpenPerSource: 100, repliesPerSecond: 1000 };
+    const rates = { begins: { burst: 6, perSecond: 1 }, beginsPerSource: { burst: 4, perSecond: 0.5 } };
+    const net = network({ limits: { ...limits, ...rates } });
+    const begin = async (count: number, address: string): Promise<number> => {
+      const { begun } = net.server.counters;
+      for (let i = 0; i < count; i++) {
+        const path = at(2000 + i, address);
+        const stream = transport === 'tcp' ? net.tcpClient(path, as(alice)) : undefined;
+        const client = stream?.client ?? net.udpClient(path, as(alice));
+        client.session.start();
+        await net.world.settle();
+        client.session.close();
+        stream?.endpoint.closed();
+      }
+      return net.server.counters.begun - begun;
+    };
+    expect(await begin(10, '192.0.2.1')).toBe(4);
+    expect(net.server.counters).toMatchObject({ refusedSourceRate: 6, refusedRate: 0 });
+    expect(await begin(10, '192.0.2.2')).toBe(2);
+    expect(net.server.counters).toMatchObject({ refusedSourceRate: 6, refusedRate: 8 });
+    expect(new Set(net.owner.failures.map(({ reason }) => reason))).toContain(
+      'too many handshakes from the same address began within a short time',
+    );
+    net.world.time += 4000;
+    expect(await begin(10, '192.0.2.1')).toBe(2);
+    expect(await begin(10, '192.0.2.2')).toBe(2);
+    net.server.close();
+  });
+
+  test('a client that was turned away by the rate comes in with its next packet', async () => {
+    const limits = { halfOpen: 100, halfOpenPerSource: 100, repliesPerSecond: 1000 };
+    const net = network({ limits: { ...limits, begins: { burst: 1, perSecond: 1 } } });
+    await stopsShort(net, at(1000));
+    const client = net.udpClient(at(1001), as(alice));
+    client.session.start();
+    await net.world.run(() => client.had('established'), 5000);
+    expect(client.had('established')).toBe(true);
+    expect(net.server.counters.refusedRate).toBeGreaterThan(0);
+  });
+
   test('reports are limited, and say how many were left out', async () => {
     const net = network({ wrap: { kind: 'tls-crypt', key } });
     const wrong = { kind: 'tls-crypt', key: key.toReversed() } as const;

@@ -4,6 +4,7 @@ import { Cookies } from '../wrap/cookie.ts';
 import { ReplyLimit } from '../wrap/reply-limit.ts';
 import { StatelessStart } from '../wrap/stateless-start.ts';
 import type { Clock } from '../wrap/wrapper.ts';
+import { BeginLimit } from './begin-limit.ts';
 import { DatagramListener } from './datagram-listener.ts';
 import { ReportLimit } from './failure-reports.ts';
 import { HalfOpenPlaces } from './half-open.ts';
@@ -78,6 +79,7 @@ export class OpenvpnServer {
       random,
       clock,
       halfOpen: new HalfOpenPlaces({ limits: () => this.#host.settings.limits, now }),
+      begins: new BeginLimit({ limits: () => this.#host.settings.limits, now, random }),
       counters: new ServerCounters(),
       clients: new Set(),
       failed: (path, listener, reason, proven, identity) => {

@@ -156,11 +156,18 @@ export class StreamConnection {
       this.#session.receive(packet);
       return;
     }
-    const { settings, clock } = this.#host;
+    const { begins, settings, clock } = this.#host;
     if (this.#place === undefined) {
       return;
     }
     this.#cancelTimer();
+    const refusal = begins.refusal(this.#path.remote.address);
+    if (refusal !== undefined) {
+      turnedAway(this.#host, this.#path, this.#listener, refusal);
+      this.#finish();
+      return;
+    }
+    begins.count(this.#path.remote.address);
     const wrapper = new SessionWrapper(settings.wrap, { role: 'server', transport: 'tcp', clock });
     const session = new ServedSession(this.#host, this.#link(), { kind: 'reset' }, wrapper, this.#place);
     this.#session = session;

@@ -17,10 +17,14 @@ export interface Source {
 const slotMs = 30_000;
 /** A cookie is good in the slot it was made in and in the two after it: for 60 to 90 s. */
 const slotsBefore = 2;
+/** How many cookies are remembered as redeemed in one slot: more than a server begins sessions in that time. */
+const maxRedeemed = 16_384;
 
 export class Cookies {
   readonly #key: KeyObject;
   readonly #clock: Clock;
+  /** By slot of redeeming, for as long as one of them may be good. */
+  readonly #redeemed = new Map<number, Set<string>>();
 
   /** @param secret at least 16 random bytes, best new ones for each start of this program */
   constructor(secret: Uint8Array, clock: Clock) {
@@ -48,6 +52,25 @@ export class Cookies {
       }
     }
     return false;
+  }
+
+  /** True at the first call with this cookie, which has to be a good one; false, too, when too many are redeemed. */
+  redeem(cookie: Buffer): boolean {
+    const slot = this.#slot();
+    for (const old of this.#redeemed.keys()) {
+      // Later ones, too: of a clock that was set back.
+      if (old < slot - slotsBefore || old > slot) {
+        this.#redeemed.delete(old);
+      }
+    }
+    const now = this.#redeemed.get(slot) ?? new Set();
+    this.#redeemed.set(slot, now);
+    const name = cookie.toString('latin1');
+    if (now.size >= maxRedeemed || [...this.#redeemed.values()].some((names) => names.has(name))) {
+      return false;
+    }
+    now.add(name);
+    return true;
   }
 
   #slot(): number {

@@ -1,24 +1,24 @@
+import { type Rate, TokenBuckets } from '../token-buckets.ts';
 import type { Clock } from './wrapper.ts';
 
 /**
  * How many first packets are answered per time, in all (openvpn(8), "--connect-freq-initial", 100 per 10 s there).
- * Source addresses can be forged, so without a limit anyone could have us send packets to others. An answer that was
- * followed up by its receiver was none of that kind and is given back.
+ * Source addresses can be forged, so without a limit anyone could have us send packets to others. An answer by which
+ * a session began was none of that kind and is given back, once: so the answers that nobody followed up are never
+ * more than the limit, whatever else comes.
  */
 export class ReplyLimit {
-  readonly #clock: Clock;
+  readonly #bucket: TokenBuckets;
   readonly #most: () => number;
   readonly #periodMs: number;
-  #periodStart = -Infinity;
-  #used = 0;
   #refused = 0;
 
-  /** @param most a function when it may change */
+  /** @param most at once, and so many more in each period; a function when it may change */
   constructor(
     clock: Clock,
     { most = 100, periodMs = 10_000 }: { most?: number | (() => number); periodMs?: number } = {},
   ) {
-    this.#clock = clock;
+    this.#bucket = new TokenBuckets(1, clock);
     this.#most = typeof most === 'number' ? () => most : most;
     this.#periodMs = periodMs;
   }
@@ -30,24 +30,23 @@ export class ReplyLimit {
 
   /** Whether there is an answer left; takes none. Counts a refusal. */
   check(): boolean {
-    const now = this.#clock();
-    // A clock set back begins a new period, too.
-    if (now - this.#periodStart >= this.#periodMs || now < this.#periodStart) {
-      this.#periodStart = now;
-      this.#used = 0;
+    const left = this.#bucket.has(0, this.#rate);
+    if (!left) {
+      this.#refused += 1;
     }
-    if (this.#used < this.#most()) {
-      return true;
-    }
-    this.#refused += 1;
-    return false;
+    return left;
   }
 
   take(): void {
-    this.#used += 1;
+    this.#bucket.take(0, this.#rate);
   }
 
   giveBack(): void {
-    this.#used = Math.max(0, this.#used - 1);
+    this.#bucket.giveBack(0, this.#rate);
+  }
+
+  get #rate(): Rate {
+    const burst = this.#most();
+    return { burst, perSecond: (burst * 1000) / this.#periodMs };
   }
 }

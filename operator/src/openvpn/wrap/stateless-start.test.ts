@@ -29,6 +29,41 @@ describe('cookies', () => {
     expect(good).toEqual([true, true, true, true, true, false, false, false]);
   });
 
+  test('are redeemed once for as long as they are good', () => {
+    let now = 30_000 * 1000;
+    const cookies = new Cookies(secret, () => now);
+    const cookie = cookies.issue(source, sid);
+    expect([cookies.redeem(cookie), cookies.redeem(cookie)]).toEqual([true, false]);
+    now += 89_999;
+    expect(cookies.redeem(cookie)).toBe(false);
+    expect(cookies.verify(source, sid, cookie)).toBe(true);
+    now += 1;
+    expect(cookies.verify(source, sid, cookie)).toBe(false);
+  });
+
+  test('are remembered in bounded number', () => {
+    let now = 0;
+    const cookies = new Cookies(secret, () => now);
+    const redeemed = (): number => {
+      let count = 0;
+      for (let i = 0; i < 20_000; i++) {
+        const cookie = Buffer.alloc(8);
+        cookie.writeUInt32BE(now);
+        cookie.writeUInt32BE(i, 4);
+        count += cookies.redeem(cookie) ? 1 : 0;
+      }
+      return count;
+    };
+    expect(redeemed()).toBe(16_384);
+    now += 30_000;
+    expect(redeemed()).toBe(16_384);
+    // A clock set back: those of later are forgotten.
+    now = 0;
+    expect(redeemed()).toBe(0);
+    now += 90_000;
+    expect(redeemed()).toBe(16_384);
+  });
+
   test('hold for one address, port, client session and secret', () => {
     const cookies = new Cookies(secret, () => 0);
     const cookie = cookies.issue(source, sid);
@@ -42,7 +77,7 @@ describe('cookies', () => {
 });
 
 describe('the limit of replies', () => {
-  test('is per period, and what is given back is there again', () => {
+  test('is so many at once and so many more per period, and what is given back is there again', () => {
     let now = 0;
     const limit = new ReplyLimit(() => now, { most: 2, periodMs: 100 });
     const reply = (): boolean => {
@@ -55,13 +90,13 @@ describe('the limit of replies', () => {
     expect([reply(), reply(), reply()]).toEqual([true, true, false]);
     limit.giveBack();
     expect([reply(), reply()]).toEqual([true, false]);
-    now = 99;
+    now = 20;
     expect(reply()).toBe(false);
-    now = 100;
-    expect([reply(), reply(), reply()]).toEqual([true, true, false]);
     now = 50;
-    expect(reply()).toBe(true);
-    expect(limit.refused).toBe(4);
+    expect([reply(), reply()]).toEqual([true, false]);
+    now = 200;
+    expect([reply(), reply(), reply()]).toEqual([true, true, false]);
+    expect(limit.refused).toBe(5);
     limit.giveBack();
     limit.giveBack();
     expect([reply(), reply(), reply()]).toEqual([true, true, false]);
@@ -249,13 +284,19 @@ describe.each(ends)('the stateless start with %s', (_name, serverConfig, clientC
     }
   });
 
-  test('answers are limited, and those followed up are given back', () => {
+  test('answers are limited, and one by which a session began is given back once', () => {
     const { server, client, reset, begin, third, limit, setClock } = bench(serverConfig, clientConfig);
     const answers = [begin(), begin(), begin()];
     expect(server.receive(client.wrap(reset), source)).toEqual({ kind: 'drop', reason: 'limit' });
     expect(limit.refused).toBe(1);
     expect(third(answers[2]!).kind).toBe('session');
+    // Whether it becomes a session is for others to say.
+    expect(server.receive(client.wrap(reset), source)).toEqual({ kind: 'drop', reason: 'limit' });
+    server.begun(answers[2]!.sessionId);
     expect(server.receive(client.wrap(reset), source).kind).toBe('reply');
+    // To a repeated first packet it is the same.
+    server.begun(answers[1]!.sessionId);
+    expect(server.receive(client.wrap(reset), source)).toEqual({ kind: 'drop', reason: 'limit' });
     setClock(1_800_000_020_000);
     expect(begin().messageId).toBe(0);
   });

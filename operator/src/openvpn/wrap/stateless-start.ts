@@ -74,6 +74,16 @@ export class StatelessStart {
     }
   }
 
+  /**
+   * A session was begun by this id of ours, which `receive` gave: the answer before went to nobody who had not asked.
+   * Not to be called for a client that was turned away, who may come again by the same packet.
+   */
+  begun(sessionId: Buffer): void {
+    if (this.#cookies.redeem(sessionId)) {
+      this.#limit.giveBack();
+    }
+  }
+
   #first(bytes: Buffer, source: Source): FirstContact {
     // Before any cryptography: this is where a flood of first packets ends.
     if (!this.#limit.check()) {
@@ -118,7 +128,6 @@ export class StatelessStart {
     if (!this.#cookies.verify(source, sessionId, peerSessionId)) {
       return drop('cookie');
     }
-    this.#limit.giveBack();
     return { kind: 'session', sessionId: peerSessionId, packet, wrapper };
   }
 
