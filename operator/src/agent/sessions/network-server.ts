@@ -479,7 +479,7 @@ export class NetworkServer implements ServerOwner {
   }
 
   #resumeAll(observed: ReadonlyMap<number, Peer>, ifindex: number): void {
-    const { memory } = this.#services;
+    const { memory, live } = this.#services;
     let count = 0;
     for (const [key, record] of [...memory.waiting]) {
       if (record.remote !== undefined) continue;
@@ -491,6 +491,14 @@ export class NetworkServer implements ServerOwner {
       }
       const dialIn = this.#admission.named(name);
       if (dialIn === undefined || !hasAddresses(peer, dialIn)) continue;
+      const owner = this.#admission.find(record.session.identity);
+      if (owner === undefined || formatRef(owner.ref) !== name) {
+        // As if it had been changed while we were there.
+        this.#log.info({ event: 'session.ended', peer: name }, 'the client is not the one that its VpnPeer names now');
+        live.remove({ ref: dialIn.ref, ifindex, id: record.id, routes: kernelRoutes(dialIn.routes, ifindex) });
+        memory.forget(key, record.socket);
+        continue;
+      }
       if (this.#server === undefined || this.#desired === undefined) {
         // Its Secret is faulty perhaps. The session can wait for it, as the client does not notice.
         this.#adopt(peer, ifindex, name);
@@ -524,8 +532,6 @@ export class NetworkServer implements ServerOwner {
     const name = formatRef(ref);
     if (this.#desired === undefined || !wrapFits(record, this.#desired.wrap))
       throw new Error('the key of the control channel has changed');
-    if (formatRef(this.#admission.find(record.session.identity)?.ref ?? ref) !== name)
-      throw new Error('its certificate stands for another VpnPeer now');
     const found = live.look(ifindex, id);
     if (found === undefined) throw new Error('the kernel has it no more');
     const session = withKernelKeys(record.session, found.keys);

@@ -166,6 +166,7 @@ function parseRecord(value: unknown): SessionRecord | undefined {
     isObject(record.peer) &&
     isObject(record.path) &&
     isObject(record.session) &&
+    isObject((record.session as Partial<SessionState>).identity) &&
     isObject((record.session as Partial<SessionState>).wrapper) &&
     isObject((record.session as Partial<SessionState>).negotiated) &&
     Number.isInteger(record.ifindex) &&
