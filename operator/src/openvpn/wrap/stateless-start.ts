@@ -56,7 +56,8 @@ export class StatelessStart {
 
   /**
    * What to do with a packet from a source that no session is known for; those of a session go to it, its client's
-   * repeated first packet included, as an answer from here would begin a later count of replay ids. Never throws.
+   * repeated first packet included, as an answer from here would begin a later count of replay ids. No bytes make it
+   * throw; an error is a fault of this program.
    */
   receive(bytes: Buffer, source: Source): FirstContact {
     try {
