@@ -163,13 +163,9 @@ describe('a peer with a session', () => {
     expect(live.size).toBe(0);
   });
 
-  test.each([
-    ['expired', 'nothing comes from it'],
-    ['userspace', 'somebody deletes it'],
-    ['transport-disconnect', 'its socket is closed'],
-    ['teardown', 'its device is deleted'],
-  ] as const)(
-    'is gone (%s) when %s; the rest goes by that word',
+  // Nothing comes from it; somebody deletes it; its socket is closed; its device is deleted.
+  test.each(['expired', 'userspace', 'transport-disconnect', 'teardown'] as const)(
+    'is gone: %s',
     async (reason) => {
       const at = gateway();
       const { live, namespace } = at.side;

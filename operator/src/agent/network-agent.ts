@@ -7,6 +7,7 @@ import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
 import { type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
 import { deleteRoute, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
 import { writeSysctls } from '../kernel/sysctl.ts';
+import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
@@ -149,9 +150,12 @@ export class NetworkAgent {
 
   /** The transport sockets that are open. */
   get listeners(): OpenListener[] {
-    return (this.#desired?.listeners ?? []).flatMap(({ name, protocol }) => {
+    return (this.#desired?.listeners ?? []).flatMap((listener) => {
+      const { name, protocol } = listener;
       const fd = this.#fds.get(name);
-      return fd === undefined ? [] : [{ name, transport: protocol === 'TCP' ? 'tcp' : 'udp', fd }];
+      return fd === undefined
+        ? []
+        : [{ name, transport: protocol === 'TCP' ? 'tcp' : 'udp', fd, at: formatEndpoint(listener) }];
     });
   }
 

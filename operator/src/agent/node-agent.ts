@@ -534,6 +534,7 @@ export class NodeAgent {
     } catch (error) {
       if (!(error instanceof OvpnError)) throw error;
       managed.serverProblem = error;
+      sessions.listen(agent.listeners);
       this.#log.error(
         { event: 'server.failed', network: agent.name, code: error.code, error: error.message },
         'clients cannot connect as they should; what is connected goes on',

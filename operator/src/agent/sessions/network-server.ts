@@ -34,6 +34,8 @@ export interface OpenListener {
   readonly name: string;
   readonly transport: 'udp' | 'tcp';
   readonly fd: number;
+  /** Where it listens: a descriptor's number alone may be that of the socket before. */
+  readonly at: string;
 }
 
 /** What the control channels of a network need from the rest of the agent. */
@@ -94,6 +96,7 @@ interface Tunnel {
 /** An input of the server, and how to end it. */
 interface Input {
   readonly fd: number;
+  readonly at: string;
   /** Of a UDP socket. */
   readonly datagrams?: DatagramEndpoint;
   close(): void;
@@ -143,7 +146,7 @@ export class NetworkServer implements ServerOwner {
       return;
     }
     this.#desired = desired;
-    const revision = revisionOf({ ...desired, push: undefined });
+    const revision = revisionOf({ ...desired, push: desired.push.mtu });
     if (this.#server === undefined) {
       const { scheduler, clock } = this.#services;
       this.#server = new OpenvpnServer(this.#settings(desired), this, { scheduler, random: randomBytes, clock });
@@ -156,6 +159,11 @@ export class NetworkServer implements ServerOwner {
     if (this.#pkiRevision !== '' && pkiRevision !== this.#pkiRevision) this.#recheckAll();
     this.#pkiRevision = pkiRevision;
     this.#serveOn(this.#server, listeners);
+  }
+
+  /** Takes the sockets to serve on, while the settings cannot be had. */
+  listen(listeners: readonly OpenListener[]): void {
+    if (this.#server !== undefined) this.#serveOn(this.#server, listeners);
   }
 
   /** Takes a VpnPeer or its new version; what does not fit it any more ends. */
@@ -179,7 +187,7 @@ export class NetworkServer implements ServerOwner {
       this.#endOf(name, 'its VpnPeer was changed');
       return;
     }
-    if (!isDeepStrictEqual(before.routes, desired.routes)) this.#changeRoutes(name, desired);
+    this.#changeRoutes(name, desired);
   }
 
   /** What status says of a peer. */
@@ -703,17 +711,22 @@ export class NetworkServer implements ServerOwner {
     this.#log.info({ event: 'session.ended', peer: formatRef(dialIn.ref), reason }, 'a client is gone');
   }
 
+  /** Also tries again what the kernel refused. */
   #changeRoutes(name: string, desired: DesiredDialIn): void {
+    const { live } = this.#services;
     const tunnel = this.#byPeer.get(name);
     const peer = tunnel?.peer ?? this.#orphans.get(name);
     if (peer === undefined) return;
+    const wanted = kernelRoutes(desired.routes, peer.ifindex);
+    if (isDeepStrictEqual(peer.routes, wanted)) return;
     try {
-      const changed = this.#services.live.setRoutes(peer, kernelRoutes(desired.routes, peer.ifindex));
-      if (tunnel !== undefined) tunnel.peer = changed;
-      else this.#orphans.set(name, changed);
+      live.setRoutes(peer, wanted);
     } catch (error) {
       this.#problem(desired.ref, describe(error));
     }
+    const changed = live.get(peer.ifindex, peer.id) ?? peer;
+    if (tunnel !== undefined) tunnel.peer = changed;
+    else this.#orphans.set(name, changed);
   }
 
   #adopt(observed: Peer, ifindex: number, owner: string | undefined): void {
@@ -776,7 +789,8 @@ export class NetworkServer implements ServerOwner {
   #serveOn(server: OpenvpnServer, listeners: readonly OpenListener[]): void {
     const wanted = new Map(listeners.map((listener) => [listener.name, listener]));
     for (const [name, input] of this.#inputs) {
-      if (wanted.get(name)?.fd === input.fd) continue;
+      const listener = wanted.get(name);
+      if (listener?.fd === input.fd && listener.at === input.at) continue;
       input.close();
       this.#inputs.delete(name);
     }
@@ -787,11 +801,12 @@ export class NetworkServer implements ServerOwner {
     }
   }
 
-  #openUdp(server: OpenvpnServer, { name, fd }: OpenListener): Input {
+  #openUdp(server: OpenvpnServer, { name, fd, at }: OpenListener): Input {
     const input = server.openDatagram(name, (packet, path) => void socket.send(packet, path));
     const socket = new DatagramSocket(fd, this.#services.poller, (packet, path) => input.receive(packet, path));
     return {
       fd,
+      at,
       datagrams: input,
       close: () => {
         socket.close();
@@ -800,11 +815,11 @@ export class NetworkServer implements ServerOwner {
     };
   }
 
-  #openTcp(server: OpenvpnServer, { name, fd }: OpenListener): Input {
+  #openTcp(server: OpenvpnServer, { name, fd, at }: OpenListener): Input {
     const listener = new StreamListener(fd, this.#services.poller, (connection, path) => {
       this.#openStream(name, connection, path, (sender) => server.openStream(name, path, sender));
     });
-    return { fd, close: () => listener.close() };
+    return { fd, at, close: () => listener.close() };
   }
 
   /** @param open tells the server of the connection; when it throws, the connection is closed */

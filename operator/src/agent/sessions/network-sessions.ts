@@ -31,6 +31,11 @@ export class NetworkSessions {
     this.#server.configure(server, listeners);
   }
 
+  /** Takes the sockets to serve on, while the settings of the server cannot be had. */
+  listen(listeners: readonly OpenListener[]): void {
+    this.#server.listen(listeners);
+  }
+
   /** Takes what a VpnPeer should be; undefined ends what it has. */
   setPeer(ref: ObjectRef, desired: DesiredSession | undefined): void {
     this.#server.setPeer(ref, desired?.kind === 'dial-in' ? desired : undefined);

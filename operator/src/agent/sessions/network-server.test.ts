@@ -1,0 +1,634 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { closeSync } from 'node:fs';
+import { createSocket } from 'node:dgram';
+import { formatRef } from '../../api/types.ts';
+import { recordingLog } from '../../cluster/testing/log.ts';
+import type { DeleteReason } from '../../kernel/ovpn/uapi.ts';
+import { ReadinessPoller } from '../../kernel/poller.ts';
+import { boundAddress, formatEndpoint, openUdpSocket } from '../../kernel/transport-socket.ts';
+import type { Path } from '../../openvpn/endpoint/path.ts';
+import type { ServedClient } from '../../openvpn/endpoint/server-settings.ts';
+import type { Offer } from '../../openvpn/session/server-session.ts';
+import type { AuthenticatedClient, Established } from '../../openvpn/session/session-event.ts';
+import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
+import { testPki } from '../../openvpn/tls/pki.fixture.ts';
+import { netmask } from '../../openvpn/negotiate/address.ts';
+import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
+import { firstSessionId, type LivePeers } from './live-peers.ts';
+import { NetworkServer, type OpenListener } from './network-server.ts';
+import { SessionMemory } from './session-memory.ts';
+import { claimantNamed, FakeLiveKernel, FakeScheduler, freshKeys, livePeers, refOfPeer } from './sessions.fixture.ts';
+
+const pki = testPki();
+const certificate = pki.issue('gateway', { usage: 'serverAuth' });
+const renewed = pki.issue('renewed', { usage: 'serverAuth' });
+afterAll(() => pki.remove());
+
+const desired: DesiredServer = {
+  credentials: { ca: pki.ca, ...certificate },
+  notAfter: Infinity,
+  wrap: { kind: 'none' },
+  ciphers: ['AES-256-GCM'],
+  rekey: { seconds: 3600, bytes: 0, packets: 100, transitionMs: 30_000 },
+  push: {
+    ...{ gatewayIpv4: '10.80.0.1', gatewayIpv6: undefined, lengthIpv4: 24, lengthIpv6: 128, mtu: 1400 },
+    ...{ routes: [], dnsServers: [], searchDomains: [] },
+  },
+};
+
+function dialIn(name: string, change: Partial<DesiredDialIn> = {}): DesiredDialIn {
+  return {
+    kind: 'dial-in',
+    ref: refOfPeer(name),
+    claimant: claimantNamed(name),
+    identity: { commonName: name },
+    vpnIpv4: name === 'alice' ? '10.80.0.10' : '10.80.0.11',
+    vpnIpv6: undefined,
+    keepalive: { interval: 10, timeout: 60 },
+    routes: [],
+    ...change,
+  };
+}
+const lan = (destination: string, gateway = '10.80.0.10') => ({ destination, gateway });
+
+let ports = 40_000;
+
+/** A client as the endpoint shows it to its owner; what is done to it is noted. */
+class FakeClient implements ServedClient {
+  readonly listener = 'udp';
+  readonly transport = 'udp';
+  readonly identity: PeerIdentity;
+  readonly done: string[] = [];
+  path: Path;
+  keyId = 0;
+  offer: Offer | undefined;
+  /** TCP may have to wait for the end of a packet. */
+  waits = false;
+  busy = false;
+  take: (() => boolean) | undefined;
+
+  constructor(commonName: string, address = '198.51.100.10') {
+    this.path = { remote: { address, port: ports++ }, local: '192.0.2.1' };
+    this.identity = {
+      ...{ commonName, subject: `CN=${commonName}`, subjectAltNames: [], fingerprint: '', serialNumber: '1' },
+      ...{ notAfter: Infinity, extendedKeyUsage: [] },
+    };
+  }
+
+  accept(offer: Offer): boolean {
+    this.offer = offer;
+    this.done.push('accept');
+    return true;
+  }
+  refuse(reason: string, options: { readonly temporary?: boolean } = {}): void {
+    this.done.push(`refuse${options.temporary === true ? ' for now' : ''}: ${reason}`);
+  }
+  confirm(): void {
+    this.done.push('confirm');
+  }
+  rekey(): boolean {
+    if (!this.busy) this.done.push('rekey');
+    return !this.busy;
+  }
+  restart(reason: string): void {
+    this.done.push(`restart: ${reason}`);
+  }
+  halt(reason: string): void {
+    this.done.push(`halt: ${reason}`);
+  }
+  close(): void {
+    this.done.push('close');
+  }
+  moved(remote: Path['remote']): void {
+    this.path = { ...this.path, remote };
+    this.done.push('moved');
+  }
+  handOver(take: () => boolean): void {
+    if (this.waits) this.take = take;
+    else take();
+  }
+  exportState(): undefined {
+    return undefined;
+  }
+  get last(): string | undefined {
+    return this.done.at(-1);
+  }
+}
+
+class Gateway {
+  readonly kernel = new FakeLiveKernel();
+  readonly clock = new FakeScheduler();
+  readonly log = recordingLog();
+  readonly live: LivePeers = livePeers(() => this.kernel);
+  readonly changed: string[] = [];
+  readonly poller = new ReadinessPoller();
+  readonly fds = new Set<number>();
+  index: number | undefined = 7;
+  readonly server: NetworkServer;
+
+  constructor() {
+    const shelf = {
+      take: () => undefined,
+      keep: () => undefined,
+      drop: () => undefined,
+      dropOthers: () => undefined,
+      clear: () => undefined,
+    };
+    this.server = new NetworkServer({
+      network: 'corp',
+      live: this.live,
+      memory: new SessionMemory(shelf, this.log.log),
+      device: () => this.index,
+      poller: this.poller,
+      scheduler: this.clock,
+      clock: () => this.clock.now(),
+      log: this.log.log,
+      changed: (ref) => this.changed.push(ref.name),
+    });
+  }
+
+  udp(address = '127.0.0.1', port = 0): OpenListener {
+    const fd = openUdpSocket({ address, port });
+    this.fds.add(fd);
+    return { name: 'udp', transport: 'udp', fd, at: formatEndpoint(boundAddress(fd)) };
+  }
+
+  closeFd(fd: number): void {
+    this.fds.delete(fd);
+    this.poller.remove(fd);
+    closeSync(fd);
+  }
+
+  /** Serving, with these peers, and the kernel looked at. */
+  serve(...peers: readonly DesiredDialIn[]): this {
+    this.server.configure(desired, [this.udp()]);
+    for (const peer of peers) this.server.setPeer(peer.ref, peer);
+    this.look();
+    return this;
+  }
+
+  look(observed = this.index === undefined ? new Map<number, never>() : this.kernel.observed(this.index)) {
+    return this.server.reconcile(observed, () => undefined);
+  }
+
+  authenticate(client: FakeClient): FakeClient {
+    const { identity } = client;
+    this.server.authenticated(client, {
+      identity,
+      cipher: 'AES-256-GCM',
+      username: '',
+    } as unknown as AuthenticatedClient);
+    return client;
+  }
+
+  establish(client: FakeClient): FakeClient {
+    const established = {
+      ...{ keyId: 0, keys: freshKeys(), cipher: 'AES-256-GCM', peerId: client.offer?.peerId },
+      ...{ tlsVersion: 'TLSv1.3', identity: client.identity },
+    };
+    this.server.established(client, established as unknown as Established);
+    return client;
+  }
+
+  connect(name: string, address?: string): FakeClient {
+    return this.establish(this.authenticate(new FakeClient(name, address)));
+  }
+
+  facts(name: string) {
+    return this.server.facts(refOfPeer(name));
+  }
+
+  /** The kernel deleted a client's peer and says so. */
+  lose(client: FakeClient, reason: DeleteReason): void {
+    const peerId = client.offer?.peerId ?? 0;
+    this.kernel.peers.delete(`7/${peerId}`);
+    this.server.notified({ kind: 'peer-deleted', ifindex: 7, peerId, reason });
+  }
+
+  /** What is left of all clients. */
+  get left(): object {
+    const { kernel, live } = this;
+    return { peers: kernel.peers.size, routes: kernel.routes.size, live: live.size, timer: this.clock.pending };
+  }
+
+  async close(): Promise<void> {
+    this.server.close();
+    await this.poller.close();
+    for (const fd of this.fds) closeSync(fd);
+  }
+}
+const nothing = { peers: 0, routes: 0, live: 0, timer: undefined };
+
+let gateway: Gateway;
+beforeAll(() => void netmask(24));
+const gateways: Gateway[] = [];
+function open(...peers: readonly DesiredDialIn[]): Gateway {
+  gateway = new Gateway().serve(...peers);
+  gateways.push(gateway);
+  return gateway;
+}
+afterEach(async () => {
+  for (const one of gateways.splice(0)) await one.close();
+});
+
+describe('a client', () => {
+  test('is offered its address, has its peer in the kernel before it may begin, and is known as connected', () => {
+    const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    expect(gateway.facts('alice')).toMatchObject({ state: 'WaitingForClient' });
+    const client = gateway.authenticate(new FakeClient('alice'));
+    expect(client.offer).toMatchObject({ peerId: firstSessionId, ifconfig: { address: '10.80.0.10' } });
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Connecting' });
+    expect(kernel.peers.size).toBe(0);
+    gateway.establish(client);
+    expect(client.done).toEqual(['accept', 'confirm']);
+    const [peer] = [...kernel.observed(7).values()];
+    // Twice the time that the client has been told.
+    expect(peer).toMatchObject({ remote: client.path.remote, keepalive: { interval: 10, timeout: 120 } });
+    expect([...kernel.routes]).toEqual([expect.stringContaining('192.168.7.0/24')]);
+    expect(server.livePeer(refOfPeer('alice'))?.id).toBe(firstSessionId);
+    expect(gateway.facts('alice')).toMatchObject({
+      state: 'Connected',
+      addresses: ['10.80.0.10'],
+      cipher: 'AES-256-GCM',
+    });
+    server.ended(client, { cause: 'exit', reason: 'the client left' });
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected', message: 'the client left' });
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('that comes twice is there once: the newest counts, and nobody hears of the other again', () => {
+    const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
+    const bob = gateway.connect('bob');
+    const first = gateway.connect('alice', '198.51.100.1');
+    const second = gateway.connect('alice', '198.51.100.2');
+    expect(first.last).toBe('close');
+    expect(second.last).toBe('confirm');
+    expect(kernel.observed(7).size).toBe(2);
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Connected', endpoint: formatEndpoint(second.path.remote) });
+    expect(gateway.facts('alice')?.lastError).toContain('came anew');
+    // Late news of the first.
+    server.ended(first, { cause: 'closed', reason: '' });
+    server.rekeyed(first, 1, freshKeys());
+    gateway.lose(first, 'userspace');
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
+    expect(kernel.slots(7, second.offer?.peerId ?? 0)).toBe('0/-');
+    expect(bob.done).toEqual(['accept', 'confirm']);
+  });
+
+  test('whose handshake comes to nothing is not connecting any more', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.authenticate(new FakeClient('alice'));
+    server.ended(client, { cause: 'failed', reason: 'the client fell silent' });
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected', lastError: 'the client fell silent' });
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('that the kernel refuses is told to come again, and leaves nothing', () => {
+    const { server, kernel } = open(dialIn('alice'));
+    kernel.refuse = (call) => (call.startsWith('KEY_NEW') ? 'ENOMEM' : undefined);
+    const client = gateway.connect('alice');
+    expect(client.done).toEqual(['accept', expect.stringContaining('refuse for now')]);
+    expect(gateway.facts('alice')?.lastError).toContain('ENOMEM');
+    server.ended(client, { cause: 'closed', reason: 'refused' });
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('finds a gateway without a device not ready', () => {
+    open(dialIn('alice'));
+    gateway.index = undefined;
+    expect(gateway.authenticate(new FakeClient('alice')).last).toContain('refuse for now');
+  });
+
+  test.each<[DeleteReason, string, string]>([
+    ['expired', 'close', 'nothing came from the client'],
+    ['transport-error', 'close', 'its socket failed'],
+    ['transport-disconnect', 'close', 'its connection was closed'],
+    ['userspace', 'restart', 'somebody deleted it'],
+    ['teardown', 'restart', 'the device was torn down'],
+  ])('whose peer the kernel deletes (%s): %s', (reason, done, words) => {
+    open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    const client = gateway.connect('alice');
+    gateway.lose(client, reason);
+    expect(client.last).toContain(done);
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected', message: expect.stringContaining(words) });
+    expect(gateway.left).toEqual(nothing);
+    // And once more.
+    gateway.lose(client, reason);
+    expect(client.done).toHaveLength(3);
+  });
+
+  test('that floats is followed', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    const remote = { address: '203.0.113.5', port: 5 };
+    server.notified({ kind: 'peer-floated', ifindex: 7, peerId: client.offer?.peerId ?? 0, remote });
+    expect(client.path.remote).toEqual(remote);
+    expect(gateway.facts('alice')).toMatchObject({ endpoint: '203.0.113.5:5' });
+  });
+
+  test('whose key is used up renegotiates at once; one by the limits of the settings, too', () => {
+    const { server, kernel } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    const id = client.offer?.peerId ?? 0;
+    kernel.peers.get(`7/${id}`)!.sent.packets = 99n;
+    server.used(refOfPeer('alice'), kernel.getPeer(7, id)!);
+    expect(client.last).toBe('confirm');
+    kernel.peers.get(`7/${id}`)!.sent.packets = 100n;
+    server.used(refOfPeer('alice'), kernel.getPeer(7, id)!);
+    expect(client.last).toBe('rekey');
+    server.notified({ kind: 'key-exhausted', ifindex: 7, peerId: id, keyId: 0 });
+    expect(client.done.filter((what) => what === 'rekey')).toHaveLength(2);
+    server.rekeyed(client, 1, freshKeys());
+    expect(kernel.slots(7, id)).toBe('1/0');
+  });
+
+  test('whose next key the kernel refuses comes anew', () => {
+    const { server, kernel } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    kernel.refuse = (call) => (call.startsWith('KEY_NEW') ? 'ENOMEM' : undefined);
+    server.rekeyed(client, 1, freshKeys());
+    expect(client.last).toContain('restart');
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
+    expect(gateway.left).toEqual(nothing);
+  });
+});
+
+describe('a VpnPeer', () => {
+  test('that is deleted ends its client, and is forgotten', () => {
+    const { server } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    const client = gateway.connect('alice');
+    server.setPeer(refOfPeer('alice'), undefined);
+    expect(client.last).toContain('restart');
+    expect(gateway.facts('alice')).toBeUndefined();
+    expect(server.recheck(client.identity, client)).toContain('no VpnPeer');
+    server.ended(client, { cause: 'closed', reason: '' });
+    expect(gateway.facts('alice')).toBeUndefined();
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test.each([
+    ['deleted', undefined],
+    ['given another address', dialIn('alice', { vpnIpv4: '10.80.0.99' })],
+    ['for another certificate', dialIn('alice', { identity: { commonName: 'alina' } })],
+  ])('%s while its client waits to be handed over: that one does not get in', (_, then) => {
+    const { server, kernel } = open(dialIn('alice'));
+    const client = gateway.authenticate(new FakeClient('alice'));
+    client.waits = true;
+    gateway.establish(client);
+    server.setPeer(refOfPeer('alice'), then);
+    client.take?.();
+    expect(kernel.peers.size).toBe(0);
+    expect(client.done).not.toContain('confirm');
+    expect(client.done).toHaveLength(2);
+    server.ended(client, { cause: 'closed', reason: '' });
+    expect(gateway.facts('alice')?.state).not.toBe('Connecting');
+    expect(gateway.facts('alice') === undefined).toBe(then === undefined);
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('with other routes while its client waits to be handed over: those count', () => {
+    const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    const client = gateway.authenticate(new FakeClient('alice'));
+    client.waits = true;
+    gateway.establish(client);
+    server.setPeer(refOfPeer('alice'), dialIn('alice', { routes: [lan('192.168.8.0/24')] }));
+    client.take?.();
+    expect([...kernel.routes]).toEqual([expect.stringContaining('192.168.8.0/24')]);
+    expect(client.last).toBe('confirm');
+  });
+
+  test('with another address or identity has its client come anew', () => {
+    const { server } = open(dialIn('alice'));
+    for (const change of [{ vpnIpv4: '10.80.0.20' }, { vpnIpv4: '10.80.0.20', identity: { commonName: 'alina' } }]) {
+      const client = gateway.connect('alice');
+      server.setPeer(refOfPeer('alice'), dialIn('alice', change));
+      expect(client.last).toContain('restart: its VpnPeer was changed');
+      expect(gateway.left).toEqual(nothing);
+    }
+  });
+
+  test('with other routes has them changed in place, and what the kernel refused tried again', () => {
+    const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    const client = gateway.connect('alice');
+    const wanted = dialIn('alice', { routes: [lan('192.168.8.0/24'), lan('192.168.9.0/24')] });
+    kernel.refuse = (call) => (call.startsWith('set route 192.168.8.0/24') ? 'EINVAL' : undefined);
+    server.setPeer(wanted.ref, wanted);
+    expect(gateway.facts('alice')?.lastError).toContain('EINVAL');
+    expect([...kernel.routes]).toEqual([expect.stringContaining('192.168.9.0/24')]);
+    kernel.refuse = () => undefined;
+    server.setPeer(wanted.ref, wanted);
+    expect(kernel.routes.size).toBe(2);
+    kernel.takeCalls();
+    server.setPeer(wanted.ref, wanted);
+    expect(kernel.takeCalls()).toEqual([]);
+    expect(client.done).toEqual(['accept', 'confirm']);
+    server.ended(client, { cause: 'exit', reason: '' });
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('of another costs nothing here', () => {
+    const { server, kernel } = open(dialIn('alice'));
+    gateway.connect('alice');
+    kernel.takeCalls();
+    gateway.changed.splice(0);
+    server.setPeer(refOfPeer('bob'), dialIn('bob'));
+    server.setPeer(refOfPeer('carol'), undefined);
+    expect([kernel.takeCalls(), gateway.changed]).toEqual([[], ['bob']]);
+  });
+});
+
+describe('the PKI', () => {
+  const other: DesiredServer = { ...desired, credentials: { ca: pki.ca, ...renewed } };
+  const listeners = (): OpenListener[] => [gateway.udp()];
+
+  test('that changes has all clients show their certificates; those that do stay', () => {
+    const { server } = open(dialIn('alice'), dialIn('bob'));
+    const clients = [gateway.connect('alice'), gateway.connect('bob')];
+    server.configure(desired, listeners());
+    expect(clients.map(({ last }) => last)).toEqual(['confirm', 'confirm']);
+    server.configure(other, listeners());
+    expect(clients.map(({ last }) => last)).toEqual(['rekey', 'rekey']);
+    for (const client of clients) server.rekeyed(client, 1, freshKeys());
+    expect(gateway.kernel.observed(7).size).toBe(2);
+    server.rekeyFailed(clients[0]!, 2, 'a later one may fail');
+    expect(clients[0]?.last).toBe('rekey');
+  });
+
+  test('that changes ends who cannot show a good one', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    server.configure(other, listeners());
+    server.rekeyFailed(client, 1, 'its certificate was revoked');
+    expect(client.last).toContain('did not pass the present PKI: its certificate was revoked');
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('that changes during a renegotiation: that one does not count', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    client.busy = true;
+    server.configure(other, listeners());
+    expect(client.last).toBe('confirm');
+    client.busy = false;
+    server.rekeyed(client, 1, freshKeys());
+    expect(client.last).toBe('rekey');
+    server.rekeyFailed(client, 2, 'revoked');
+    expect(client.last).toContain('restart');
+  });
+
+  test('without which nobody is served any more', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    const waiting = gateway.authenticate(new FakeClient('alice'));
+    server.configure(undefined, listeners());
+    expect([client.last, waiting.last]).toEqual(['close', 'close']);
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
+    expect(gateway.left).toEqual(nothing);
+    server.configure(desired, listeners());
+    expect(gateway.connect('alice').last).toBe('confirm');
+  });
+});
+
+describe('a look at the kernel', () => {
+  test('ends the session of a peer that is not there any more', () => {
+    open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    gateway.kernel.peers.clear();
+    expect([...gateway.look()]).toEqual([]);
+    expect(client.last).toContain('restart');
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('leaves alone who has come since', () => {
+    const { kernel } = open(dialIn('alice'));
+    const before = kernel.observed(7);
+    const client = gateway.connect('alice');
+    expect([...gateway.look(before)]).toEqual([client.offer?.peerId]);
+    expect(client.last).toBe('confirm');
+  });
+
+  test('after the device was replaced ends what was on the old one', () => {
+    const { kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    const client = gateway.connect('alice');
+    kernel.removeDevice(7);
+    gateway.index = 8;
+    gateway.look();
+    expect(client.last).toContain('restart');
+    expect(gateway.left).toEqual(nothing);
+    expect(gateway.connect('alice').last).toBe('confirm');
+    expect(kernel.observed(8).size).toBe(1);
+  });
+
+  test('gives out no id that the kernel has for another', () => {
+    const { kernel, live } = open(dialIn('alice'));
+    const stranger = {
+      id: firstSessionId + 7,
+      socket: 3,
+      remote: { address: '192.0.2.9', port: 9 },
+      vpnIpv4: '10.80.0.77',
+    };
+    live.create(
+      { ref: refOfPeer('x'), ifindex: 7, settings: stranger, routes: [] },
+      { keyId: 0, cipher: 'AES-256-GCM', keys: freshKeys() },
+    );
+    live.forget({ ref: refOfPeer('x'), ifindex: 7, id: stranger.id, routes: [] });
+    const late = new Gateway();
+    gateways.push(late);
+    for (const [key, value] of kernel.peers) late.kernel.peers.set(key, value);
+    late.serve(dialIn('alice'));
+    expect(late.connect('alice').last).toBe('confirm');
+    expect(late.kernel.observed(7).size).toBe(2);
+  });
+});
+
+describe('the sockets', () => {
+  /** Whether somebody answers the first packet of a client. */
+  async function answers(at: string): Promise<boolean> {
+    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(at) ?? [];
+    const socket = createSocket('udp4');
+    try {
+      const answer = new Promise<boolean>((resolve) => {
+        socket.on('message', () => resolve(true));
+        socket.on('error', () => resolve(false));
+        setTimeout(() => resolve(false), 1000).unref();
+      });
+      // A hard reset of key 0: no acknowledgements, message id 0.
+      const packet = Buffer.concat([Buffer.from([0x38]), Buffer.from('session!'), Buffer.alloc(5)]);
+      socket.send(packet, Number(port), host);
+      return await answer;
+    } finally {
+      socket.close();
+    }
+  }
+
+  test('of another address are served, also when the descriptor has the number of the one before', async () => {
+    const { server } = open(dialIn('alice'));
+    const first = gateway.udp();
+    server.configure(desired, [first]);
+    expect(await answers(first.at)).toBe(true);
+    gateway.closeFd(first.fd);
+    const second = gateway.udp('127.0.0.2');
+    expect(second.fd).toBe(first.fd);
+    server.configure(desired, [second]);
+    expect(await answers(second.at)).toBe(true);
+  });
+
+  test('are served also while the settings cannot be had', async () => {
+    const { server } = open(dialIn('alice'));
+    const other = gateway.udp('127.0.0.2');
+    server.listen([other]);
+    expect(await answers(other.at)).toBe(true);
+  });
+
+  test('are left with everything in the kernel when the process ends', () => {
+    const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+    gateway.connect('alice');
+    server.close();
+    expect([kernel.peers.size, kernel.routes.size, gateway.clock.pending]).toEqual([1, 1, undefined]);
+  });
+
+  test('a server that stops takes its clients out of the kernel', () => {
+    const { server } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }), dialIn('bob'));
+    gateway.connect('alice');
+    gateway.authenticate(new FakeClient('bob'));
+    server.stop();
+    expect(gateway.left).toEqual(nothing);
+  });
+});
+
+test('what is thrown in the kernel does not come out at the network', () => {
+  const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
+  const client = gateway.connect('alice');
+  kernel.broken = true;
+  expect(() => gateway.connect('bob')).not.toThrow();
+  expect(() => server.rekeyed(client, 1, freshKeys())).not.toThrow();
+  expect(() => server.setPeer(refOfPeer('alice'), undefined)).not.toThrow();
+  expect(() => server.stop()).not.toThrow();
+});
+
+test('a connection costs the same number of calls and news however many others there are', () => {
+  const count = (others: number): [number, number] => {
+    const names = Array.from({ length: others }, (_, i) => `peer-${i}`);
+    open(dialIn('alice'), ...names.map((name, i) => dialIn(name, { vpnIpv4: `10.80.1.${i}` })));
+    for (const name of names) gateway.connect(name);
+    gateway.kernel.takeCalls();
+    gateway.changed.splice(0);
+    const client = gateway.connect('alice');
+    gateway.lose(client, 'expired');
+    return [gateway.kernel.takeCalls().length, gateway.changed.length];
+  };
+  expect(count(50)).toEqual(count(1));
+});
+
+test('no log line holds what is secret', () => {
+  const { server } = open(dialIn('alice'));
+  const client = gateway.connect('alice');
+  server.rekeyed(client, 1, freshKeys());
+  gateway.clock.advance(200_000);
+  server.failed(client.path, 'udp', 'a reason', client.identity);
+  gateway.lose(client, 'expired');
+  const text = JSON.stringify(gateway.log.lines);
+  expect(text).toContain(formatRef(refOfPeer('alice')));
+  expect(text).not.toMatch(/secret|PRIVATE KEY|sec-tail/);
+});
