@@ -4,7 +4,7 @@ import { globalAddresses } from '../support/links.ts';
 import { attachPod, type Pod, podAddress } from '../support/office.ts';
 import { openvpn26, openvpn27, openvpn27Userspace, type OpenvpnProcess, serverAddresses } from '../support/openvpn.ts';
 import { untilConnected } from '../support/peer-status.ts';
-import { run } from '../support/run.ts';
+import { attempt, run } from '../support/run.ts';
 import { netnsOf, nodeVpn, reaches, Scene, type VpnAddresses } from './scene.ts';
 
 /** Who reaches whom: pods, clients, the networks behind clients and behind servers. */
@@ -111,6 +111,26 @@ describe('a client', () => {
     expect(code).toBe(1);
     await bob.host.exec('ip', 'addr', 'del', '10.80.0.99/32', 'dev', 'tun0');
     await reaches(netnsOf(bob.host), both(nodeVpn));
+  });
+});
+
+describe('packets of the size of the MTU', () => {
+  test.each([
+    [4, 1416 - 28],
+    [6, 1416 - 48],
+  ] as const)('pass between a pod and clients unfragmented: IPv%i, %i bytes', async (family, size) => {
+    for (const { ipv4, ipv6 } of [vpn.alice, vpn.bob]) {
+      const destination = family === 4 ? ipv4 : ipv6;
+      const ask = (bytes: number): Promise<{ stdout: string }> =>
+        attempt('nsenter', [
+          `--net=${pod.netns}`,
+          ...'ping -n -M do -c 2 -i 0.2 -W 2 -s'.split(' '),
+          `${bytes}`,
+          destination,
+        ]);
+      expect((await ask(size)).stdout).toContain(' 2 received');
+      expect((await ask(size + 1)).stdout).not.toContain(' 2 received');
+    }
   });
 });
 

@@ -24,50 +24,49 @@ interface Refusal {
 }
 
 const noAnswer = /TLS key negotiation failed to occur within|TLS Error: TLS handshake failed/;
-/** Node.js looks at certificates when the handshake is over for OpenSSL, so there is no alert; the client gives up. */
-const givesUp = /AUTH_FAILED,.*certificate|TLS key negotiation failed to occur within/;
+const authFailed = (why: string): RegExp => new RegExp(`AUTH_FAILED,.*${why}`);
 
 const refusals: Readonly<Record<string, Refusal>> = {
   'a revoked certificate': {
     name: 'revoked',
     settings: () => ({}),
-    told: givesUp,
+    told: authFailed('certificate is revoked'),
     known: /certificate is revoked/,
   },
   'a certificate of another CA': {
     name: 'foreign',
     settings: () => ({ certificate: other.pki.client('foreign') }),
-    told: givesUp,
+    told: authFailed('CA of the certificate'),
     known: /CA of the certificate|whose CA is unknown/,
   },
   'an expired certificate': {
     name: 'expired',
     settings: () => ({ certificate: scene.pki.client('expired', { expired: true }) }),
-    told: givesUp,
+    told: authFailed('certificate has expired'),
     known: /certificate has expired/,
   },
   'a certificate that is not valid yet': {
     name: 'early',
     settings: () => ({ certificate: scene.pki.client('early', { notYetValid: true }), build: openvpn27 }),
-    told: givesUp,
+    told: authFailed('not valid yet; check the clocks'),
     known: /not valid yet; check the clocks/,
   },
   'a certificate for servers': {
     name: 'waiter',
     settings: () => ({ certificate: scene.pki.client('waiter', { usage: 'serverAuth' }) }),
-    told: givesUp,
+    told: authFailed('extended key usage'),
     known: /extended key usage/,
   },
   'an identity that no VpnPeer has': {
     name: 'stranger',
     settings: () => ({}),
-    told: /AUTH_FAILED,.*stranger/,
+    told: authFailed('stranger'),
     known: /stranger/,
   },
   'the same over TCP, with 2.7.8': {
     name: 'stranger',
     settings: () => ({ transport: 'TCP', build: openvpn27 }),
-    told: /AUTH_FAILED,.*stranger/,
+    told: authFailed('stranger'),
     known: /stranger/,
   },
   'a suspended VpnPeer': {
@@ -79,7 +78,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   'no cipher that we have': {
     name: 'cbc',
     settings: () => ({ config: ['data-ciphers AES-256-CBC', 'data-ciphers-fallback AES-256-CBC'] }),
-    told: /AUTH_FAILED,.*cipher/i,
+    told: authFailed('cipher'),
     known: /cipher/,
     named: true,
   },

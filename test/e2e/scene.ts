@@ -20,6 +20,7 @@ import { eventually } from '../support/run.ts';
 import {
   controlChannel,
   dialInPeer,
+  type DialInSettings,
   dialOutPeer,
   type RemoteEndpoint,
   systemNamespace,
@@ -37,6 +38,8 @@ export interface NetworkSettings {
   /** More of the spec, or instead. */
   readonly spec?: object;
 }
+
+export type AdmitSettings = Omit<DialInSettings, 'name' | 'addresses'>;
 
 export interface ClientSettings {
   /** Default: a host of its own, named like the client. */
@@ -181,25 +184,17 @@ export class Scene {
     await this.agent.until(`listeners of ${name}`, opened);
   }
 
-  /** Lets a client in: a VpnPeer whose common name is its name. */
-  admit(
-    name: string,
-    { networkName = 'corp', ...more }: { networkName?: string; spec?: object; routes?: string[] } = {},
-  ): VpnAddresses {
+  /** Lets a client in: a VpnPeer whose identity is its name, if no other is given. */
+  admit(name: string, settings: AdmitSettings = {}): VpnAddresses {
     const number = 10 + this.#peers++;
     const addresses = { ipv4: `10.80.0.${number}`, ipv6: `fd80::${number}` };
-    this.readmit(name, addresses, { networkName, ...more });
+    this.readmit(name, addresses, settings);
     return addresses;
   }
 
   /** Changes the VpnPeer of a client. */
-  readmit(
-    name: string,
-    addresses: VpnAddresses,
-    { networkName = 'corp', ...more }: { networkName?: string; spec?: object; routes?: readonly string[] } = {},
-  ): void {
-    const manifest = dialInPeer({ name, networkName, addresses: [addresses.ipv4, addresses.ipv6], ...more });
-    this.agent.apply(`peer-${name}.yaml`, manifest);
+  readmit(name: string, { ipv4, ipv6 }: VpnAddresses, settings: AdmitSettings = {}): void {
+    this.agent.apply(`peer-${name}.yaml`, dialInPeer({ name, addresses: [ipv4, ipv6], ...settings }));
   }
 
   /** Starts a stock client of ours, and does not wait for it. */
