@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
+import { hostPrefix } from '../../kernel/address.ts';
 import { close } from '../../kernel/libc.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
@@ -47,6 +48,8 @@ interface Tunnel {
   readonly dialed: DialedTunnel;
   readonly cipher: DataCipher;
   readonly peer: LivePeer;
+  /** Routes to the remote's own addresses. */
+  readonly gateways: readonly Route[];
   readonly keys: TunnelKeys;
   readonly usage: KeyUsage;
   readonly tlsVersion: string;
@@ -94,19 +97,26 @@ export class DialedPeer implements DialerOwner {
   }
 
   configure(desired: DesiredDialOut): void {
-    const before = this.#desired;
     this.#desired = desired;
     if (credentialsRevision(desired) !== this.#credentials.revision) this.#credentials = credentialsOf(desired);
     this.#dialer.configure(this.#settings());
+    this.#changeRoutes();
+  }
+
+  /** Also tries again what the kernel refused. */
+  #changeRoutes(): void {
+    const { live } = this.#services;
     const tunnel = this.#tunnel;
-    if (tunnel === undefined || isDeepStrictEqual(before.routes, desired.routes)) return;
+    if (tunnel === undefined) return;
+    const { gateways, peer } = tunnel;
+    const routes = [...gateways, ...this.#routesBehind(peer.ifindex)];
+    if (isDeepStrictEqual(peer.routes, routes)) return;
     try {
-      const gateways = tunnel.peer.routes.slice(0, tunnel.peer.routes.length - before.routes.length);
-      const routes = [...gateways, ...desired.routes.map((route) => routeOver(route, tunnel.peer.ifindex))];
-      this.#tunnel = { ...tunnel, peer: this.#services.live.setRoutes(tunnel.peer, routes) };
+      live.setRoutes(peer, routes);
     } catch (error) {
       this.#facts.failed(this.ref, describe(error));
     }
+    this.#tunnel = { ...tunnel, peer: live.get(peer.ifindex, peer.id) ?? peer };
   }
 
   notified(notification: Notification): void {
@@ -114,7 +124,8 @@ export class DialedPeer implements DialerOwner {
     if (tunnel === undefined || notification.peerId !== tunnel.peer.id) return;
     switch (notification.kind) {
       case 'peer-deleted':
-        this.gone(notification.reason);
+        // A remote gives the same id again and again: this may be late news of the peer before.
+        if (this.#services.live.read(tunnel.peer) === undefined) this.gone(notification.reason);
         return;
       case 'key-exhausted':
         tunnel.keys.exhausted();
@@ -211,6 +222,7 @@ export class DialedPeer implements DialerOwner {
       const index = this.#device.ensure(this.ref, this.#mtuFor(push));
       this.#device.setAddresses(index, addresses);
       this.#services.memory.keepSocket(this.#socketName, connection.fd);
+      const gateways = this.#gateways(push, index);
       const peer = this.#services.live.create(
         {
           ref: this.ref,
@@ -221,14 +233,14 @@ export class DialedPeer implements DialerOwner {
             ...(transport === 'udp' ? { remote: connection.path.remote as { address: string; port: number } } : {}),
             keepalive: keepaliveOf(push, this.#desired),
           },
-          routes: this.#routes(push, index),
+          routes: [...gateways, ...this.#routesBehind(index)],
         },
         { keyId: established.keyId, cipher, keys: established.keys },
       );
       const now = this.#services.clock();
       // From here on, whatever fails takes the peer along.
       this.#tunnel = {
-        ...{ dialed, cipher, peer, keys: this.#keysOf(peer), usage: new KeyUsage(cipher) },
+        ...{ dialed, cipher, peer, gateways, keys: this.#keysOf(peer), usage: new KeyUsage(cipher) },
         ...{ tlsVersion: established.tlsVersion, since: now, lastHandshake: now, cancelRekey: () => undefined },
       };
       socket.handedOver();
@@ -319,12 +331,13 @@ export class DialedPeer implements DialerOwner {
       if (opened.length === 0) close(fd);
     }
     if (dialed === undefined) throw new Error('its endpoint or its cipher is not among those to use any more');
-    const peer = { ref: this.ref, ifindex: index, id, routes: this.#routes(push, index) };
+    const gateways = this.#gateways(push, index);
+    const peer = { ref: this.ref, ifindex: index, id, routes: [...gateways, ...this.#routesBehind(index)] };
     live.adopt(peer);
     const keys = this.#keysOf(peer);
     const goesOn = dialed;
     const tunnel = {
-      ...{ dialed, cipher, peer, keys, usage: new KeyUsage(cipher), tlsVersion, since, lastHandshake },
+      ...{ dialed, cipher, peer, gateways, keys, usage: new KeyUsage(cipher), tlsVersion, since, lastHandshake },
       cancelRekey: scheduler.after(firstRekeyMs, () => void goesOn.rekey()),
     };
     this.#tunnel = tunnel;
@@ -396,15 +409,17 @@ export class DialedPeer implements DialerOwner {
     return isWithin(address, [...this.#desired.ownRanges, ...others]);
   }
 
-  /** The remote's own addresses, and what the VpnPeer says is behind it; never what the remote would like to have. */
-  #routes(push: PushedOptions, index: number): Route[] {
-    const gateways = [push.routeGateway, push.ifconfigIpv6?.gateway].filter(
-      (address) => address !== undefined && !this.#isAnothers(address),
-    );
-    return [
-      ...gateways.map((address) => routeOver(`${address ?? ''}/${address?.includes(':') === true ? 128 : 32}`, index)),
-      ...this.#desired.routes.map((destination) => routeOver(destination, index)),
-    ];
+  /** Routes to the remote's own addresses, as far as they are not those of others. */
+  #gateways(push: PushedOptions, index: number): Route[] {
+    const addresses = [push.routeGateway, push.ifconfigIpv6?.gateway].filter((address) => address !== undefined);
+    return addresses
+      .filter((address) => !this.#isAnothers(address))
+      .map((address) => routeOver(hostPrefix(address), index));
+  }
+
+  /** What the VpnPeer says is behind the remote; never what the remote would like to have. */
+  #routesBehind(index: number): Route[] {
+    return this.#desired.routes.map((destination) => routeOver(destination, index));
   }
 
   #release(): void {
