@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { type Host, Hosts, ping } from '../support/hosts.ts';
+import { type Host, Hosts } from '../support/hosts.ts';
 import {
   clientConfig,
   credentials,
@@ -12,6 +12,7 @@ import {
   WrapKeys,
 } from '../support/openvpn.ts';
 import { Pki } from '../support/pki.ts';
+import { netnsOf, reaches } from './scene.ts';
 
 /** OpenVPN on both ends: when this fails, it is not our agent that is to blame for the other tests. */
 let hosts: Hosts;
@@ -56,10 +57,8 @@ describe('stock OpenVPN with itself', () => {
       await dialing.connected();
       expect(await serving.offloads()).toBe(true);
       expect(await dialing.offloads()).toBe(build.offload);
-      for (const address of serverAddresses)
-        expect(await ping(`/run/netns/${client.namespace}`, address)).toMatchObject({ sent: 3, received: 3 });
-      for (const address of await dialing.addresses())
-        expect(await ping(`/run/netns/${server.namespace}`, address)).toMatchObject({ sent: 3, received: 3 });
+      await reaches(netnsOf(client), serverAddresses);
+      await reaches(netnsOf(server), await dialing.addresses());
       const gone = dialing.end();
       // By EXIT, or by the end of the connection, the server knows at once.
       await serving.until(/CC-EEN exit message received|Connection reset/);
