@@ -1,15 +1,14 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { peer } from '../support/manifests.ts';
-import { Office, officePeer } from '../support/office.ts';
+import { Office, officeNetwork, officePeer } from '../support/office.ts';
 import { attempt, eventually } from '../support/run.ts';
+
+const everything = { allowedPeers: { namespaces: { from: 'All' }, routes: ['0.0.0.0/0', '::/0'] } };
 
 /** A network whose one remote has the default routes, beside one that is not there and has a part of the world. */
 let office: Office;
 beforeAll(async () => {
-  office = await Office.open('guar', {
-    spec: { allowedPeers: { namespaces: { from: 'All' }, routes: ['0.0.0.0/0', '::/0'] } },
-    options: ['--resync', '1'],
-  });
+  office = await Office.open('guar', { spec: everything, options: ['--resync', '1'] });
   office.agent.apply('peer.yaml', officePeer(office.remote.host, {}, ['0.0.0.0/0', '::/0']));
   await eventually('the default routes', async () => (await wayTo('192.168.60.9'))?.includes('10.80.0.2') || undefined);
 }, 90_000);
@@ -48,4 +47,13 @@ test('the guard stays below the route of the peer when it comes, and goes with t
   office.agent.unapply('absent.yaml');
   await eventually('the default route', async () => (await wayTo('192.168.60.9'))?.includes('10.80.0.2') || undefined);
   expect(await wayTo('fd60::9')).toContain('via fd80::2');
+}, 60_000);
+
+test('a peer that is deleted in one moment with a change of its network is deleted', async () => {
+  office.agent.apply('absent.yaml', absent({}));
+  await eventually('the peer', () => office.kernel.peer(9));
+  office.agent.apply('network.yaml', officeNetwork(office.agent.host, { ...everything, mtu: 1300 }));
+  office.agent.unapply('absent.yaml');
+  await eventually('it is gone', () => office.kernel.peer(9) === undefined || undefined);
+  expect(office.kernel.peer(7)).toBeDefined();
 }, 60_000);
