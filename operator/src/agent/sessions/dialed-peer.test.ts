@@ -92,7 +92,7 @@ function scene() {
       return 20;
     },
     setAddresses: (_: number, addresses: readonly string[]) => void devices.push(`addresses ${addresses.join(' ')}`),
-    remove: () => void devices.push('removed'),
+    remove: (): void => void devices.push('removed'),
     destinations: () => [],
   };
   const dialed = new DialedPeer(desired(), client, device, facts);
@@ -104,7 +104,7 @@ function scene() {
   });
   const connected = (): Promise<void> =>
     until('the tunnel stands', () => facts.get(alice)?.state === 'Connected' && here.peers.size === 1);
-  return { server, there, here, dialed, desired, facts, devices, connected, live: client.live };
+  return { server, there, here, dialed, device, desired, facts, devices, connected, live: client.live };
 }
 
 const destinations = ({ routes }: FakeLiveKernel): string[] =>
@@ -181,6 +181,20 @@ describe('a remote that is dialled', () => {
     await until('the gateway knows', () => server.facts(alice)?.state === 'Disconnected');
     expect(server.facts(alice)?.message).toBe('the client left');
     expect(there.peers.size).toBe(0);
+  });
+
+  test('is left also when its device cannot be removed', async () => {
+    const { server, here, dialed, device, connected } = scene();
+    dialed.start();
+    await connected();
+    device.remove = () => {
+      throw new Error('ENOBUFS');
+    };
+    expect(() => dialed.stop()).not.toThrow();
+    expect(here.peers.size).toBe(0);
+    await until('the gateway knows', () => server.facts(alice)?.state === 'Disconnected');
+    expect(log.lines.at(-1)).toBeDefined();
+    expect(JSON.stringify(log.lines)).toContain('ENOBUFS');
   });
 });
 

@@ -154,7 +154,13 @@ export class DialedPeer implements DialerOwner {
   /** Leaves the remote with a word, and the kernel without a trace. */
   stop(): void {
     this.#release();
-    this.#device.remove(this.ref);
+    try {
+      this.#device.remove(this.ref);
+    } catch (error) {
+      // A whole round removes it later; the dialer must not make it anew.
+      const fields = { event: 'device.delete-failed', peer: formatRef(this.ref), error: describe(error) };
+      this.#services.log.warn(fields, 'the device of a remote stays for now');
+    }
     void this.#dialer.stop();
   }
 
