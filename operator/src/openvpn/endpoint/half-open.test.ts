@@ -199,7 +199,7 @@ test('a handshake over a slow and lossy line is not evicted by a crowd', async (
   for (let seed = 1; seed <= 8; seed++) {
     const net = network(12, 6);
     const hostile = new Hostile(net);
-    const open = (): void => hostile.open(`203.0.113.${1 + Math.floor(net.world.time / 100) % 5}`);
+    const open = (): void => hostile.open(`203.0.113.${1 + (Math.floor(net.world.time / 100) % 5)}`);
     for (let i = 0; i < 12; i++) {
       open();
       net.world.time += 100;

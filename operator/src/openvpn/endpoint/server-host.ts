@@ -58,7 +58,7 @@ export class ServerCounters {
   }
 }
 
-export const evictedWords = 
+export const evictedWords =
   'its place was given to another: too many handshakes are on their way, and it stood still or its source had the most';
 
 /** Counts and reports a handshake that is not begun. */

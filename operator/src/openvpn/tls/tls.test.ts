@@ -134,7 +134,9 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('%s', (version) => {
     };
 
     test('of another CA is refused', async () => {
-      expect(await refusal(otherPki.issue('client', { usage: 'clientAuth' }))).toMatch(/(CA is unknown|not one that is).*for good/);
+      expect(await refusal(otherPki.issue('client', { usage: 'clientAuth' }))).toMatch(
+        /(CA is unknown|not one that is).*for good/,
+      );
     });
 
     test('that has expired is refused', async () => {
@@ -142,7 +144,9 @@ describe.each(['TLSv1.2', 'TLSv1.3'] as const)('%s', (version) => {
     });
 
     test('that is not valid yet is refused', async () => {
-      expect(await refusal(pki.issue('early', { usage: 'clientAuth', notYetValid: true }))).toMatch(/valid yet.*for now/);
+      expect(await refusal(pki.issue('early', { usage: 'clientAuth', notYetValid: true }))).toMatch(
+        /valid yet.*for now/,
+      );
     });
 
     test('for servers is refused', async () => {
@@ -217,15 +221,18 @@ test.each([
   ['ECDHE-RSA-AES256-GCM-SHA384', true],
   ['ECDHE-RSA-AES128-GCM-SHA256', true],
   ['ECDHE-RSA-CHACHA20-POLY1305', true],
-])('with TLS 1.2 a recorded session stays secret when a key is stolen later: %s is taken: %p', async (cipher, taken) => {
-  const rsa = pki.issue('rsa', { usage: 'serverAuth', rsa: true });
-  const asServer = await handshake(rsa, {}, { client: oneCipher('client', cipher, client) });
-  expect(asServer.s.secured?.cipher).toBe(taken ? cipher : undefined);
-  const asClient = await handshake({}, {}, { server: oneCipher('server', cipher, rsa) });
-  expect(asClient.c.secured?.cipher).toBe(taken ? cipher : undefined);
-  close(asServer);
-  close(asClient);
-});
+])(
+  'with TLS 1.2 a recorded session stays secret when a key is stolen later: %s is taken: %p',
+  async (cipher, taken) => {
+    const rsa = pki.issue('rsa', { usage: 'serverAuth', rsa: true });
+    const asServer = await handshake(rsa, {}, { client: oneCipher('client', cipher, client) });
+    expect(asServer.s.secured?.cipher).toBe(taken ? cipher : undefined);
+    const asClient = await handshake({}, {}, { server: oneCipher('server', cipher, rsa) });
+    expect(asClient.c.secured?.cipher).toBe(taken ? cipher : undefined);
+    close(asServer);
+    close(asClient);
+  },
+);
 
 test('of a server that knows no elliptic curves a client takes finite-field Diffie-Hellman', async () => {
   const rsa = pki.issue('rsa', { usage: 'serverAuth', rsa: true });
