@@ -22,7 +22,7 @@ import { newPeer } from './new-peer.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
 import { LivePeers } from './sessions/live-peers.ts';
-import type { OpenListener } from './sessions/network-server.ts';
+import type { OpenListener } from './sessions/listener-sockets.ts';
 import {
   ensureTunnelDevice,
   removeTunnelDevice,

@@ -15,7 +15,8 @@ import { testPki } from '../../openvpn/tls/pki.fixture.ts';
 import { netmask } from '../../openvpn/negotiate/address.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
 import { firstSessionId, type LivePeers } from './live-peers.ts';
-import { NetworkServer, type OpenListener } from './network-server.ts';
+import type { OpenListener } from './listener-sockets.ts';
+import { NetworkServer } from './network-server.ts';
 import { SessionMemory } from './session-memory.ts';
 import { claimantNamed, FakeLiveKernel, FakeScheduler, freshKeys, livePeers, refOfPeer } from './sessions.fixture.ts';
 
@@ -273,6 +274,18 @@ describe('a client', () => {
     expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
     expect(kernel.slots(7, second.offer?.peerId ?? 0)).toBe('0/-');
     expect(bob.done).toEqual(['accept', 'confirm']);
+  });
+
+  test('that comes anew after a long time is the same one, on another port; two push each other out all the time', () => {
+    open(dialIn('alice'));
+    gateway.connect('alice', '198.51.100.1');
+    gateway.clock.advance(120_000);
+    gateway.connect('alice', '198.51.100.1');
+    expect(gateway.facts('alice')?.lastError).toBeUndefined();
+    // The other one has noticed after its ping-restart.
+    gateway.clock.advance(65_000);
+    gateway.connect('alice', '198.51.100.2');
+    expect(gateway.facts('alice')?.lastError).toContain('if these are two clients');
   });
 
   test('whose handshake comes to nothing is not connecting any more', () => {

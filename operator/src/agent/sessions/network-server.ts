@@ -2,16 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
-import { DatagramSocket } from '../../kernel/datagram-socket.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import type { ReadinessPoller } from '../../kernel/poller.ts';
 import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
-import { StreamListener, StreamSocket } from '../../kernel/stream-socket.ts';
 import { formatEndpoint } from '../../kernel/transport-socket.ts';
 import { addressKey, type Path, type PeerAddress } from '../../openvpn/endpoint/path.ts';
-import { type DatagramEndpoint, OpenvpnServer, type StreamEndpoint } from '../../openvpn/endpoint/server.ts';
+import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
 import type { ClientEnd, ServedClient, ServerOwner, ServerSettings } from '../../openvpn/endpoint/server-settings.ts';
-import type { StreamSender } from '../../openvpn/endpoint/stream-connection.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
 import type { AuthenticatedClient, Established } from '../../openvpn/session/session-event.ts';
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
@@ -22,21 +19,13 @@ import type { PeerRoute } from '../desired.ts';
 import { Admission } from './admission.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
 import { KeyUsage } from './key-usage.ts';
+import { ListenerSockets, type OpenListener } from './listener-sockets.ts';
 import { type LivePeer, LivePeers } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
 import { offerTo } from './offer.ts';
 import { type SessionMemory, type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
 import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
 import { TunnelKeys } from './tunnel-keys.ts';
-
-/** A transport socket of the network that is open. */
-export interface OpenListener {
-  readonly name: string;
-  readonly transport: 'udp' | 'tcp';
-  readonly fd: number;
-  /** Where it listens: a descriptor's number alone may be that of the socket before. */
-  readonly at: string;
-}
 
 /** What the control channels of a network need from the rest of the agent. */
 export interface SessionServices {
@@ -93,15 +82,6 @@ interface Tunnel {
   recheck: 'none' | 'wanted' | 'running';
 }
 
-/** An input of the server, and how to end it. */
-interface Input {
-  readonly fd: number;
-  readonly at: string;
-  /** Of a UDP socket. */
-  readonly datagrams?: DatagramEndpoint;
-  close(): void;
-}
-
 /** The clients of one network: who may come in, and what the kernel has of them. */
 export class NetworkServer implements ServerOwner {
   readonly #services: SessionServices;
@@ -119,9 +99,7 @@ export class NetworkServer implements ServerOwner {
    * client comes anew.
    */
   readonly #orphans = new Map<string, LivePeer>();
-  readonly #inputs = new Map<string, Input>();
-  /** TCP connections by listener and remote address. */
-  readonly #streams = new Map<string, StreamSocket>();
+  readonly #sockets: ListenerSockets;
   #server: OpenvpnServer | undefined;
   #desired: DesiredServer | undefined;
   #revision = '';
@@ -134,6 +112,7 @@ export class NetworkServer implements ServerOwner {
     this.#services = services;
     this.#log = services.log;
     this.#facts = new Tunnels(services.clock, services.changed);
+    this.#sockets = new ListenerSockets(services.poller);
   }
 
   /**
@@ -158,12 +137,12 @@ export class NetworkServer implements ServerOwner {
     const pkiRevision = revisionOf(desired.credentials);
     if (this.#pkiRevision !== '' && pkiRevision !== this.#pkiRevision) this.#recheckAll();
     this.#pkiRevision = pkiRevision;
-    this.#serveOn(this.#server, listeners);
+    this.#sockets.serve(this.#server, listeners);
   }
 
   /** Takes the sockets to serve on, while the settings cannot be had. */
   listen(listeners: readonly OpenListener[]): void {
-    if (this.#server !== undefined) this.#serveOn(this.#server, listeners);
+    if (this.#server !== undefined) this.#sockets.serve(this.#server, listeners);
   }
 
   /** Takes a VpnPeer or its new version; what does not fit it any more ends. */
@@ -280,15 +259,12 @@ export class NetworkServer implements ServerOwner {
   close(): void {
     // The server first, as it is silent about it: clients whose listener closes would be ended in the kernel, too.
     this.#server?.close();
-    for (const input of this.#inputs.values()) input.close();
-    this.#inputs.clear();
+    this.#sockets.close();
     for (const { keys, cancelRekey, cancelHandOver } of this.#tunnels.values()) {
       cancelHandOver();
       keys?.close();
       cancelRekey();
     }
-    for (const stream of this.#streams.values()) stream.close();
-    this.#streams.clear();
   }
 
   // What the server tells, as ServerOwner.
@@ -401,16 +377,16 @@ export class NetworkServer implements ServerOwner {
     if (tunnel === undefined) return false;
     const { dialIn, id } = tunnel;
     const name = formatRef(dialIn.ref);
-    const stream = client.transport === 'tcp' ? this.#streams.get(streamKey(client)) : undefined;
+    const connection = client.transport === 'tcp' ? this.#sockets.connectionOf(client) : undefined;
     try {
-      const socket = stream?.fd ?? this.#inputs.get(client.listener)?.fd;
+      const socket = connection?.fd ?? this.#sockets.fdOf(client.listener);
       if (ifindex === undefined || socket === undefined)
         throw new OvpnError('NetworkNotReady', 'its device or socket is not there', {
           object: `VpnNetwork ${this.#services.network}`,
         });
       this.#replace(name, tunnel);
-      if (stream !== undefined && tunnel.socket !== undefined)
-        this.#services.memory.keepSocket(tunnel.socket, stream.fd);
+      if (connection !== undefined && tunnel.socket !== undefined)
+        this.#services.memory.keepSocket(tunnel.socket, connection.fd);
       const { keepalive } = dialIn;
       tunnel.peer = this.#services.live.create(
         {
@@ -419,7 +395,7 @@ export class NetworkServer implements ServerOwner {
           settings: {
             id,
             socket,
-            ...(stream === undefined
+            ...(connection === undefined
               ? {
                   remote: remoteOf(client.path),
                   ...(client.path.local === undefined ? {} : { local: client.path.local }),
@@ -441,7 +417,7 @@ export class NetworkServer implements ServerOwner {
       client.refuse('this gateway cannot serve you now', { temporary: true, backoffSeconds: 10 });
       return false;
     }
-    stream?.handedOver();
+    connection?.handedOver();
     tunnel.tlsVersion = established.tlsVersion;
     tunnel.since = tunnel.lastHandshake = this.#services.clock();
     tunnel.keys = this.#keysOf(tunnel, tunnel.peer);
@@ -547,7 +523,9 @@ export class NetworkServer implements ServerOwner {
       remote: (record.transport === 'udp' ? found.peer.remote : undefined) ?? record.path.remote,
       local: found.peer.local ?? record.path.local,
     };
-    const client = this.#resumeClient(server, { ...record, path, session });
+    const client = this.#sockets.resume(server, { ...record, path }, session, () =>
+      record.socket === undefined ? undefined : this.#services.memory.takeSocket(record.socket),
+    );
     const orphan = this.#orphans.get(name);
     this.#orphans.delete(name);
     const peer = orphan ?? { ref, ifindex, id, routes: kernelRoutes(dialIn.routes, ifindex) };
@@ -577,28 +555,6 @@ export class NetworkServer implements ServerOwner {
     );
     this.#log.debug({ event: 'session.resumed', peer: name, peerId: id }, 'the session of a client goes on');
     tunnel.keys.resume(found.keys, session.keyId);
-  }
-
-  #resumeClient(
-    server: OpenvpnServer,
-    { transport, listener = '', path, session, socket }: SessionRecord,
-  ): ServedClient {
-    if (transport === 'udp') {
-      const input = this.#inputs.get(listener)?.datagrams;
-      if (input === undefined) throw new Error(`there is no listener ${listener} any more`);
-      return input.resume(session, path);
-    }
-    const fd = socket === undefined ? undefined : this.#services.memory.takeSocket(socket);
-    if (fd === undefined) throw new Error('the holder does not have its connection');
-    let client: ServedClient | undefined;
-    const stream = this.#openStream(listener, fd, path, (sender) => {
-      const resumed = server.resumeStream(listener, path, sender, session);
-      client = resumed.client;
-      return resumed.endpoint;
-    });
-    stream.handedOver();
-    if (client === undefined) throw new Error('a resumed connection has its client from the start');
-    return client;
   }
 
   /** The kernel knows best where a client is by now. */
@@ -644,7 +600,9 @@ export class NetworkServer implements ServerOwner {
     const old = this.#byPeer.get(name);
     if (old !== undefined && old !== by) {
       const [from, to] = [old.client.path.remote, by.client.path.remote].map(formatEndpoint);
-      if (from !== to)
+      // One client that lost its connection comes anew from another port, too, and after more than its keepalive.
+      const soon = this.#services.clock() - old.since < 2 * old.dialIn.keepalive.timeout * 1000;
+      if (from !== to && soon)
         this.#problem(
           old.dialIn.ref,
           `the client came anew from ${to} while it was connected from ${from}; if these are two clients, give each a certificate and a VpnPeer of its own`,
@@ -786,79 +744,13 @@ export class NetworkServer implements ServerOwner {
     };
   }
 
-  #serveOn(server: OpenvpnServer, listeners: readonly OpenListener[]): void {
-    const wanted = new Map(listeners.map((listener) => [listener.name, listener]));
-    for (const [name, input] of this.#inputs) {
-      const listener = wanted.get(name);
-      if (listener?.fd === input.fd && listener.at === input.at) continue;
-      input.close();
-      this.#inputs.delete(name);
-    }
-    for (const listener of wanted.values()) {
-      if (this.#inputs.has(listener.name)) continue;
-      const input = listener.transport === 'udp' ? this.#openUdp(server, listener) : this.#openTcp(server, listener);
-      this.#inputs.set(listener.name, input);
-    }
-  }
-
-  #openUdp(server: OpenvpnServer, { name, fd, at }: OpenListener): Input {
-    const input = server.openDatagram(name, (packet, path) => void socket.send(packet, path));
-    const socket = new DatagramSocket(fd, this.#services.poller, (packet, path) => input.receive(packet, path));
-    return {
-      fd,
-      at,
-      datagrams: input,
-      close: () => {
-        socket.close();
-        input.close();
-      },
-    };
-  }
-
-  #openTcp(server: OpenvpnServer, { name, fd, at }: OpenListener): Input {
-    const listener = new StreamListener(fd, this.#services.poller, (connection, path) => {
-      this.#openStream(name, connection, path, (sender) => server.openStream(name, path, sender));
-    });
-    return { fd, at, close: () => listener.close() };
-  }
-
-  /** @param open tells the server of the connection; when it throws, the connection is closed */
-  #openStream(name: string, fd: number, path: Path, open: (sender: StreamSender) => StreamEndpoint): StreamSocket {
-    const key = `${name} ${addressKey(path.remote)}`;
-    const stream: StreamSocket = new StreamSocket(fd, this.#services.poller, () => input.wanted, {
-      data: (bytes) => input.receive(bytes),
-      closed: (reason) => input.closed(reason),
-      drained: () => input.drained(),
-    });
-    this.#streams.set(key, stream);
-    const close = (): void => {
-      if (this.#streams.get(key) === stream) this.#streams.delete(key);
-      stream.close();
-    };
-    let input: StreamEndpoint;
-    try {
-      input = open({
-        send: (bytes) => stream.send(bytes),
-        get idle() {
-          return stream.idle;
-        },
-        close,
-      });
-    } catch (error) {
-      close();
-      throw error;
-    }
-    return stream;
-  }
-
   #stopServing(): void {
     for (const tunnel of [...this.#tunnels.values()]) {
       this.#forget(tunnel, 'the network takes no clients any more');
       tunnel.client.close();
     }
-    for (const input of this.#inputs.values()) input.close();
-    this.#inputs.clear();
     this.#server?.close();
+    this.#sockets.close();
     this.#server = undefined;
     this.#desired = undefined;
     this.#revision = this.#pkiRevision = '';
@@ -873,10 +765,6 @@ const deletionWords = {
   'transport-disconnect': 'its connection was closed',
   unknown: 'it is not in the kernel any more',
 } as const;
-
-function streamKey({ listener, path }: ServedClient): string {
-  return `${listener} ${addressKey(path.remote)}`;
-}
 
 /** Keys of clients' records, and names of their sockets. */
 function keyOf(id: number): string {

@@ -3,7 +3,8 @@ import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import type { DesiredServer, DesiredSession } from './desired-session.ts';
 import { DialedPeer, type TunnelDevice } from './dialed-peer.ts';
 import type { LivePeer } from './live-peers.ts';
-import { NetworkServer, type OpenListener, type SessionServices } from './network-server.ts';
+import type { OpenListener } from './listener-sockets.ts';
+import { NetworkServer, type SessionServices } from './network-server.ts';
 import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
 
 /** All control channels of one network on this node: its clients, and the remotes that are dialled. */
