@@ -63,6 +63,8 @@ interface Series {
 interface Burst {
   /** Of the server, µs per handshake. */
   readonly cpu: number;
+  /** The same as a multiple of what the clients' process used: what else the machine does makes both dearer. */
+  readonly cpuToClients: number;
   /** From the first packet of the first client to the last client's options, µs per handshake. */
   readonly wall: number;
   readonly p50: number;
@@ -144,6 +146,7 @@ function handshakeRows({ first, later, memory }: Series, wrap: string, clients: 
   return [
     { name: `${at}, first: server CPU`, unit: 'µs/handshake', values: [first.cpu] },
     { name: `${at}: server CPU`, unit: 'µs/handshake', values: each(({ cpu }) => cpu) },
+    { name: `${at}: server CPU to clients' CPU`, unit: '×', values: each(({ cpuToClients }) => cpuToClients) },
     { name: `${at}: all connected`, unit: 'µs/handshake', values: each(({ wall }) => wall) },
     { name: `${at}: time to connect, p50`, unit: 'ms', values: each(({ p50 }) => p50) },
     { name: `${at}: time to connect, p99`, unit: 'ms', values: each(({ p99 }) => p99) },
@@ -314,8 +317,10 @@ class Scene {
     // What comes after the pushed options: acknowledgements, status, the server's own tidying up.
     await sleep(1000);
     const after = usageOf(server.pids);
+    const cpuMs = after.cpuMs - before.cpuMs;
     const burst = {
-      cpu: ((after.cpuMs - before.cpuMs) * 1000) / count,
+      cpu: (cpuMs * 1000) / count,
+      cpuToClients: cpuMs / answer.cpuMs,
       wall: (answer.wallMs * 1000) / count,
       p50: quantile(answer.times, 0.5),
       p99: quantile(answer.times, 0.99),
