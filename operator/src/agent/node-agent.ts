@@ -456,6 +456,7 @@ export class NodeAgent {
 
   /** What a handshake goes through in a moment makes one status, and none of its time goes into that. */
   #publishSoon(book: PeerBook, ref: ObjectRef): void {
+    if (this.#stopped) return;
     this.#unpublished.set(formatRef(ref), { book, ref });
     this.#publishTimer ??= this.#options.clock.after(publishAfterMs, () => {
       this.#publishTimer = undefined;
@@ -463,9 +464,19 @@ export class NodeAgent {
       this.#unpublished.clear();
       for (const { book: of, ref: changed } of due) {
         const peer = of.entry(changed)?.peer;
-        if (peer !== undefined) this.#board.publishPeer(peer);
+        if (peer !== undefined) this.#publishPeer(peer);
       }
     });
+  }
+
+  /** For timers: what a status cannot be made of must not end the agent. */
+  #publishPeer(peer: VpnPeer): void {
+    try {
+      this.#board.publishPeer(peer);
+    } catch (error) {
+      const { name, namespace } = peer.metadata;
+      this.#log.error({ event: 'status.failed', peer: `${namespace}/${name}`, error: describe(error) }, 'no status');
+    }
   }
 
   #retry(name: string, managed: ManagedNetwork): void {
@@ -654,7 +665,7 @@ export class NodeAgent {
   #publishAll(): void {
     for (const managed of this.#networks.values()) {
       this.#board.publishNetwork(managed);
-      for (const { peer } of managed.book.entries.values()) this.#board.publishPeer(peer);
+      for (const { peer } of managed.book.entries.values()) this.#publishPeer(peer);
     }
   }
 }
