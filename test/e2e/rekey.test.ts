@@ -11,7 +11,10 @@ let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('rekey', { spec: { rekey: { seconds: 0 } } });
   scene.applyNetwork({ name: 'eager', port: 1195, spec: { rekey: { seconds } } });
-  await scene.listening('eager');
+  // All servers have the same addresses inside, so each that we dial needs a network of its own.
+  scene.applyNetwork({ name: 'third', port: 1196, spec: { rekey: { seconds: 0 } } });
+  scene.applyNetwork({ name: 'fourth', port: 1197, spec: { rekey: { seconds } } });
+  await Promise.all(['eager', 'third', 'fourth'].map((name) => scene.listening(name)));
 }, 60_000);
 afterAll(async () => {
   await scene.close();
@@ -66,7 +69,6 @@ async function serverOfTheirs(
   const protocol = settings?.transport ?? 'UDP';
   scene.dial(name, { networkName, endpoints: [{ address: host.ipv4, port: 1194, protocol }] });
   await untilConnected(scene.agent, name);
-  // Each of the two networks has one dialled tunnel, and so one route to the server.
   const kernel = scene.kernelOf(networkName);
   const stream = await PingStream.start(kernel.path, serverAddresses[0], interval);
   return underTraffic(stock, stream, () => scene.keyToRemote(name, kernel));
@@ -88,6 +90,10 @@ describe('new keys under traffic lose no packet', () => {
     },
     'a server asks us, 2.7.8 with offload over UDP': () =>
       serverOfTheirs('asking', 'corp', { build: openvpn27, config: [`reneg-sec ${seconds}`] }),
+    'a server asks us, 2.6.14 over TCP': () =>
+      serverOfTheirs('asking26', 'third', { transport: 'TCP', config: [`reneg-sec ${seconds}`] }),
+    'we ask a server, 2.7.8 with offload over UDP': () =>
+      serverOfTheirs('awaiting27', 'fourth', { build: openvpn27, config: ['reneg-sec 0'] }),
     'we ask a server, 2.7.8 without offload over TCP': () =>
       serverOfTheirs('awaiting', 'eager', { build: openvpn27Userspace, transport: 'TCP', config: ['reneg-sec 0'] }),
   };

@@ -33,6 +33,7 @@ export interface NetworkSettings {
   readonly name?: string;
   readonly port?: number;
   readonly wrap?: Wrap;
+  readonly keys?: WrapKeys;
   readonly certificate?: Certificate;
   readonly crl?: string;
   /** More of the spec, or instead. */
@@ -152,8 +153,8 @@ export class Scene {
   /** A network that takes clients in, with its Secrets. */
   applyNetwork(settings: NetworkSettings = {}): void {
     const { name = 'corp', port = defaultPort, wrap = this.wrap, spec = {}, crl } = settings;
-    const { certificate = this.pki.server() } = settings;
-    const key = this.keys.of(wrap, 'server');
+    const { certificate = this.pki.server(), keys = this.keys } = settings;
+    const key = keys.of(wrap, 'server');
     const server = tlsSecret(`${name}-server`, { certificate, ca: this.pki.ca, crl, namespace: systemNamespace });
     this.agent.apply(`${name}-server.yaml`, server);
     if (key !== undefined) this.agent.apply(`${name}-wrap.yaml`, wrapSecret(`${name}-wrap`, key, systemNamespace));
