@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { issueClientKey } from '../../operator/src/openvpn/wrap/client-key.ts';
+import { formatClientKey, parseServerKey } from '../../operator/src/openvpn/wrap/key-file.ts';
 import type { Host } from './hosts.ts';
 import type { Certificate } from './pki.ts';
 import { globalAddresses } from './links.ts';
@@ -209,6 +212,13 @@ export class WrapKeys {
     await run(program, '--tls-crypt-v2', file('server'), '--genkey', 'tls-crypt-v2-client', file('client'));
     const read = (name: string): string => readFileSync(file(name), 'utf8');
     return new WrapKeys(read('shared'), read('server'), read('client'));
+  }
+
+  /** The same, but for the client's key of tls-crypt-v2, which says that it was issued at another time. */
+  issuedAt(seconds: number): WrapKeys {
+    const server = parseServerKey(this.v2Server, {});
+    const client = issueClientKey(server, { kind: 'timestamp', seconds }, randomBytes);
+    return new WrapKeys(this.shared, this.v2Server, formatClientKey(client));
   }
 
   /** The text of the key file of one end. */

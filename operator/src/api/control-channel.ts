@@ -1,5 +1,5 @@
 import Type from 'typebox';
-import { closed, objectName, oneOf, secretKey, withRules, type Rule } from './schema-kit.ts';
+import { closed, integer, objectName, oneOf, secretKey, withRules, type Rule } from './schema-kit.ts';
 
 /** How control packets are wrapped, as OpenVPN's options tls-auth, tls-crypt and tls-crypt-v2 do it. */
 const fields = {
@@ -26,6 +26,17 @@ const fields = {
     oneOf(['SHA1', 'SHA256', 'SHA512'], {
       description: 'For TLSAuth: the digest, which OpenVPN calls auth; without it SHA1.',
     }),
+  ),
+};
+
+const networkFields = {
+  ...fields,
+  maxKeyAgeDays: Type.Optional(
+    integer(
+      'For TLSCryptV2: the days after which a client key is refused, counted from the time of issue that OpenVPN writes into it. A key without that time is refused, too.',
+      1,
+      36500,
+    ),
   ),
 };
 
@@ -57,14 +68,20 @@ const rules: readonly Rule<Fields>[] = [
   },
 ];
 
+const keyAgeNeedsClientKeys: Rule<Fields & { maxKeyAgeDays?: unknown }> = {
+  cel: "self.wrap == 'TLSCryptV2' || !has(self.maxKeyAgeDays)",
+  message: 'maxKeyAgeDays must be left out when wrap is not TLSCryptV2: other keys say nothing of their age',
+  offenders: (self) => (self.wrap === 'TLSCryptV2' || self.maxKeyAgeDays === undefined ? [] : ['.maxKeyAgeDays']),
+};
+
 /** The control channel of a network's listeners: by default nothing is wrapped. */
 export const networkControlChannel = withRules(
-  closed(fields, {
+  closed(networkFields, {
     description:
       'How the control packets of peers that dial in are wrapped; the Secret is in the namespace ovpn-system.',
     default: {},
   }),
-  rules,
+  [...rules, keyAgeNeedsClientKeys],
 );
 
 /** The control channel of a peer that is dialled. */

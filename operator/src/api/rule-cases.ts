@@ -514,6 +514,19 @@ export const ruleCases: readonly RuleCase[] = [
     { pki: { secretRef: { name: 'server' }, minTLSVersion: 1.2 } },
   ),
   ...controlChannels('a network', ofNetwork),
+  ofNetwork(
+    'the age of client keys is limited where there are any',
+    'spec.controlChannel.maxKeyAgeDays',
+    { controlChannel: { wrap: 'TLSCryptV2', secretRef: { name: 'wrap' }, maxKeyAgeDays: 365 } },
+    { controlChannel: { wrap: 'TLSCrypt', secretRef: { name: 'wrap' }, maxKeyAgeDays: 365 } },
+    { says: 'must be left out when wrap is not TLSCryptV2' },
+  ),
+  ofNetwork(
+    'the age of client keys is a day at least',
+    'spec.controlChannel.maxKeyAgeDays',
+    { controlChannel: { wrap: 'TLSCryptV2', secretRef: { name: 'wrap' }, maxKeyAgeDays: 1 } },
+    { controlChannel: { wrap: 'TLSCryptV2', secretRef: { name: 'wrap' }, maxKeyAgeDays: 0 } },
+  ),
   ofNetwork('a cipher is allowed', 'spec.dataCiphers', { dataCiphers: ['AES-192-GCM'] }, { dataCiphers: [] }),
   ofNetwork(
     'a cipher is one of the driver',

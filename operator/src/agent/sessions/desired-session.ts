@@ -40,6 +40,8 @@ export interface DesiredServer {
   /** When its certificate expires. Milliseconds since 1970. */
   readonly notAfter: number;
   readonly wrap: WrapConfig;
+  /** For tls-crypt-v2: how old a client's key may be, in days. */
+  readonly maxKeyAgeDays?: number | undefined;
   readonly ciphers: readonly DataCipher[];
   readonly rekey: RekeyLimits;
   readonly push: PushedToAll;

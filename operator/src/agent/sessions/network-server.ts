@@ -25,6 +25,7 @@ import { revisionOf } from './materials.ts';
 import { offerTo } from './offer.ts';
 import { type SessionMemory, type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
 import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
+import { withKeyAge } from './key-age.ts';
 import { TunnelKeys } from './tunnel-keys.ts';
 
 /** What the control channels of a network need from the rest of the agent. */
@@ -733,9 +734,9 @@ export class NetworkServer implements ServerOwner {
     this.#facts.failed(ref, reason);
   }
 
-  #settings({ credentials, wrap, ciphers, rekey, push }: DesiredServer): ServerSettings {
+  #settings({ credentials, wrap, maxKeyAgeDays, ciphers, rekey, push }: DesiredServer): ServerSettings {
     return {
-      wrap,
+      wrap: maxKeyAgeDays === undefined ? wrap : withKeyAge(wrap, maxKeyAgeDays, this.#services.clock),
       ciphers,
       limits,
       tls: tlsServer(credentials, { remoteCertTls: 'client' }),

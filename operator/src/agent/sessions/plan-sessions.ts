@@ -42,6 +42,7 @@ export function planServer(
     credentials,
     notAfter: notAfterOf(credentials),
     wrap: wrapConfig(spec.controlChannel, 'server', secretRef === undefined ? undefined : find(secretRef.name), object),
+    maxKeyAgeDays: spec.controlChannel.maxKeyAgeDays,
     ciphers: spec.dataCiphers,
     rekey: rekeyLimits(network),
     push: pushedToAll(network, desired),
