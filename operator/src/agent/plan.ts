@@ -2,10 +2,10 @@ import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPe
 import { isDialInPeer, isDialOutPeer, isStaticPeer, listenerOf, type StaticPeer } from '../api/peer-kind.ts';
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
-import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
-import { deriveDataKeys, type DataCipher, parseStaticKey } from '../openvpn/static-key.ts';
+import { deriveDataKeys, parseStaticKey } from '../openvpn/static-key.ts';
 import type { DesiredKey, DesiredNetwork, DesiredPeer } from './desired.ts';
 import type { DesiredSession } from './sessions/desired-session.ts';
+import { kernelCipher } from './sessions/live-peers.ts';
 import { planDialIn, planDialOut, routesVia, type SecretLookup } from './sessions/plan-sessions.ts';
 
 /**
@@ -246,8 +246,4 @@ function resolveKey(
     if (error instanceof OvpnError) return error;
     throw error;
   }
-}
-
-function kernelCipher(cipher: DataCipher): CipherAlgorithm {
-  return cipher === 'CHACHA20-POLY1305' ? 'CHACHA20-POLY1305' : 'AES-GCM';
 }
