@@ -75,6 +75,8 @@ function scene() {
   server.reconcile(new Map(), () => undefined);
 
   const devices: string[] = [];
+  /** What pods reach over other peers. */
+  const others: string[] = [];
   const facts = new Tunnels(Date.now, () => undefined);
   const client = services(here, poller);
   const desired = (change: Partial<DesiredDialOut> = {}): DesiredDialOut => ({
@@ -93,7 +95,7 @@ function scene() {
     },
     setAddresses: (_: number, addresses: readonly string[]) => void devices.push(`addresses ${addresses.join(' ')}`),
     remove: (): void => void devices.push('removed'),
-    destinations: () => [],
+    destinations: () => ['172.16.0.0/16', '0.0.0.0/0', ...others],
   };
   const dialed = new DialedPeer(desired(), client, device, facts);
   cleanups.push(async () => {
@@ -104,7 +106,7 @@ function scene() {
   });
   const connected = (): Promise<void> =>
     until('the tunnel stands', () => facts.get(alice)?.state === 'Connected' && here.peers.size === 1);
-  return { server, there, here, dialed, device, desired, facts, devices, connected, live: client.live };
+  return { server, there, here, dialed, device, others, desired, facts, devices, connected, live: client.live };
 }
 
 const destinations = ({ routes }: FakeLiveKernel): string[] =>
@@ -126,6 +128,27 @@ describe('a remote that is dialled', () => {
     const [a, b] = [[...there.peers.values()][0]?.primary, [...here.peers.values()][0]?.primary];
     expect(a?.encrypt).toEqual(b?.decrypt);
     expect(a?.decrypt).toEqual(b?.encrypt);
+  });
+
+  test.each<[string, Partial<DesiredDialOut>, string[]]>([
+    ['of a pool of this network', { ownRanges: ['10.80.0.0/24'] }, []],
+    ['behind another peer', {}, ['10.80.0.0/28']],
+  ])('that assigns an address %s gets no tunnel, and nothing in the kernel', async (_, change, taken) => {
+    const { here, dialed, desired, facts, devices, others } = scene();
+    others.push(...taken);
+    dialed.configure(desired(change));
+    dialed.start();
+    await until('it is refused', () => facts.get(alice)?.state === 'Disconnected');
+    expect(facts.get(alice)?.lastError).toContain('the remote assigned 10.80.0.10, which lies in a pool');
+    expect([here.peers.size, devices]).toEqual([0, []]);
+  });
+
+  test('whose own address lies behind another peer is not routed there', async () => {
+    const { here, dialed, others, connected } = scene();
+    others.push('10.80.0.1/32');
+    dialed.start();
+    await connected();
+    expect(destinations(here)).toEqual(['172.16.0.0/16']);
   });
 
   test('has its routes changed in place, its own address staying, and what was refused tried again', async () => {
