@@ -490,6 +490,34 @@ describe('the PKI', () => {
     expect(client.last).toContain('restart');
   });
 
+  test('that changes ends the data of clients without a session, and clients that the kernel has not yet', () => {
+    const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
+    // Of an earlier process.
+    livePeers(() => kernel).create(
+      {
+        ...{ ref: refOfPeer('alice'), ifindex: 7, routes: [] },
+        settings: {
+          ...{ id: 0x800005, socket: 5, remote: { address: '198.51.100.10', port: 1 } },
+          ...{ vpnIpv4: '10.80.0.10', vpnIpv6: undefined },
+        },
+      },
+      { keyId: 0, cipher: 'AES-256-GCM', keys: freshKeys() },
+    );
+    const alice = formatRef(refOfPeer('alice'));
+    expect([...server.reconcile(kernel.observed(7), () => alice)]).toEqual([0x800005]);
+    expect(server.livePeer(refOfPeer('alice'))).toMatchObject({ id: 0x800005 });
+    const bob = new FakeClient('bob');
+    bob.waits = true;
+    gateway.establish(gateway.authenticate(bob));
+    server.configure(other, listeners());
+    expect(kernel.observed(7).size).toBe(0);
+    expect(server.livePeer(refOfPeer('alice'))).toBeUndefined();
+    expect(bob.last).toContain('the PKI changed while it connected');
+    // What it held back comes too late.
+    expect(bob.take?.()).toBe(false);
+    expect(kernel.observed(7).size).toBe(0);
+  });
+
   test('without which nobody is served any more', () => {
     const { server } = open(dialIn('alice'));
     const client = gateway.connect('alice');
