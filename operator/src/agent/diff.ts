@@ -103,7 +103,7 @@ function sameKeepalive(one: Keepalive, other: Keepalive): boolean {
 }
 
 /** The routes of a peer as the kernel stores them. */
-export function peerRoutes(peer: DesiredPeer, deviceIndex: number): Route[] {
+export function peerRoutes(peer: Pick<DesiredPeer, 'routes'>, deviceIndex: number): Route[] {
   return peer.routes.map(({ destination, gateway }) => ({
     destination,
     type: 'unicast',

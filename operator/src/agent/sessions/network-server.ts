@@ -4,7 +4,6 @@ import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import type { ReadinessPoller } from '../../kernel/poller.ts';
-import { effectiveMetric, type Route } from '../../kernel/rtnetlink/routes.ts';
 import { formatEndpoint } from '../../kernel/transport-socket.ts';
 import { addressKey, type Path, type PeerAddress } from '../../openvpn/endpoint/path.ts';
 import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
@@ -15,7 +14,7 @@ import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
 import type { PeerIdentity } from '../../openvpn/tls/peer-identity.ts';
 import { tlsServer } from '../../openvpn/tls/tls-endpoint.ts';
 import type { Log } from '../../telemetry/log.ts';
-import type { PeerRoute } from '../desired.ts';
+import { peerRoutes } from '../diff.ts';
 import { Admission } from './admission.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
 import { KeyUsage } from './key-usage.ts';
@@ -408,7 +407,7 @@ export class NetworkServer implements ServerOwner {
             keepalive: { interval: keepalive.interval, timeout: 2 * keepalive.timeout },
           },
           // It may have changed since the client authenticated.
-          routes: kernelRoutes((this.#admission.get(dialIn.ref) ?? dialIn).routes, ifindex),
+          routes: peerRoutes(this.#admission.get(dialIn.ref) ?? dialIn, ifindex),
         },
         { keyId: established.keyId, cipher: established.cipher, keys: established.keys },
       );
@@ -480,7 +479,7 @@ export class NetworkServer implements ServerOwner {
       if (owner === undefined || formatRef(owner.ref) !== name) {
         // As if it had been changed while we were there.
         this.#log.info({ event: 'session.ended', peer: name }, 'the client is not the one that its VpnPeer names now');
-        live.remove({ ref: dialIn.ref, ifindex, id: record.id, routes: kernelRoutes(dialIn.routes, ifindex) });
+        live.remove({ ref: dialIn.ref, ifindex, id: record.id, routes: peerRoutes(dialIn, ifindex) });
         memory.forget(key, record.socket);
         continue;
       }
@@ -529,7 +528,7 @@ export class NetworkServer implements ServerOwner {
     );
     const orphan = this.#orphans.get(name);
     this.#orphans.delete(name);
-    const peer = orphan ?? { ref, ifindex, id, routes: kernelRoutes(dialIn.routes, ifindex) };
+    const peer = orphan ?? { ref, ifindex, id, routes: peerRoutes(dialIn, ifindex) };
     if (orphan === undefined) live.adopt(peer);
     const { cipher } = session.negotiated;
     const { socket, tlsVersion, since, lastHandshake } = record;
@@ -676,7 +675,7 @@ export class NetworkServer implements ServerOwner {
     const tunnel = this.#byPeer.get(name);
     const peer = tunnel?.peer ?? this.#orphans.get(name);
     if (peer === undefined) return;
-    const wanted = kernelRoutes(desired.routes, peer.ifindex);
+    const wanted = peerRoutes(desired, peer.ifindex);
     if (isDeepStrictEqual(peer.routes, wanted)) return;
     try {
       live.setRoutes(peer, wanted);
@@ -694,7 +693,7 @@ export class NetworkServer implements ServerOwner {
     const dialIn = this.#admission.named(owner);
     if (dialIn === undefined || this.#byPeer.has(owner) || this.#orphans.has(owner)) return;
     if (!hasAddresses(observed, dialIn)) return;
-    const orphan = { ref: dialIn.ref, ifindex, id: observed.id, routes: kernelRoutes(dialIn.routes, ifindex) };
+    const orphan = { ref: dialIn.ref, ifindex, id: observed.id, routes: peerRoutes(dialIn, ifindex) };
     live.adopt(orphan);
     this.#orphans.set(owner, orphan);
     this.#facts.connected(dialIn.ref, {
@@ -790,14 +789,4 @@ function remoteOf({ remote: { address, port, scopeId } }: Path) {
 
 function addressing({ identity, vpnIpv4, vpnIpv6 }: DesiredDialIn): unknown {
   return { identity, vpnIpv4, vpnIpv6 };
-}
-
-function kernelRoutes(routes: readonly PeerRoute[], index: number): Route[] {
-  return routes.map(({ destination, gateway }) => ({
-    destination,
-    type: 'unicast',
-    gateway,
-    index,
-    metric: effectiveMetric(destination, 0),
-  }));
 }

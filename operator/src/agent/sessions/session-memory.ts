@@ -143,8 +143,16 @@ export function wrapFits(record: SessionRecord, wrap: WrapConfig): boolean {
 
 /** Says which wrapping it is; a tls-crypt-v2 server's sessions have their clients' keys, and do without its own. */
 export function wrapRevision(wrap: WrapConfig): string {
-  return wrap.kind === 'tls-crypt-v2-server' ? wrap.kind : revisionOf(wrap);
+  let revision = revisions.get(wrap);
+  if (revision === undefined) {
+    revision = wrap.kind === 'tls-crypt-v2-server' ? wrap.kind : revisionOf(wrap);
+    revisions.set(wrap, revision);
+  }
+  return revision;
 }
+
+/** Asked for with every session that is saved. The bytes of a wrapping in use do not change (WrapConfig). */
+const revisions = new WeakMap<WrapConfig, string>();
 
 /**
  * The state with the newest key that the kernel has: a kill may come after a key was installed and before that was
