@@ -8,28 +8,29 @@ import type { SessionState } from '../../openvpn/session/session-state.ts';
 import { testPki } from '../../openvpn/tls/pki.fixture.ts';
 import { parsePacket } from '../../openvpn/wire/packet.ts';
 import type { Shelf } from '../sockets.ts';
-import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
+import type { DesiredDialIn } from './desired-session.ts';
 import { firstSessionId } from './live-peers.ts';
 import { NetworkServer } from './network-server.ts';
 import { SessionMemory, type SessionRecord, wrapRevision } from './session-memory.ts';
-import { claimantNamed, FakeLiveKernel, FakeScheduler, freshKeys, livePeers, refOfPeer } from './sessions.fixture.ts';
+import {
+  claimantNamed,
+  FakeLiveKernel,
+  FakeScheduler,
+  freshKeys,
+  livePeers,
+  refOfPeer,
+  serverSettings,
+} from './sessions.fixture.ts';
 
 /** Clients whose sessions another process began. */
 const pki = testPki();
 const certificate = pki.issue('gateway', { usage: 'serverAuth' });
 afterAll(() => pki.remove());
 
-const desired: DesiredServer = {
-  credentials: { ca: pki.ca, ...certificate },
-  notAfter: Infinity,
-  wrap: { kind: 'none' },
-  ciphers: ['AES-256-GCM'],
-  rekey: { seconds: 0, bytes: 0, packets: 0, transitionMs: 30_000 },
-  push: {
-    ...{ gatewayIpv4: '10.80.0.1', gatewayIpv6: undefined, lengthIpv4: 24, lengthIpv6: 128, mtu: 1400 },
-    ...{ routes: [], dnsServers: [], searchDomains: [] },
-  },
-};
+const desired = serverSettings(
+  { ca: pki.ca, ...certificate },
+  { rekey: { seconds: 0, bytes: 0, packets: 0, transitionMs: 30_000 } },
+);
 
 const alice: DesiredDialIn = {
   kind: 'dial-in',

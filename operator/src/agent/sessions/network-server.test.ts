@@ -18,24 +18,25 @@ import { firstSessionId, type LivePeers } from './live-peers.ts';
 import type { OpenListener } from './listener-sockets.ts';
 import { NetworkServer } from './network-server.ts';
 import { SessionMemory } from './session-memory.ts';
-import { claimantNamed, FakeLiveKernel, FakeScheduler, freshKeys, livePeers, refOfPeer } from './sessions.fixture.ts';
+import {
+  claimantNamed,
+  FakeLiveKernel,
+  FakeScheduler,
+  freshKeys,
+  livePeers,
+  refOfPeer,
+  serverSettings,
+} from './sessions.fixture.ts';
 
 const pki = testPki();
 const certificate = pki.issue('gateway', { usage: 'serverAuth' });
 const renewed = pki.issue('renewed', { usage: 'serverAuth' });
 afterAll(() => pki.remove());
 
-const desired: DesiredServer = {
-  credentials: { ca: pki.ca, ...certificate },
-  notAfter: Infinity,
-  wrap: { kind: 'none' },
-  ciphers: ['AES-256-GCM'],
-  rekey: { seconds: 3600, bytes: 0, packets: 100, transitionMs: 30_000 },
-  push: {
-    ...{ gatewayIpv4: '10.80.0.1', gatewayIpv6: undefined, lengthIpv4: 24, lengthIpv6: 128, mtu: 1400 },
-    ...{ routes: [], dnsServers: [], searchDomains: [] },
-  },
-};
+const desired = serverSettings(
+  { ca: pki.ca, ...certificate },
+  { rekey: { seconds: 3600, bytes: 0, packets: 100, transitionMs: 30_000 } },
+);
 
 function dialIn(name: string, change: Partial<DesiredDialIn> = {}): DesiredDialIn {
   return {

@@ -13,6 +13,7 @@ import type { DataKeys } from '../../openvpn/static-key.ts';
 import { silentLog } from '../../telemetry/log.ts';
 import type { KeySlots } from '../key-slots.ts';
 import { PeerMemory } from '../peer-memory.ts';
+import type { DesiredServer } from './desired-session.ts';
 import { type LiveKernel, LivePeers } from './live-peers.ts';
 
 /** A driver, a clock and names for the tests of sessions. Not for other code than tests. */
@@ -258,3 +259,20 @@ export function freshKeys(): DataKeys {
   });
   return { encrypt: direction(), decrypt: direction(), fingerprint: `fingerprint-${count}` };
 }
+
+/** A server's settings as the plan makes them: nothing wrapped, nothing pushed beyond the addresses. */
+export const serverSettings = (
+  credentials: DesiredServer['credentials'],
+  change: Partial<DesiredServer> = {},
+): DesiredServer => ({
+  credentials,
+  notAfter: Infinity,
+  wrap: { kind: 'none' },
+  ciphers: ['AES-256-GCM'],
+  rekey: { seconds: 3600, bytes: 0, packets: 0, transitionMs: 30_000 },
+  push: {
+    ...{ gatewayIpv4: '10.80.0.1', gatewayIpv6: undefined, lengthIpv4: 24, lengthIpv6: 128, mtu: 1400 },
+    ...{ routes: [], dnsServers: [], searchDomains: [] },
+  },
+  ...change,
+});

@@ -17,7 +17,8 @@ import {
   type DialerSettings,
   type Remote,
 } from './dialer.ts';
-import { testOffer, testRandom, World } from './server.fixture.ts';
+import { World } from '../session/world.fixture.ts';
+import { testOffer, testRandom } from './server.fixture.ts';
 
 /** A dialer, servers, names and the network between them, in memory. Not for other code than tests. */
 

@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createHash } from 'node:crypto';
-import { setImmediate as tick } from 'node:timers/promises';
 import { formatOptionsString } from '../negotiate/options-string.ts';
 import { type Certificate, testPki, type TestPki } from '../tls/pki.fixture.ts';
 import { tlsClient, type TlsCredentials, type TlsEvents, tlsServer } from '../tls/tls-endpoint.ts';
@@ -11,7 +10,7 @@ import { ReplyLimit } from '../wrap/reply-limit.ts';
 import { StatelessStart } from '../wrap/stateless-start.ts';
 import { SessionWrapper, type WrapConfig, type WrapperState } from '../wrap/session-wrapper.ts';
 import { type ClientOptions, ClientSession } from './client-session.ts';
-import type { Scheduler } from './scheduler.ts';
+import { World } from './world.fixture.ts';
 import type { Established, SessionEvent } from './session-event.ts';
 import { type Offer, ServerSession, type ServerStart } from './server-session.ts';
 import type { Session, SessionOptions } from './session.ts';
@@ -28,62 +27,6 @@ beforeAll(() => {
 });
 
 afterAll(() => pki.remove());
-
-/** A clock that jumps to the next timer when nothing else is left to do. */
-class World implements Scheduler {
-  time = 0;
-  #timers: { at: number; task: () => void }[] = [];
-  #wire: (() => void)[] = [];
-
-  now(): number {
-    return this.time;
-  }
-
-  after(milliseconds: number, task: () => void): () => void {
-    const timer = { at: this.time + milliseconds, task };
-    this.#timers.push(timer);
-    return () => (this.#timers = this.#timers.filter((other) => other !== timer));
-  }
-
-  soon(task: () => void): void {
-    setImmediate(task);
-  }
-
-  carry(deliver: () => void): void {
-    this.#wire.push(deliver);
-  }
-
-  get timers(): number {
-    return this.#timers.length;
-  }
-
-  /** Lets things happen until `done`, or until this much time has passed. */
-  async run(done: () => boolean, milliseconds = 120_000): Promise<void> {
-    const end = this.time + milliseconds;
-    for (let quiet = 0; !done();) {
-      const wire = this.#wire;
-      this.#wire = [];
-      wire.forEach((deliver) => deliver());
-      await tick();
-      quiet = wire.length > 0 || this.#wire.length > 0 ? 0 : quiet + 1;
-      if (quiet > 6) {
-        const next = this.#timers.toSorted((a, b) => a.at - b.at)[0];
-        if (next === undefined || next.at > end) {
-          this.time = end;
-          return;
-        }
-        this.#timers = this.#timers.filter((timer) => timer !== next);
-        this.time = Math.max(this.time, next.at);
-        next.task();
-        quiet = 0;
-      }
-    }
-  }
-
-  async settle(milliseconds = 0): Promise<void> {
-    await this.run(() => false, milliseconds);
-  }
-}
 
 interface Setup {
   readonly wrap?: { client: WrapConfig; server: WrapConfig };
