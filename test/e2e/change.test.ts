@@ -73,6 +73,8 @@ describe('a tunnel that we dialled', () => {
     const server = await scene.server(host, { build: openvpn27, config: ['reneg-sec 0'] });
     scene.dial('partner', { endpoints: [{ address: host.ipv4, port: 1194, protocol: 'UDP' }] });
     await untilConnected(scene.agent, 'partner');
+    // The server is done a moment after us; a change before that would leave this line out.
+    await server.until(/Data Channel: cipher/);
     const stream = await PingStream.start(scene.kernel.path, serverAddresses[0], 20);
     try {
       const certificate = scene.pki.client('gateway-renewed', { subject: '/CN=gateway' });
