@@ -1,4 +1,4 @@
-/** Strict reading of the Attachment in the agent's reply to ADD. */
+/** Strict reading of the attachment in the agent's reply to ADD. */
 import { isIP } from 'node:net';
 import type { Attachment, AttachmentKey } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
@@ -15,9 +15,16 @@ export function isPrefix(text: string): boolean {
   return family !== 0 && Number(match?.[2]) <= (family === 4 ? 32 : 128);
 }
 
-/** The attachment, which must be the one that was asked for. */
-export function parseAttachment(result: unknown, asked: AttachmentKey): Attachment {
-  const reader = new Reader(result, 'result', refuse);
+/** The one attachment, which must be the one that was asked for. */
+export function parseAddResult(result: unknown, asked: AttachmentKey): Attachment {
+  const reply = new Reader(result, 'result', refuse);
+  const [attachment, ...others] = reply.objects('attachments');
+  return attachment === undefined || others.length > 0
+    ? reply.refuse('attachments', 'must be one attachment')
+    : parseAttachment(attachment, asked);
+}
+
+function parseAttachment(reader: Reader, asked: AttachmentKey): Attachment {
   const containerId = reader.string('containerId');
   const ifname = reader.string('ifname');
   if (containerId !== asked.containerId || ifname !== asked.ifname) {

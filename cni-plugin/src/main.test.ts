@@ -7,7 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AgentRequest, Attachment } from '@ovpn-operator/operator/attach-protocol';
-import { maxMessageBytes } from '@ovpn-operator/operator/attach-protocol';
+import { maxMessageBytes, protocolVersion } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
 import fc from 'fast-check';
 import { createAttachServer } from '../../operator/src/agent/attach-server.ts';
@@ -124,7 +124,9 @@ describe('the binary', () => {
   });
 
   test('ADD and DEL go to the agent and back', async () => {
-    const requests = await agent((request) => Promise.resolve(request.op === 'add' ? attachment : undefined));
+    const requests = await agent((request) =>
+      Promise.resolve(request.op === 'add' ? { attachments: [attachment] } : undefined),
+    );
     const added = await run(env, config);
     expect({ code: added.code, stderr: added.stderr }).toEqual({ code: 0, stderr: '' });
     expect(JSON.parse(added.stdout)).toEqual({
@@ -139,10 +141,11 @@ describe('the binary', () => {
     });
     const deleted = await run({ ...env, CNI_COMMAND: 'DEL' }, config);
     expect(deleted).toMatchObject({ code: 0, stdout: '', stderr: '' });
-    const key = { version: 1, network: 'office', containerId: 'abc123', ifname: 'vpn0', netns: '/run/netns/pod' };
+    const call = { version: protocolVersion, config: 'vpn', containerId: 'abc123', cniIfname: 'vpn0' };
+    const netns = '/run/netns/pod';
     expect(requests).toEqual([
-      { ...key, op: 'add', pod: { namespace: 'shop', name: 'web-0' } },
-      { ...key, op: 'del' },
+      { ...call, op: 'add', network: 'office', ifname: 'vpn0', netns, pod: { namespace: 'shop', name: 'web-0' } },
+      { ...call, op: 'del', netns },
     ]);
   });
 
@@ -197,7 +200,7 @@ describe('the binary', () => {
   ])('an agent that %s is left after the bound', async (_name, behave) => {
     await foreignAgent(behave);
     const started = performance.now();
-    const call = callAgent(socketPath, { version: 1, op: 'status' }, { connectMs: 1000, replyMs: 100 });
+    const call = callAgent(socketPath, { version: protocolVersion, op: 'status' }, { connectMs: 1000, replyMs: 100 });
     await expect(call).rejects.toMatchObject({
       name: 'AgentUnreachable',
       problem: 'the agent did not answer within 100 ms',
@@ -206,7 +209,7 @@ describe('the binary', () => {
   });
 
   test('a slow answer within the bound is waited for', async () => {
-    await agent(() => new Promise((resolve) => setTimeout(() => resolve(attachment), 700)));
+    await agent(() => new Promise((resolve) => setTimeout(() => resolve({ attachments: [attachment] }), 700)));
     const { code } = await run(env, config);
     expect(code).toBe(0);
   });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import type { AgentRequest, Attachment } from '@ovpn-operator/operator/attach-protocol';
+import { protocolVersion } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError, errorTable } from '@ovpn-operator/operator/errors';
 import fc from 'fast-check';
 import { CniFailure, agentFailure } from './cni-error.ts';
@@ -45,7 +46,8 @@ interface Run {
 async function run(
   env: Record<string, string | undefined>,
   stdin: string | Uint8Array | object,
-  answer: (request: AgentRequest) => unknown = (request) => (request.op === 'add' ? attachment : null),
+  answer: (request: AgentRequest) => unknown = (request) =>
+    request.op === 'add' ? { attachments: [attachment] } : null,
 ): Promise<Run> {
   const requests: AgentRequest[] = [];
   let stdout = '';
@@ -267,10 +269,12 @@ describe('ADD', () => {
     const { requests } = await run(addEnv, config);
     expect(requests).toEqual([
       {
-        version: 1,
+        version: protocolVersion,
         op: 'add',
+        config: 'vpn',
         network: 'office',
         containerId: 'abc123',
+        cniIfname: 'vpn0',
         ifname: 'vpn0',
         netns: '/run/netns/pod',
         pod: { namespace: 'shop', name: 'web-0', uid: '6f1c' },
@@ -279,14 +283,22 @@ describe('ADD', () => {
   });
 
   test.each([
-    ['another container', { ...attachment, containerId: 'other' }, 'result.containerId'],
-    ['no address list entry with an address', { ...attachment, addresses: [{}] }, 'result.addresses[0].address'],
-    ['a route without a next hop', { ...attachment, routes: [{ dst: '10.0.0.0/8' }] }, 'result.routes[0].gw'],
-    ['an MTU that is a text', { ...attachment, mtu: '1400' }, 'result.mtu'],
-    ['a MAC that is none', { ...attachment, mac: 'x' }, 'result.mac'],
-    ['nothing', undefined, 'result'],
-  ])('a reply with %s is code 402', async (_name, result, field) => {
-    const { output } = await run(addEnv, config, () => result);
+    ['another container', { ...attachment, containerId: 'other' }, 'result.attachments[0].containerId'],
+    [
+      'no address list entry with an address',
+      { ...attachment, addresses: [{}] },
+      'result.attachments[0].addresses[0].address',
+    ],
+    [
+      'a route without a next hop',
+      { ...attachment, routes: [{ dst: '10.0.0.0/8' }] },
+      'result.attachments[0].routes[0].gw',
+    ],
+    ['an MTU that is a text', { ...attachment, mtu: '1400' }, 'result.attachments[0].mtu'],
+    ['a MAC that is none', { ...attachment, mac: 'x' }, 'result.attachments[0].mac'],
+    ['nothing', undefined, 'result.attachments[0]'],
+  ])('a reply with %s is code 402', async (_name, given, field) => {
+    const { output } = await run(addEnv, config, () => ({ attachments: [given] }));
     expect(output).toMatchObject({
       code: 402,
       msg: expect.stringContaining(field),
@@ -338,17 +350,19 @@ describe('the other operations', () => {
       { ...config, prevResult: 'damaged' },
     );
     expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
-    expect(requests).toEqual([{ version: 1, op: 'del', network: 'office', containerId: 'abc123', ifname: 'vpn0' }]);
+    expect(requests).toEqual([
+      { version: protocolVersion, op: 'del', config: 'vpn', containerId: 'abc123', cniIfname: 'vpn0' },
+    ]);
   });
 
-  test('`interface` names the interface for ADD and DEL alike', async () => {
+  test('`interface` names the interface for ADD; DEL goes by what the runtime knows', async () => {
     const chained = { ...config, interface: 'vpn7' };
     for (const CNI_COMMAND of ['ADD', 'DEL']) {
       const { requests } = await run({ ...addEnv, CNI_COMMAND, CNI_IFNAME: 'eth0' }, chained, () => ({
         ...attachment,
         ifname: 'vpn7',
       }));
-      expect(requests).toMatchObject([{ ifname: 'vpn7' }]);
+      expect(requests).toMatchObject([CNI_COMMAND === 'ADD' ? { ifname: 'vpn7' } : { cniIfname: 'eth0' }]);
     }
   });
 

@@ -3,10 +3,10 @@
  * configuration in, one JSON object (or nothing) and an exit code out. Whatever comes in, what goes to
  * stdout is what the specification allows there.
  */
-import type { AgentRequest } from '@ovpn-operator/operator/attach-protocol';
+import type { AgentRequest, CallKey } from '@ovpn-operator/operator/attach-protocol';
 import { protocolVersion } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
-import { parseAttachment } from './attachment.ts';
+import { parseAddResult } from './attachment.ts';
 import { cniCode, configFailure, CniFailure, toCniFailure, toErrorObject } from './cni-error.ts';
 import type { PluginConfig } from './config.ts';
 import { decodeConfig, parseCniVersion, parseConfig } from './config.ts';
@@ -102,25 +102,27 @@ async function add(io: PluginIo, parameters: AttachmentParameters, config: Plugi
   const result = await io.callAgent(config.agentSocket, {
     version: protocolVersion,
     op: 'add',
+    ...callKey(parameters, config),
     network: config.network,
-    containerId,
     ifname,
     netns,
     ...(pod === undefined ? {} : { pod }),
   });
-  const attachment = parseAttachment(result, { containerId, ifname });
+  const attachment = parseAddResult(result, { containerId, ifname });
   return formatResult(appendAttachment(previous, attachment, netns), config.cniVersion);
+}
+
+function callKey({ containerId, ifname }: AttachmentParameters, { name }: PluginConfig): CallKey {
+  return { config: name, containerId, cniIfname: ifname };
 }
 
 /** No output on success. prevResult is not read: DEL must work when it is missing or damaged. */
 async function del(io: PluginIo, parameters: AttachmentParameters, config: PluginConfig): Promise<void> {
-  const { containerId, netns } = parameters;
+  const { netns } = parameters;
   await io.callAgent(config.agentSocket, {
     version: protocolVersion,
     op: 'del',
-    network: config.network,
-    containerId,
-    ifname: config.interface ?? parameters.ifname,
+    ...callKey(parameters, config),
     ...(netns === undefined ? {} : { netns }),
   });
 }

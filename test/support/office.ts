@@ -1,5 +1,5 @@
 import { callAgent } from '../../cni-plugin/src/agent-client.ts';
-import { type Attachment, protocolVersion } from '../../operator/src/agent/attach-protocol.ts';
+import { type AddResult, type Attachment, protocolVersion } from '../../operator/src/agent/attach-protocol.ts';
 import { type AgentProcess as Agent, AgentProcess, type CniCall, type Host, Hosts } from './hosts.ts';
 import { KernelView } from './kernel-view.ts';
 import { key, network, newStaticKey, peer, secret } from './manifests.ts';
@@ -43,17 +43,17 @@ export async function attachDirectly(
   netns: string,
   network = 'corp',
 ): Promise<Attachment> {
-  const request = { version: protocolVersion, op: 'add', network, containerId, ifname: 'vpn0', netns } as const;
-  return (await callAgent(agent.socket, request)) as Attachment;
+  const call = { config: 'ovpn', containerId, cniIfname: 'vpn0' };
+  const request = { version: protocolVersion, op: 'add', ...call, network, ifname: 'vpn0', netns } as const;
+  const { attachments } = (await callAgent(agent.socket, request)) as AddResult;
+  const [attachment] = attachments;
+  if (attachment === undefined) throw new Error(`${containerId} was not attached`);
+  return attachment;
 }
 
-export async function detachDirectly(
-  agent: Agent,
-  containerId: string,
-  netns: string,
-  network = 'corp',
-): Promise<void> {
-  await callAgent(agent.socket, { version: protocolVersion, op: 'del', network, containerId, ifname: 'vpn0', netns });
+export async function detachDirectly(agent: Agent, containerId: string, netns: string): Promise<void> {
+  const call = { config: 'ovpn', containerId, cniIfname: 'vpn0' };
+  await callAgent(agent.socket, { version: protocolVersion, op: 'del', ...call, netns });
 }
 
 /** Addresses of a pod without length, IPv4 first. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { OvpnError } from '../errors.ts';
 import type { AgentReply, AgentRequest } from './attach-protocol.ts';
-import { maxMessageBytes } from './attach-protocol.ts';
+import { maxMessageBytes, protocolVersion as version } from './attach-protocol.ts';
 import { parseAgentRequest } from './attach-request.ts';
 import type { AttachServer, AttachServerOptions } from './attach-server.ts';
 import { createAttachServer } from './attach-server.ts';
@@ -62,23 +62,42 @@ async function ask(socketPath: string, bytes: string | Uint8Array): Promise<Agen
   return JSON.parse(await answer) as AgentReply<unknown>;
 }
 
-const add: AgentRequest = {
-  version: 1,
+const call = { config: 'cluster', containerId: 'abc123', cniIfname: 'eth0' };
+const chosen: AgentRequest = {
+  version,
   op: 'add',
-  network: 'office',
-  containerId: 'abc123',
+  ...call,
   ifname: 'vpn0',
   netns: '/run/netns/pod',
   pod: { namespace: 'shop', name: 'web-0', uid: '6f1c' },
 };
+const add: AgentRequest = { ...chosen, network: 'office' };
 const line = (value: unknown): string => `${JSON.stringify(value)}\n`;
 
 describe('requests', () => {
   test.each<AgentRequest>([
     add,
-    { version: 1, op: 'del', network: 'office', containerId: 'abc123', ifname: 'vpn0' },
-    { version: 1, op: 'del', network: 'office', containerId: 'abc123', ifname: 'vpn0', netns: '/run/netns/pod' },
-    { version: 1, op: 'status' },
+    { ...add, ips: ['10.81.1.9', 'fd81::9/64'], mac: '02:00:00:00:00:01' },
+    { ...add, delegated: ['10.81.1.9/24'] },
+    { ...chosen, ifname: 'vpn' },
+    { version, op: 'del', ...call },
+    { version, op: 'del', ...call, netns: '/run/netns/pod' },
+    { version, op: 'check', ...call, network: 'office', ifname: 'vpn0', netns: '/run/netns/pod', expected: [] },
+    {
+      version,
+      op: 'check',
+      ...call,
+      ifname: 'vpn',
+      netns: '/run/netns/pod',
+      expected: [
+        { ifname: 'eth0', addresses: ['10.244.0.2/24'] },
+        { ifname: 'vpn0', mac: '02:00:00:00:00:01', mtu: 1416, addresses: ['10.81.1.9/32', 'fd81::9/128'] },
+      ],
+    },
+    { version, op: 'gc', config: 'cluster', valid: [] },
+    { version, op: 'gc', config: 'cluster', network: 'office', valid: [{ containerId: 'abc', cniIfname: 'eth0' }] },
+    { version, op: 'status' },
+    { version, op: 'status', network: 'office' },
   ])('are read as they were written: %j', (request) => {
     expect(parseAgentRequest(Buffer.from(JSON.stringify({ ...request, later: 1 })))).toEqual(request);
   });
@@ -86,10 +105,24 @@ describe('requests', () => {
   test.each<[string, unknown, string]>([
     ['no object', [], 'must be an object'],
     ['no version', { ...add, version: undefined }, 'version'],
-    ['another version', { ...add, version: 2 }, 'version'],
-    ['an unknown op', { ...add, op: 'gc' }, 'op'],
+    ['another version', { ...add, version: version - 1 }, 'version'],
+    ['an unknown op', { ...add, op: 'attach' }, 'op'],
     ['an op from the prototype', { ...add, op: 'constructor' }, 'op'],
-    ['no network', { ...add, network: undefined }, 'network'],
+    ['no config', { ...add, config: undefined }, 'config'],
+    ['no CNI_IFNAME', { ...add, cniIfname: undefined }, 'cniIfname'],
+    ['addresses without a network', { ...chosen, ips: ['10.81.1.9'] }, 'ips'],
+    ['a MAC address without a network', { ...chosen, mac: '02:00:00:00:00:01' }, 'mac'],
+    ['delegated addresses without a network', { ...chosen, delegated: ['10.81.1.9/24'] }, 'delegated'],
+    ['addresses that are static and delegated', { ...add, ips: ['10.81.1.9'], delegated: [] }, 'ips'],
+    ['an address that is none', { ...add, ips: ['10.81.1'] }, 'ips'],
+    ['an address with a zone', { ...add, ips: ['fe80::1%eth0'] }, 'ips'],
+    ['an address that is too long', { ...add, ips: ['10.81.1.9/33'] }, 'ips'],
+    ['addresses that are no list', { ...add, ips: '10.81.1.9' }, 'ips'],
+    ['a MAC address that is none', { ...add, mac: '02:00:00:00:00' }, 'mac'],
+    ['an expectation that is a text', { ...add, op: 'check', expected: ['vpn0'] }, 'expected'],
+    ['an MTU below zero', { ...add, op: 'check', expected: [{ ifname: 'a', addresses: [], mtu: -1 }] }, 'mtu'],
+    ['no expectation for check', { ...add, op: 'check' }, 'expected'],
+    ['no list for gc', { version, op: 'gc', config: 'cluster' }, 'valid'],
     ['an empty network', { ...add, network: '' }, 'network'],
     ['a long network', { ...add, network: 'a'.repeat(254) }, 'network'],
     ['a container id that leaves its folder', { ...add, containerId: '../etc' }, 'containerId'],
@@ -109,16 +142,22 @@ describe('requests', () => {
 
   test('of any bytes are a request or AgentProtocol', () => {
     const value = fc.oneof(
-      fc.constantFrom<unknown>(...(Object.values(add) as unknown[]), 'del', 'status', 'add', 1),
+      fc.constantFrom<unknown>(...(Object.values(add) as unknown[]), 'del', 'status', 'add', 'check', 'gc', version),
       fc.jsonValue(),
     );
     const shaped = fc
       .record(
         {
-          version: fc.constantFrom(1, 1, 1, 2),
+          version: fc.constantFrom(version, version, version, 1),
           op: value,
+          config: value,
           network: value,
           containerId: value,
+          cniIfname: value,
+          ips: value,
+          mac: value,
+          expected: value,
+          valid: value,
           ifname: value,
           netns: value,
           pod: value,
@@ -129,7 +168,7 @@ describe('requests', () => {
     fc.assert(
       fc.property(fc.oneof(fc.uint8Array(), shaped), (bytes) => {
         try {
-          expect(parseAgentRequest(bytes).version).toBe(1);
+          expect(parseAgentRequest(bytes).version).toBe(version);
         } catch (error) {
           expect(error).toMatchObject({ name: 'AgentProtocol' });
         }
@@ -259,7 +298,7 @@ describe('answers', () => {
     half.socket.end(line(add));
     await expect(half.answer).resolves.toContain('"ok":true');
     const slow = open(socketPath);
-    for (const byte of Buffer.from(line({ version: 1, op: 'status' }))) {
+    for (const byte of Buffer.from(line({ version, op: 'status' }))) {
       slow.socket.write(Buffer.of(byte));
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -297,7 +336,7 @@ describe('answers', () => {
     leaver.socket.write(line(add), () => leaver.socket.destroy());
     await leaver.answer;
     gate.resolve(null);
-    await expect(ask(socketPath, line({ version: 1, op: 'status' }))).resolves.toEqual({ ok: true, result: 1 });
+    await expect(ask(socketPath, line({ version, op: 'status' }))).resolves.toEqual({ ok: true, result: 1 });
   });
 });
 

@@ -9,7 +9,7 @@ import { recordingLog } from '../cluster/testing/log.ts';
 import { OvpnError } from '../errors.ts';
 import type { Link } from '../kernel/rtnetlink/links.ts';
 import { type AttachAgent, Attacher } from './attach.ts';
-import type { AddRequest, DelRequest } from './attach-protocol.ts';
+import { type AddRequest, type Attachment, type DelRequest, protocolVersion } from './attach-protocol.ts';
 import { type AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork } from './desired.ts';
 import { vethName } from './names.ts';
@@ -94,6 +94,13 @@ class Scene {
     return new AttachmentStore(this.folder, () => undefined);
   }
 
+  /** ADD of a single network. */
+  async add(request: AddRequest): Promise<Attachment> {
+    const { attachments } = await this.attacher.add(request);
+    expect(attachments).toHaveLength(1);
+    return attachments[0]!;
+  }
+
   #attacher(): Attacher {
     const find = (name: string) =>
       name === 'corp' && this.selected ? { network: this.#network, agent: this.agent } : undefined;
@@ -102,29 +109,32 @@ class Scene {
 }
 
 const add = (containerId = 'abc', fields: Partial<AddRequest> = {}): AddRequest => ({
-  version: 1,
+  version: protocolVersion,
   op: 'add',
+  config: 'ovpn',
   network: 'corp',
   containerId,
+  cniIfname: 'eth0',
   ifname: 'vpn0',
   netns: `/run/netns/${containerId}`,
   pod: { namespace: 'shop', name: 'web-0' },
   ...fields,
 });
-const del = (containerId = 'abc', network = 'corp'): DelRequest => ({
-  version: 1,
+const del = (containerId = 'abc', fields: Partial<DelRequest> = {}): DelRequest => ({
+  version: protocolVersion,
   op: 'del',
-  network,
+  config: 'ovpn',
   containerId,
-  ifname: 'vpn0',
+  cniIfname: 'eth0',
+  ...fields,
 });
 const named = (name: string) => expect.objectContaining({ name }) as unknown as Error;
 
 describe('ADD', () => {
   test('says what stands in the sandbox', async () => {
-    const { attacher, store } = new Scene();
-    const attachment = await attacher.add(add());
-    const mac = store.get(add())?.mac;
+    const scene = new Scene();
+    const attachment = await scene.add(add());
+    const mac = scene.store.get(add())?.mac;
     expect(attachment).toEqual({
       containerId: 'abc',
       ifname: 'vpn0',
@@ -150,18 +160,18 @@ describe('ADD', () => {
 
   test('is the same a second time, also after a restart', async () => {
     const scene = new Scene();
-    const first = await scene.attacher.add(add());
-    expect(await scene.attacher.add(add())).toEqual(first);
+    const first = await scene.add(add());
+    expect(await scene.add(add())).toEqual(first);
     scene.restart();
-    expect(await scene.attacher.add(add())).toEqual(first);
+    expect(await scene.add(add())).toEqual(first);
     expect(scene.agent.calls).toEqual(['attach abc', 'attach abc', 'attach abc']);
     expect(scene.log.events().filter((event) => event === 'attachment.added')).toHaveLength(1);
   });
 
   test('gives every pod an address of its own, also side by side', async () => {
-    const { attacher } = new Scene();
+    const scene = new Scene();
     const ids = Array.from({ length: 20 }, (_, i) => `pod${i}`);
-    const all = await Promise.all(ids.map((id) => attacher.add(add(id))));
+    const all = await Promise.all(ids.map((id) => scene.add(add(id))));
     expect(new Set(all.flatMap(({ addresses }) => addresses.map(({ address }) => address))).size).toBe(40);
   });
 
@@ -172,12 +182,13 @@ describe('ADD', () => {
       expect(new AttachmentStore(scene.folder, () => undefined).get(record)).toEqual(record);
       return attach(record);
     };
-    await scene.attacher.add(add());
+    await scene.add(add());
   });
 
   test('of a pod without a name of its own is let in', async () => {
-    const { version, op, network, containerId, ifname, netns } = add();
-    expect(await new Scene().attacher.add({ version, op, network, containerId, ifname, netns })).toMatchObject({
+    const request: Record<string, unknown> = { ...add() };
+    delete request['pod'];
+    expect(await new Scene().add(request as unknown as AddRequest)).toMatchObject({
       containerId: 'abc',
     });
   });
@@ -204,7 +215,7 @@ describe('ADD', () => {
   ])('is refused with %s, and changes nothing', async (_name, arrange, fields, name) => {
     const scene = new Scene();
     arrange(scene);
-    await expect(scene.attacher.add(add('abc', fields))).rejects.toThrow(named(name));
+    await expect(scene.add(add('abc', fields))).rejects.toThrow(named(name));
     expect([...scene.store.all()]).toEqual([]);
     expect(scene.store.isTaken('corp', '10.81.0.2')).toBe(false);
     expect(scene.agent.calls).toEqual([]);
@@ -215,8 +226,8 @@ describe('ADD', () => {
     ['another network', { network: 'lab' }],
   ])('is refused when the interface is attached in %s', async (_name, fields) => {
     const scene = new Scene();
-    await scene.attacher.add(add());
-    await expect(scene.attacher.add(add('abc', fields))).rejects.toThrow();
+    await scene.add(add());
+    await expect(scene.add(add('abc', fields))).rejects.toThrow();
     expect(scene.store.get(add())?.netns).toBe('/run/netns/abc');
     expect(scene.agent.attached).toEqual(new Set(['abc']));
   });
@@ -224,18 +235,18 @@ describe('ADD', () => {
   test('takes back what it began when the kernel refuses', async () => {
     const scene = new Scene();
     scene.agent.failAttach = new OvpnError('NamespaceUnusable', 'not there');
-    await expect(scene.attacher.add(add())).rejects.toThrow(named('NamespaceUnusable'));
+    await expect(scene.add(add())).rejects.toThrow(named('NamespaceUnusable'));
     expect(scene.agent.calls).toEqual(['attach abc', 'detach abc']);
     expect([...scene.store.all()]).toEqual([]);
     scene.agent.failAttach = undefined;
-    expect((await scene.attacher.add(add('next'))).addresses[0]?.address).toBe('10.81.0.2/32');
+    expect((await scene.add(add('next'))).addresses[0]?.address).toBe('10.81.0.2/32');
   });
 
   test('leaves an attachment that stood before alone when the kernel refuses', async () => {
     const scene = new Scene();
-    await scene.attacher.add(add());
+    await scene.add(add());
     scene.agent.failAttach = new OvpnError('KernelRefused', 'busy');
-    await expect(scene.attacher.add(add())).rejects.toThrow(named('KernelRefused'));
+    await expect(scene.add(add())).rejects.toThrow(named('KernelRefused'));
     expect(scene.store.get(add())).toBeDefined();
     expect(scene.agent.calls).not.toContain('detach abc');
   });
@@ -244,7 +255,7 @@ describe('ADD', () => {
     const scene = new Scene();
     scene.agent.failAttach = new OvpnError('NamespaceUnusable', 'not there');
     scene.agent.failDetach = new Error('kernel away');
-    await expect(scene.attacher.add(add())).rejects.toThrow(named('NamespaceUnusable'));
+    await expect(scene.add(add())).rejects.toThrow(named('NamespaceUnusable'));
     expect(scene.store.isTaken('corp', '10.81.0.2')).toBe(true);
     expect(scene.log.events()).toContain('attachment.left-over');
     scene.agent.failDetach = undefined;
@@ -256,7 +267,7 @@ describe('ADD', () => {
 describe('DEL', () => {
   test('detaches, forgets, and is no error a second time', async () => {
     const scene = new Scene();
-    await scene.attacher.add(add());
+    await scene.add(add());
     await scene.attacher.del(del());
     await scene.attacher.del(del());
     expect(scene.agent.calls).toEqual(['attach abc', 'detach abc']);
@@ -267,20 +278,23 @@ describe('DEL', () => {
   test('of an attachment that nobody knows is no error', async () => {
     const scene = new Scene();
     await scene.attacher.del(del('never'));
-    await scene.attacher.del(del('never', 'no-such-network'));
+    await scene.attacher.del(del('never', { config: 'no-such-config' }));
     expect(scene.agent.calls).toEqual([]);
   });
 
-  test('finds the attachment by what the runtime made unique, whatever network it names', async () => {
+  test.each<[string, Partial<DelRequest>]>([
+    ['another interface of the runtime', { cniIfname: 'net1' }],
+    ['another configuration', { config: 'other' }],
+  ])('of %s takes nothing of this one', async (_name, fields) => {
     const scene = new Scene();
-    await scene.attacher.add(add());
-    await scene.attacher.del(del('abc', 'renamed'));
-    expect(scene.agent.calls).toEqual(['attach abc', 'detach abc']);
+    await scene.add(add());
+    await scene.attacher.del(del('abc', fields));
+    expect(scene.agent.calls).toEqual(['attach abc']);
   });
 
   test('of a network that is gone gives the address free', async () => {
     const scene = new Scene();
-    await scene.attacher.add(add());
+    await scene.add(add());
     scene.selected = false;
     await scene.attacher.del(del());
     expect(scene.store.isTaken('corp', '10.81.0.2')).toBe(false);
@@ -288,7 +302,7 @@ describe('DEL', () => {
 
   test('that fails keeps the attachment for the next try', async () => {
     const scene = new Scene();
-    await scene.attacher.add(add());
+    await scene.add(add());
     scene.agent.failDetach = new Error('busy');
     await expect(scene.attacher.del(del())).rejects.toThrow('busy');
     expect(scene.store.get(add())).toBeDefined();
@@ -299,7 +313,7 @@ describe('DEL', () => {
 
   test('during an ADD of the same interface waits for it', async () => {
     const scene = new Scene();
-    const [attachment] = await Promise.all([scene.attacher.add(add()), scene.attacher.del(del())]);
+    const [attachment] = await Promise.all([scene.add(add()), scene.attacher.del(del())]);
     expect(attachment.containerId).toBe('abc');
     expect(scene.agent.calls).toEqual(['attach abc', 'detach abc']);
     expect([...scene.store.all()]).toEqual([]);

@@ -6,9 +6,9 @@ import { hostPrefix, isIpv6 } from '../kernel/address.ts';
 import { SystemError } from '../kernel/libc.ts';
 import { NetlinkError } from '../kernel/netlink/error.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { AddRequest, Attachment, DelRequest } from './attach-protocol.ts';
+import type { AddRequest, AddResult, Attachment, DelRequest, GcRequest } from './attach-protocol.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
-import { keyText } from './attachment-store.ts';
+import { sameCall } from './attachment-store.ts';
 import { KeyedMutex } from './keyed-mutex.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import { allocateAddress, gatewayOf } from './pod-addresses.ts';
@@ -27,7 +27,7 @@ export class Attacher {
   readonly #networks: AttachNetworks;
   readonly #store: AttachmentStore;
   readonly #log: Log;
-  /** The runtime may call DEL while an ADD of the same interface still runs. */
+  /** By container: the runtime may call DEL while an ADD still runs. */
   readonly #mutex = new KeyedMutex();
 
   constructor(networks: AttachNetworks, store: AttachmentStore, log: Log) {
@@ -42,29 +42,55 @@ export class Attacher {
    *
    * @throws OvpnError NetworkNotReady, AttachNotAllowed, PoolExhausted, NamespaceUnusable, StateUnusable
    */
-  async add(request: AddRequest): Promise<Attachment> {
-    return this.#mutex.run(keyText(request), () => Promise.resolve(this.#add(request)));
+  async add(request: AddRequest): Promise<AddResult> {
+    return this.#mutex.run(request.containerId, () => Promise.resolve({ attachments: [this.#add(request)] }));
   }
 
-  /** Takes an attachment away; one that is not there, or whose network is gone, is no error (CNI spec, DEL). */
+  /** Takes away what a call has; what is not there, or whose network is gone, is no error (CNI spec, DEL). */
   async del(request: DelRequest): Promise<void> {
-    await this.#mutex.run(keyText(request), () => {
-      const record = this.#store.get(request);
-      if (record !== undefined) {
-        const agent = this.#networks.find(record.network)?.agent;
-        if (agent !== undefined) agent.detach(record);
-        // The network is gone or not there yet: the pod's end takes the far end along.
-        else removeAttachment(record, new Set(), undefined, { writes: 0 });
-        this.#store.remove(request);
-        this.#log.info({ event: 'attachment.removed', ...identity(record) }, 'detached the sandbox');
-      }
+    await this.#mutex.run(request.containerId, () => {
+      for (const record of this.#store.ofCall(request)) this.#remove(record);
       return Promise.resolve();
     });
   }
 
+  /** Takes away what a network configuration has and its runtime does not know any more (CNI spec, GC). */
+  async gc(request: GcRequest): Promise<void> {
+    const valid = new Set(request.valid.map(({ containerId, cniIfname }) => `${containerId}/${cniIfname}`));
+    const isStale = ({ config, network, containerId, cniIfname }: AttachmentRecord): boolean =>
+      config === request.config &&
+      (request.network ?? network) === network &&
+      !valid.has(`${containerId}/${cniIfname}`);
+    for (const { containerId } of [...this.#store.all()].filter(isStale)) {
+      await this.#mutex.run(containerId, () => {
+        const stale = [...this.#store.all()].filter((record) => record.containerId === containerId && isStale(record));
+        for (const record of stale) this.#remove(record);
+        return Promise.resolve();
+      });
+    }
+  }
+
+  #remove(record: AttachmentRecord): void {
+    const agent = this.#networks.find(record.network)?.agent;
+    if (agent !== undefined) agent.detach(record);
+    // The network is gone or not there yet: the pod's end takes the far end along.
+    else removeAttachment(record, new Set(), undefined, { writes: 0 });
+    this.#store.remove(record);
+    this.#log.info({ event: 'attachment.removed', ...identity(record) }, 'detached the sandbox');
+  }
+
   #add(request: AddRequest): Attachment {
-    const found = this.#networks.find(request.network);
-    const object = `VpnNetwork ${request.network}`;
+    if (request.network === undefined) {
+      throw new OvpnError('CniConfigInvalid', 'is missing; this agent does not choose networks yet', {
+        field: 'network',
+      });
+    }
+    return this.#attach(request, request.network);
+  }
+
+  #attach(request: AddRequest, name: string): Attachment {
+    const found = this.#networks.find(name);
+    const object = `VpnNetwork ${name}`;
     if (found === undefined) {
       throw new OvpnError('NetworkNotReady', 'there is no such network on this node', { object });
     }
@@ -75,16 +101,16 @@ export class Attacher {
       throw new OvpnError('AttachNotAllowed', problem, { object, field: 'spec.attach.namespaces' });
     }
     const known = this.#store.get(request);
-    if (known !== undefined && (known.network !== request.network || known.netns !== request.netns)) {
+    if (known !== undefined && (known.network !== name || known.netns !== request.netns || !sameCall(known, request))) {
       throw new OvpnError(
         'NamespaceUnusable',
-        `${request.ifname} of container ${request.containerId} is attached to network ${known.network} in another sandbox`,
+        `${request.ifname} of container ${request.containerId} is attached to network ${known.network} by another call`,
         { object: request.netns },
         { remedy: 'call DEL for that attachment first' },
       );
     }
-    if (known === undefined) this.#refuseSharedDestinations(request, agent);
-    const record = known ?? this.#record(request, agent);
+    if (known === undefined) this.#refuseSharedDestinations(request, name, agent);
+    const record = known ?? this.#record(request, name, agent);
     // On disk before the kernel: a crash from here on leaves an address that is written down.
     if (known === undefined) this.#store.put(record);
     try {
@@ -99,7 +125,7 @@ export class Attacher {
   }
 
   /** A sandbox has one routing table: what two attachments both claim could only go to one of them. */
-  #refuseSharedDestinations({ netns, network }: AddRequest, agent: AttachAgent): void {
+  #refuseSharedDestinations({ netns }: AddRequest, network: string, agent: AttachAgent): void {
     for (const other of this.#store.all()) {
       if (other.netns !== netns) continue;
       const theirs = this.#networks.find(other.network)?.agent.destinations;
@@ -127,28 +153,30 @@ export class Attacher {
     }
   }
 
-  #record(request: AddRequest, agent: AttachAgent): AttachmentRecord {
+  #record(request: AddRequest, network: string, agent: AttachAgent): AttachmentRecord {
     const { desired } = agent;
     if (desired === undefined || agent.device === undefined) {
       throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', {
-        object: `VpnNetwork ${request.network}`,
+        object: `VpnNetwork ${network}`,
       });
     }
     if (desired.podBlocks.length === 0) {
       throw new OvpnError(
         'PoolExhausted',
         'this node has no block of pod addresses',
-        { object: `VpnNetwork ${request.network}`, field: 'spec.nodes[].podBlocks' },
+        { object: `VpnNetwork ${network}`, field: 'spec.nodes[].podBlocks' },
         { remedy: "add podBlocks to this node's entry in spec.nodes" },
       );
     }
     const addresses = desired.podBlocks.map((block) =>
-      allocateAddress(block, (address) => this.#store.isTaken(request.network, address), request.network),
+      allocateAddress(block, (address) => this.#store.isTaken(network, address), network),
     );
     return {
+      config: request.config,
       containerId: request.containerId,
+      cniIfname: request.cniIfname,
       ifname: request.ifname,
-      network: request.network,
+      network,
       netns: request.netns,
       addresses,
       mac: randomMac(),

@@ -22,7 +22,9 @@ const open = (path: string): AttachmentStore => {
 };
 
 const record = (containerId = 'abc', fields: Partial<AttachmentRecord> = {}): AttachmentRecord => ({
+  config: 'ovpn',
   containerId,
+  cniIfname: 'eth0',
   ifname: 'vpn0',
   network: 'corp',
   netns: '/run/netns/pod',

@@ -3,15 +3,15 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { describe, OvpnError } from '../errors.ts';
-import type { AttachmentKey, PodIdentity } from './attach-protocol.ts';
+import type { AttachmentKey, CallKey, PodIdentity } from './attach-protocol.ts';
 import type { DesiredAttachment } from './desired.ts';
 import { removeDurably, writeDurably } from './durable-file.ts';
 
 /** Room for `.json.tmp` is left below the 255 bytes of a file's name. */
 const maxNameLength = 240;
 
-/** An attachment as it is kept over restarts. */
-export interface AttachmentRecord extends DesiredAttachment {
+/** An attachment as it is kept over restarts, and the call that made it. */
+export interface AttachmentRecord extends DesiredAttachment, CallKey {
   readonly pod: PodIdentity | undefined;
 }
 
@@ -45,6 +45,11 @@ export class AttachmentStore {
 
   get(key: AttachmentKey): AttachmentRecord | undefined {
     return this.#records.get(keyText(key));
+  }
+
+  /** What one call has, in the order in which it was made. */
+  ofCall(call: CallKey): AttachmentRecord[] {
+    return [...this.#records.values()].filter((record) => sameCall(record, call));
   }
 
   ofNetwork(network: string): AttachmentRecord[] {
@@ -115,6 +120,10 @@ export function keyText({ containerId, ifname }: AttachmentKey): string {
   return `${containerId}/${ifname}`;
 }
 
+export function sameCall(one: CallKey, other: CallKey): boolean {
+  return one.config === other.config && one.containerId === other.containerId && one.cniIfname === other.cniIfname;
+}
+
 function parseRecord(value: unknown): AttachmentRecord {
   if (typeof value !== 'object' || value === null) throw new TypeError('not an attachment');
   const fields = value as Partial<Record<keyof AttachmentRecord, unknown>>;
@@ -128,7 +137,9 @@ function parseRecord(value: unknown): AttachmentRecord {
   const wrong: unknown = addresses.find((address) => isIP(String(address)) === 0);
   if (wrong !== undefined) throw new TypeError(`attachment with address ${JSON.stringify(wrong)}`);
   return {
+    config: text('config'),
     containerId: text('containerId'),
+    cniIfname: text('cniIfname'),
     ifname: text('ifname'),
     network: text('network'),
     netns: text('netns'),

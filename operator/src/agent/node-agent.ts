@@ -14,7 +14,7 @@ import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
 import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { AgentRequest } from './attach-protocol.ts';
+import type { AgentRequest, StatusResult } from './attach-protocol.ts';
 import { Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
@@ -193,8 +193,13 @@ export class NodeAgent {
       case 'del':
         await this.#attacher.del(request);
         return {};
+      case 'check':
+        throw new OvpnError('AgentProtocol', 'this agent does not know check yet', { object: 'request', field: 'op' });
+      case 'gc':
+        await this.#attacher.gc(request);
+        return {};
       case 'status':
-        return { ready: true };
+        return { state: 'ready' } satisfies StatusResult;
       case 'report':
         return this.#board.report();
     }
