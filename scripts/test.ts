@@ -1,9 +1,10 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
+import { countsOf, type FileOutcome, outcomesOfReport, withSecondTry, worthASecondTry } from './second-try.ts';
 import { staticChecks } from './static-checks.ts';
-import { headline, show } from './tasks.ts';
+import { headline, projectRoot, show } from './tasks.ts';
 
 /**
  * `npm test` and its tiers. Each tier sets up what it needs; options after `--` go to jest. The last line
@@ -65,37 +66,44 @@ interface LabTier {
   readonly timeout: number;
 }
 
-/** Runs a jest project in the lab. */
+/** Runs a jest project in the lab; files that failed get a second try alone. */
 function labTier(project: string, { workers, testTimeout, timeout }: LabTier): Tier {
   return async (jestOptions) => {
     // The bundles are what is shipped, and they start faster than the sources: a node is started some hundred times.
     if ((await show(process.execPath, ['scripts/build.ts', '--no-types'])) !== 0) return { ...noTests, failed: 1 };
-    return withReport((folder) => {
-      const jest = [
-        'jest',
-        `--selectProjects=${project}`,
-        `--maxWorkers=${workers}`,
-        `--testTimeout=${testTimeout}`,
-        '--json',
-        '--outputFile=/tmp/report.json',
-        ...jestOptions,
-      ];
-      // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
-      const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
-      const lab = [
-        'test/lab/lab.ts',
-        '--results',
-        folder,
-        '--timeout',
-        `${timeout}`,
-        '--env',
-        `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`,
-        '--env',
-        'OVPN_PROGRAMS=dist',
-      ];
-      return show(process.execPath, [...lab, '--', 'sh', '-c', script, 'sh', ...jest]);
-    });
+    const jest = ['jest', `--selectProjects=${project}`, `--testTimeout=${testTimeout}`];
+    const first = await jestInLab([...jest, `--maxWorkers=${workers}`, ...jestOptions], timeout);
+    const failed = worthASecondTry(first.outcomes);
+    if (failed.length === 0) return first.counts;
+    headline(`once more, one after the other: ${failed.map((path) => relative(projectRoot, path)).join(' ')}`);
+    const names = jestOptions.filter((option) => option.startsWith('-'));
+    const second = await jestInLab([...jest, '--runInBand', ...names, '--runTestsByPath', ...failed], timeout);
+    const { outcomes, unsteady } = withSecondTry(first.outcomes, second.outcomes);
+    for (const test of unsteady) process.stdout.write(`UNSTEADY, passed only alone: ${relative(projectRoot, test)}\n`);
+    return countsOf(outcomes);
   };
+}
+
+/** Runs jest in the lab; a run that leaves no report has failed. */
+async function jestInLab(
+  jest: readonly string[],
+  timeout: number,
+): Promise<{ counts: Counts; outcomes: readonly FileOutcome[] }> {
+  let outcomes: readonly FileOutcome[] = [];
+  const counts = await withReport(async (folder) => {
+    // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
+    const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
+    const lab = ['test/lab/lab.ts', '--results', folder, '--timeout', `${timeout}`];
+    lab.push('--env', `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`, '--env', 'OVPN_PROGRAMS=dist');
+    const [program = '', ...options] = jest;
+    const report = ['--json', '--outputFile=/tmp/report.json'];
+    const command = ['sh', '-c', script, 'sh', program, ...report, ...options];
+    const code = await show(process.execPath, [...lab, '--', ...command]);
+    const path = join(folder, 'report.json');
+    if (existsSync(path)) outcomes = outcomesOfReport(readFileSync(path, 'utf8'));
+    return code;
+  });
+  return { counts, outcomes };
 }
 
 /** Runs jest and counts by its report; a run that leaves none has failed, whatever it printed. */
