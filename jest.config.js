@@ -14,7 +14,7 @@ export default {
       displayName: 'unit',
       testMatch: [
         '<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts',
-        '<rootDir>/test/{lab,bench,fixtures,fuzz,support}/**/*.test.ts',
+        '<rootDir>/test/{lab,programs,bench,fixtures,fuzz,support}/**/*.test.ts',
       ],
       testPathIgnorePatterns: ignore,
     },
@@ -22,6 +22,18 @@ export default {
       ...base,
       displayName: 'kernel',
       testMatch: ['<rootDir>/test/kernel/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
+    {
+      ...base,
+      displayName: 'kube',
+      testMatch: ['<rootDir>/test/kube/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
+    {
+      ...base,
+      displayName: 'kube-lab',
+      testMatch: ['<rootDir>/test/kube-lab/**/*.test.ts'],
       testPathIgnorePatterns: ignore,
     },
     {

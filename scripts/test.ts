@@ -1,6 +1,10 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { report } from '../test/lab/errors.ts';
+import { screenProgress } from '../test/lab/progress.ts';
+import { needGoPrograms } from '../test/programs/build.ts';
+import { controlPlanePrograms } from '../test/programs/programs.ts';
 import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
 import { countsOf, type FileOutcome, outcomesOfReport, withSecondTry, worthASecondTry } from './second-try.ts';
 import { staticChecks } from './static-checks.ts';
@@ -14,7 +18,7 @@ const usage = `usage: npm test [-- JEST-OPTION…]            all tiers
        npm run test:unit [-- JEST-OPTION…]   no privileges, no special kernel
        npm run test:fuzz                     parsers and sessions against bytes of all sorts, for less than a minute
        npm run test:kernel [-- JEST-OPTION…] in the lab, on a real ovpn kernel
-       npm run test:kube [-- JEST-OPTION…]   on a real API server
+       npm run test:kube [-- JEST-OPTION…]   on a real API server, the tests with agents in the lab
        npm run test:e2e [-- JEST-OPTION…]    with real OpenVPN peers
 `;
 
@@ -27,7 +31,7 @@ const tiers: Readonly<Record<string, Tier>> = {
   unit: unitTier,
   fuzz: fuzzTier,
   kernel: labTier('kernel', { workers: 2, testTimeout: 30_000, timeout: 1500 }),
-  kube: pendingTier('kube', 'tests on a real API server come with the controller'),
+  kube: kubeTier,
   // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
   e2e: labTier('e2e', { workers: 4, testTimeout: 60_000, timeout: 1500 }),
 };
@@ -41,10 +45,43 @@ async function staticTier(): Promise<Counts> {
   return counts;
 }
 
-async function unitTier(jestOptions: readonly string[]): Promise<Counts> {
+/**
+ * The tests that need nothing but an API server run on this machine, those with agents in the lab. The programs
+ * are built first, here: in the lab there is no network. A test file that is named runs where it belongs.
+ */
+async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
+  try {
+    await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
+  } catch (error) {
+    report(error);
+    return { ...noTests, failed: 1 };
+  }
+  const files = jestOptions.filter((option) => !option.startsWith('-'));
+  const wanted = (project: string): boolean =>
+    files.length === 0 || files.some((file) => file.includes(`test/${project}/`));
+  let counts = noTests;
+  if (wanted('kube'))
+    counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=60000']));
+  if (wanted('kube-lab')) {
+    const lab = labTier('kube-lab', { workers: 2, testTimeout: 120_000, timeout: 1500 });
+    counts = add(counts, await lab(jestOptions));
+  }
+  return counts;
+}
+
+function unitTier(jestOptions: readonly string[]): Promise<Counts> {
+  return jestTier('unit', jestOptions);
+}
+
+/** Runs a jest project on this machine. */
+async function jestTier(
+  project: string,
+  jestOptions: readonly string[],
+  settings: readonly string[] = [],
+): Promise<Counts> {
   return withReport((folder) => {
     const report = join(folder, 'report.json');
-    const args = ['--selectProjects=unit', '--json', `--outputFile=${report}`, ...jestOptions];
+    const args = [`--selectProjects=${project}`, '--json', `--outputFile=${report}`, ...settings, ...jestOptions];
     return show('jest', args, jestEnv);
   });
 }
@@ -125,13 +162,6 @@ function readReport(path: string): Counts {
     process.stdout.write(`no report of the tests: ${String(error)}\n`);
     return { ...noTests, failed: 1 };
   }
-}
-
-function pendingTier(name: string, why: string): Tier {
-  return () => {
-    process.stdout.write(`test:${name}: no tests yet (${why})\n`);
-    return Promise.resolve(noTests);
-  };
 }
 
 const [wanted = '', ...jestOptions] = process.argv.slice(2);

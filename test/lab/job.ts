@@ -1,7 +1,9 @@
+import { existsSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import type { KernelKind, LabOptions } from './args.ts';
+import { cacheFolder } from './cache.ts';
 import { codeOf } from './errors.ts';
 import { shellCommand, shellQuote } from './quote.ts';
 
@@ -9,6 +11,8 @@ import { shellCommand, shellQuote } from './quote.ts';
 export const projectFolder = resolve(import.meta.dirname, '..', '..');
 const guestScripts = join(import.meta.dirname, 'guest');
 const passedOn = ['HOME', 'LANG', 'CI', 'NODE_OPTIONS', 'TERM', 'FORCE_COLOR', 'NO_COLOR'] as const;
+/** Where built programs are (test/programs): the same in the lab as here. */
+const programFolders = ['OVPN_LAB_CACHE', 'XDG_CACHE_HOME', 'KUBEBUILDER_ASSETS'] as const;
 const systemPath = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 
 /** One run in the lab: what to run, and the folders it talks to the host by. */
@@ -29,7 +33,7 @@ export function jobEnvironment(
   host: NodeJS.ProcessEnv = process.env,
 ): Record<string, string> {
   const env: Record<string, string> = {};
-  for (const name of passedOn) {
+  for (const name of [...passedOn, ...programFolders]) {
     const value = host[name];
     if (value !== undefined) env[name] = value;
   }
@@ -74,7 +78,11 @@ export async function withJob<T>(kind: KernelKind, options: LabOptions, work: (j
     const cwd = process.cwd();
     for (const name of await readdir(guestScripts)) await copyFile(join(guestScripts, name), join(control, name));
     const env = jobEnvironment(kind, options, kind === 'host' ? results : '/run/lab/results');
-    const kept = kind === 'host' ? keptFolders(cwd, control, results) : keptFolders(cwd);
+    const outside = [
+      cwd,
+      ...[cacheFolder(), process.env['KUBEBUILDER_ASSETS'] ?? ''].filter((folder) => existsSync(folder)),
+    ];
+    const kept = kind === 'host' ? keptFolders(...outside, control, results) : keptFolders(...outside);
     await writeFile(join(control, 'job.sh'), jobScript(env, cwd, options.argv));
     await writeFile(join(control, 'keep'), kept.map((folder) => `${folder}\n`).join(''));
     return await work({ options, cwd, control, results });

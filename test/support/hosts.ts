@@ -136,12 +136,15 @@ export class AgentProcess {
   /** Environment variables of the agent, which may be changed between two starts. */
   environment: Readonly<Record<string, string>> = {};
   readonly #options: readonly string[];
+  readonly #identity: { readonly kubeconfig: string } | undefined;
   #holder: Service | undefined;
   #agent: Service | undefined;
   #logs = '';
 
-  constructor(host: Host, options: readonly string[] = []) {
+  /** @param identity who the agent is on an API server; without one it reads its folder of manifests */
+  constructor(host: Host, options: readonly string[] = [], identity?: { readonly kubeconfig: string }) {
     this.host = host;
+    this.#identity = identity;
     this.folder = join(host.hosts.folder, host.name);
     this.manifests = join(this.folder, 'manifests');
     this.netns = join(this.folder, 'netns');
@@ -208,14 +211,10 @@ export class AgentProcess {
   async startAgent(): Promise<void> {
     this.#logs += this.#agent?.log ?? '';
     const args = [
-      ...[
-        '--manifests',
-        this.manifests,
-        '--node',
-        this.host.name,
-        '--label',
-        `kubernetes.io/hostname=${this.host.name}`,
-      ],
+      ...['--node', this.host.name],
+      ...(this.#identity === undefined
+        ? ['--manifests', this.manifests, '--label', `kubernetes.io/hostname=${this.host.name}`]
+        : ['--kubeconfig', this.#identity.kubeconfig]),
       ...[
         '--state',
         this.state,

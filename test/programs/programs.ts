@@ -1,0 +1,43 @@
+/**
+ * The Go programs of the tests. Each is built from a small module of the project's own (a folder beside this
+ * file): its go.mod pins the versions, its go.sum the contents, and its `tool` lines keep what is built required.
+ */
+export interface Program {
+  /** The folder with the go.mod. */
+  readonly folder: string;
+  /** The Go package of the program. */
+  readonly package: string;
+  /** The module whose version is the program's. */
+  readonly module: string;
+  /** The Go variable that the program reads its version from, where it has one. */
+  readonly stamp?: string;
+}
+
+const kubernetes = {
+  folder: 'kubernetes',
+  module: 'k8s.io/kubernetes',
+  stamp: 'k8s.io/component-base/version.gitVersion',
+};
+
+export const programs = {
+  'kube-apiserver': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-apiserver' },
+  'kube-controller-manager': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-controller-manager' },
+  kubectl: { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kubectl' },
+  etcd: { folder: 'etcd', module: 'go.etcd.io/etcd/server/v3', package: 'go.etcd.io/etcd/server/v3' },
+} as const satisfies Readonly<Record<string, Program>>;
+
+export type ProgramName = keyof typeof programs;
+
+/** What a control plane is made of. */
+export const controlPlanePrograms: readonly ProgramName[] = [
+  'etcd',
+  'kube-apiserver',
+  'kube-controller-manager',
+  'kubectl',
+];
+
+/** The version of a module that a go.mod requires. */
+export function versionIn(goMod: string, module: string): string | undefined {
+  const line = new RegExp(String.raw`^(?:require)?\s*${module.replaceAll('.', String.raw`\.`)} (v\S+)`, 'm');
+  return line.exec(goMod)?.[1];
+}
