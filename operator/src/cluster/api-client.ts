@@ -28,11 +28,13 @@ export class ApiError extends Error {
 }
 
 export interface ApiCall {
-  readonly method?: 'GET' | 'PATCH';
+  readonly method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** The path below the server's base, already escaped: `/api/v1/nodes`. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string | undefined>>;
   readonly body?: { readonly type: string; readonly text: string };
+  /** The form of the answer, when it is not plain JSON: of lists and watches also their metadata alone. */
+  readonly accept?: string;
   readonly signal: AbortSignal;
   /** How long the answer may take: its head for `open`, all of it for `json`. */
   readonly timeoutMs: number;
@@ -93,7 +95,7 @@ export class ApiClient {
       signal: call.signal,
       headers: {
         ...(auth.headers as http.OutgoingHttpHeaders | undefined),
-        accept: 'application/json',
+        accept: call.accept ?? 'application/json',
         'user-agent': this.#userAgent,
         ...(call.body === undefined
           ? {}

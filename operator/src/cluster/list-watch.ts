@@ -35,6 +35,8 @@ export interface ListWatchOptions<T> {
   /** The collection's path: `/apis/ovpn-operator.io/v1alpha1/vpnpeers`. */
   readonly path: string;
   readonly selectors?: { readonly labelSelector?: string; readonly fieldSelector?: string };
+  /** Asks for the metadata of the objects alone (PartialObjectMetadata). */
+  readonly metadataOnly?: boolean;
   readonly reader: ListWatchReader<T>;
   readonly timing?: Partial<ListWatchTiming>;
 }
@@ -189,7 +191,8 @@ export class ListWatch<T> {
   }
 
   async #listOnce(signal: AbortSignal, paged: boolean): Promise<string> {
-    const { client, path, selectors, reader } = this.#options;
+    const { client, path, selectors, metadataOnly = false, reader } = this.#options;
+    const accept = metadataOnly ? metadataOf('PartialObjectMetadataList') : 'application/json';
     const items: T[] = [];
     let next: string | undefined;
     let version: string | undefined;
@@ -199,7 +202,7 @@ export class ListWatch<T> {
         ...(paged ? { limit: String(this.#timing.pageSize) } : {}),
         ...(next === undefined ? {} : { continue: next }),
       };
-      const page = asRecord(await client.json({ path, query, signal, timeoutMs: this.#timing.requestMs }));
+      const page = asRecord(await client.json({ path, query, accept, signal, timeoutMs: this.#timing.requestMs }));
       const metadata = asRecord(page?.['metadata']) ?? {};
       // Some typed lists give `null` for "none".
       const objects = page?.['items'] ?? [];
@@ -217,7 +220,7 @@ export class ListWatch<T> {
 
   /** Follows the watch until the server ends it. True when it brought anything. */
   async #watch(version: string, signal: AbortSignal): Promise<boolean> {
-    const { client, path, selectors, clock, random } = this.#options;
+    const { client, path, selectors, metadataOnly = false, clock, random } = this.#options;
     const { stallMs, requestMs, watchSeconds } = this.#timing;
     // Spread, so that the watches of all agents do not end in the same second.
     const timeoutSeconds = String(Math.round(watchSeconds * (1 + random())));
@@ -226,6 +229,7 @@ export class ListWatch<T> {
     const response = await client.open({
       path,
       query,
+      accept: metadataOnly ? metadataOf('PartialObjectMetadata') : 'application/json',
       signal: AbortSignal.any([signal, stalled.signal]),
       timeoutMs: requestMs,
     });
@@ -276,6 +280,11 @@ export class ListWatch<T> {
     }
     this.#version = version;
   }
+}
+
+/** Asks for the metadata alone; a server that knows no such form sends the whole (Kubernetes API concepts). */
+function metadataOf(form: 'PartialObjectMetadata' | 'PartialObjectMetadataList'): string {
+  return `application/json;as=${form};g=meta.k8s.io;v=v1,application/json`;
 }
 
 /** The error of an ERROR event: expired as such; after any other, it is unknown what was missed. */
