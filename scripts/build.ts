@@ -1,4 +1,4 @@
-import { build } from 'esbuild';
+import { build, type BuildOptions } from 'esbuild';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildCni } from '../cni-plugin/build.ts';
@@ -14,10 +14,8 @@ if (!process.argv.includes('--no-types')) {
   if ((await show('tsc', ['-p', '.'])) !== 0) process.exit(1);
 }
 
-headline('dist/agent/ovpn-agent.js');
-await build({
-  entryPoints: [join(projectRoot, 'operator/src/cli/ovpn-agent.ts')],
-  outdir: join(dist, 'agent'),
+/** What the programs of Node.js have in common. */
+const program: BuildOptions = {
   bundle: true,
   // Each command loads only what it needs: the socket holder stays small.
   splitting: true,
@@ -30,7 +28,13 @@ await build({
   banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
   sourcemap: true,
   logLevel: 'warning',
-});
+};
+
+for (const name of ['agent', 'controller']) {
+  headline(`dist/${name}/ovpn-${name}.js`);
+  const entryPoints = [join(projectRoot, `operator/src/cli/ovpn-${name}.ts`)];
+  await build({ ...program, entryPoints, outdir: join(dist, name) });
+}
 
 headline('dist/ovpn-cni');
 process.stdout.write(`${await buildCni({ outFile: join(dist, 'ovpn-cni') })}\n`);

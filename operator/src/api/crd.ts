@@ -12,14 +12,14 @@ const header = `# Generated from operator/src/api; do not edit. To change it, ed
 
 /** The CustomResourceDefinition of a kind as an object. */
 export function customResourceDefinition(definition: Definition): { [key: string]: Json } {
-  const { kind, plural, singular, shortName, scope } = definition;
+  const { kind, plural, singular, shortName, scope, category } = definition;
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
     metadata: { name: `${plural}.${group}`, labels: { 'app.kubernetes.io/part-of': 'ovpn-operator' } },
     spec: {
       group,
-      names: { kind, listKind: `${kind}List`, plural, singular, shortNames: [shortName], categories: ['ovpn'] },
+      names: { kind, listKind: `${kind}List`, plural, singular, shortNames: [shortName], categories: [category] },
       scope,
       versions: [
         {

@@ -1,6 +1,7 @@
 import type { TSchema } from 'typebox';
 import type { Rule } from './schema-kit.ts';
 import { labelPattern } from './schema-kit.ts';
+import { vpnAllocationSpec, vpnAllocationStatus } from './vpn-allocation.ts';
 import { vpnKeySpec, vpnKeyStatus } from './vpn-key.ts';
 import { vpnNetworkSpec, vpnNetworkStatus } from './vpn-network.ts';
 import { vpnPeerSpec, vpnPeerStatus } from './vpn-peer.ts';
@@ -16,11 +17,13 @@ export interface PrinterColumn {
 
 /** A kind of ours: what the CRD and the parser are both made from. */
 export interface Definition {
-  readonly kind: 'VpnNetwork' | 'VpnPeer' | 'VpnKey';
+  readonly kind: 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'VpnAllocation';
   readonly plural: string;
   readonly singular: string;
   readonly shortName: string;
   readonly scope: 'Cluster' | 'Namespaced';
+  /** What `kubectl get CATEGORY` lists it under. */
+  readonly category: 'ovpn' | 'ovpn-internal';
   readonly description: string;
   readonly spec: TSchema;
   readonly status: TSchema;
@@ -66,6 +69,7 @@ export const definitions: readonly Definition[] = [
     singular: 'vpnnetwork',
     shortName: 'vpnnet',
     scope: 'Cluster',
+    category: 'ovpn',
     description: 'One isolated VPN: its nodes, address ranges and sockets, and who may use it.',
     spec: vpnNetworkSpec,
     status: vpnNetworkStatus,
@@ -91,6 +95,7 @@ export const definitions: readonly Definition[] = [
     singular: 'vpnpeer',
     shortName: 'vpnp',
     scope: 'Namespaced',
+    category: 'ovpn',
     description: 'One remote of a VpnNetwork.',
     spec: vpnPeerSpec,
     status: vpnPeerStatus,
@@ -122,6 +127,7 @@ export const definitions: readonly Definition[] = [
     singular: 'vpnkey',
     shortName: 'vpnk',
     scope: 'Namespaced',
+    category: 'ovpn',
     description: 'Key material by reference, never inline.',
     spec: vpnKeySpec,
     status: vpnKeyStatus,
@@ -133,6 +139,28 @@ export const definitions: readonly Definition[] = [
       ready,
       reason,
       column('Fingerprint', 'string', '.status.fingerprint', 'A digest to compare with the other end.', 1),
+      age,
+    ],
+  },
+  {
+    kind: 'VpnAllocation',
+    plural: 'vpnallocations',
+    singular: 'vpnallocation',
+    shortName: 'vpnalloc',
+    scope: 'Cluster',
+    category: 'ovpn-internal',
+    description:
+      'A number or a block of pod addresses of a VpnNetwork that somebody holds. The controller makes and removes them; its name is what is claimed, so that nothing is given out twice.',
+    spec: vpnAllocationSpec,
+    status: vpnAllocationStatus,
+    nameRules: [],
+    columns: [
+      column('Network', 'string', '.spec.networkRef.name', 'The VpnNetwork.'),
+      column('Holder', 'string', '.spec.holder.kind', 'What sort of object holds it.'),
+      column('Namespace', 'string', '.spec.holder.namespace', 'The namespace of the holder.'),
+      column('Name', 'string', '.spec.holder.name', 'The name of the holder.'),
+      column('Addresses', 'string', '.spec.addresses', 'The addresses, or the blocks of pod addresses.'),
+      column('Released', 'date', '.status.releasedAt', 'When the holder gave it up; it is kept for a while.'),
       age,
     ],
   },

@@ -2,7 +2,7 @@ import { OvpnError } from '../errors.ts';
 import { show, unknownField } from './check.ts';
 import { formWords, labelPattern, subdomainPattern } from './schema-kit.ts';
 import { isRecord } from './schema-view.ts';
-import type { ObjectMeta, ResourceKind } from './types.ts';
+import { isClusterScoped, type ObjectMeta, type ResourceKind } from './types.ts';
 
 /** All fields of `metav1.ObjectMeta`: those that are not read here may stand there all the same. */
 const knownFields = [
@@ -28,7 +28,7 @@ export function identityOf(kind: ResourceKind, metadata: unknown): Pick<ObjectMe
   if (!isRecord(metadata)) return undefined;
   const { name, namespace } = metadata;
   if (typeof name !== 'string' || !isSubdomain(name)) return undefined;
-  if (kind === 'VpnNetwork') return { name };
+  if (isClusterScoped(kind)) return { name };
   return typeof namespace === 'string' && isLabel(namespace) ? { namespace, name } : undefined;
 }
 
@@ -89,9 +89,9 @@ function checkName(name: unknown, problem: Problem): void {
 }
 
 function checkNamespace(kind: ResourceKind, namespace: unknown, problem: Problem): void {
-  if (kind === 'VpnNetwork') {
+  if (isClusterScoped(kind)) {
     if ((namespace ?? undefined) === undefined) return;
-    problem('.namespace', 'must be left out, because a VpnNetwork belongs to the whole cluster');
+    problem('.namespace', `must be left out, because a ${kind} belongs to the whole cluster`);
   } else if (namespace === undefined || namespace === null) {
     problem('.namespace', `is missing: a ${kind} lives in a namespace`);
   } else if (typeof namespace !== 'string') problem('.namespace', `must be text, but is ${show(namespace)}`);

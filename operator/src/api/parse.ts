@@ -12,6 +12,7 @@ import {
   apiVersion,
   formatRef,
   group,
+  isClusterScoped,
   refOf,
   type ObjectMeta,
   type ObjectRef,
@@ -216,7 +217,7 @@ export function parseManifests(text: string, origin: string, options: ManifestOp
 
 /** The object with a namespace, where it needs one and names none. */
 function inNamespace(value: unknown, namespace: string | undefined): unknown {
-  if (namespace === undefined || !isRecord(value) || value['kind'] === 'VpnNetwork') return value;
+  if (namespace === undefined || !isRecord(value) || isClusterScoped(kindOf(value['kind']) ?? 'Secret')) return value;
   const metadata = value['metadata'];
   if (!isRecord(metadata) || (metadata['namespace'] ?? undefined) !== undefined) return value;
   return { ...value, metadata: { ...metadata, namespace } };

@@ -1,4 +1,5 @@
 import type { Static } from 'typebox';
+import type { vpnAllocationSpec, vpnAllocationStatus } from './vpn-allocation.ts';
 import type { vpnKeySpec, vpnKeyStatus } from './vpn-key.ts';
 import type { vpnNetworkSpec, vpnNetworkStatus } from './vpn-network.ts';
 import type { vpnPeerSpec, vpnPeerStatus } from './vpn-peer.ts';
@@ -11,7 +12,12 @@ export const version = 'v1alpha1';
 export const apiVersion = `${group}/${version}`;
 
 /** The kinds that a source of resources holds. */
-export type ResourceKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'Secret';
+export type ResourceKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'VpnAllocation' | 'Secret';
+
+/** Whether objects of the kind belong to the whole cluster and have no namespace. */
+export function isClusterScoped(kind: ResourceKind): boolean {
+  return kind === 'VpnNetwork' || kind === 'VpnAllocation';
+}
 
 /** Which object; `namespace` is absent for cluster-scoped kinds. */
 export interface ObjectRef {
@@ -42,6 +48,8 @@ export interface NamespacedMeta extends ObjectMeta {
 export type VpnNetworkSpec = Static<typeof vpnNetworkSpec>;
 export type VpnPeerSpec = Static<typeof vpnPeerSpec>;
 export type VpnKeySpec = Static<typeof vpnKeySpec>;
+
+export type VpnAllocationSpec = Static<typeof vpnAllocationSpec>;
 
 export type VpnNetworkStatus = Static<typeof vpnNetworkStatus>;
 export type VpnPeerStatus = Static<typeof vpnPeerStatus>;
@@ -82,6 +90,15 @@ export interface VpnKey {
   readonly status?: VpnKeyStatus;
 }
 
+/** A claim to one number or one block of a network; its name is what is claimed. */
+export interface VpnAllocation {
+  readonly apiVersion: typeof apiVersion;
+  readonly kind: 'VpnAllocation';
+  readonly metadata: ObjectMeta;
+  readonly spec: VpnAllocationSpec;
+  readonly status?: Static<typeof vpnAllocationStatus>;
+}
+
 /** A Secret of the core API with its values decoded. Never log one. */
 export interface Secret {
   readonly apiVersion: 'v1';
@@ -91,7 +108,7 @@ export interface Secret {
   readonly data: Readonly<Record<string, Uint8Array>>;
 }
 
-export type Resource = VpnNetwork | VpnPeer | VpnKey | Secret;
+export type Resource = VpnNetwork | VpnPeer | VpnKey | VpnAllocation | Secret;
 export type ResourceOf<K extends ResourceKind> = Extract<Resource, { readonly kind: K }>;
 
 /** The reference that points at an object. */

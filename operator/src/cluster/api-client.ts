@@ -25,6 +25,21 @@ export class ApiError extends Error {
   get expired(): boolean {
     return this.status === 410 || this.reason === 'Expired' || this.reason === 'Gone';
   }
+
+  /** There is no such object. */
+  get notFound(): boolean {
+    return this.status === 404;
+  }
+
+  /** The name is taken. */
+  get alreadyExists(): boolean {
+    return this.reason === 'AlreadyExists';
+  }
+
+  /** The object is not the one, or not in the version, that the request insisted on. */
+  get conflict(): boolean {
+    return this.status === 409 && !this.alreadyExists;
+  }
 }
 
 export interface ApiCall {

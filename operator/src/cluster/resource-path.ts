@@ -1,20 +1,40 @@
 import { group, version } from '../api/types.ts';
 import type { ObjectRef, ResourceKind } from '../api/types.ts';
 
-const plurals: Readonly<Record<Exclude<ResourceKind, 'Secret'>, string>> = {
-  VpnNetwork: 'vpnnetworks',
-  VpnPeer: 'vpnpeers',
-  VpnKey: 'vpnkeys',
-};
+const own = `/apis/${group}/${version}`;
+
+/** Where the API server keeps the objects of each kind that is read or written here. */
+const collections = {
+  VpnNetwork: { base: own, plural: 'vpnnetworks' },
+  VpnPeer: { base: own, plural: 'vpnpeers' },
+  VpnKey: { base: own, plural: 'vpnkeys' },
+  VpnAllocation: { base: own, plural: 'vpnallocations' },
+  Secret: { base: '/api/v1', plural: 'secrets' },
+  Node: { base: '/api/v1', plural: 'nodes' },
+  Namespace: { base: '/api/v1', plural: 'namespaces' },
+  Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },
+  Event: { base: '/apis/events.k8s.io/v1', plural: 'events' },
+} as const;
+
+/** A kind whose path is known. */
+export type ApiKind = keyof typeof collections;
+
+/**
+ * The API server's path of one object, of all objects of a kind in a namespace, or of all there are; already
+ * escaped. Cluster-scoped kinds take no namespace.
+ */
+export function apiPath(kind: ApiKind, { namespace, name }: { namespace?: string; name?: string } = {}): string {
+  const { base, plural } = collections[kind];
+  const scope = namespace === undefined ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
+  return `${base}${scope}/${plural}${name === undefined ? '' : `/${encodeURIComponent(name)}`}`;
+}
 
 /** The API server's path of all objects of one of our kinds, in all namespaces. */
 export function collectionPath(kind: Exclude<ResourceKind, 'Secret'>): string {
-  return `/apis/${group}/${version}/${plurals[kind]}`;
+  return apiPath(kind);
 }
 
-/** The API server's path of one object of our kinds; undefined for Secrets, which are never written. */
+/** The API server's path of one object of our kinds; undefined for Secrets, whose status nobody writes. */
 export function objectPath({ kind, namespace, name }: ObjectRef): string | undefined {
-  if (kind === 'Secret') return undefined;
-  const scope = namespace === undefined ? '' : `namespaces/${encodeURIComponent(namespace)}/`;
-  return `/apis/${group}/${version}/${scope}${plurals[kind]}/${encodeURIComponent(name)}`;
+  return kind === 'Secret' ? undefined : apiPath(kind, { name, ...(namespace === undefined ? {} : { namespace }) });
 }

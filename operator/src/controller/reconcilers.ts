@@ -1,0 +1,4 @@
+import type { ReconcilerFactory } from './reconciler.ts';
+
+/** All that the controller does, in no particular order: each keeps to its own objects and fields. */
+export const reconcilers: readonly ReconcilerFactory[] = [];
