@@ -57,7 +57,12 @@ export const errorTable = {
     remedy: 'call the plugin by a CNI runtime, or set the CNI_* variables as the spec says',
   },
   NetworkNotReady: { code: 'OVPN503', remedy: 'wait until the VpnNetwork is Ready on this node, or create it' },
-  AttachNotAllowed: { code: 'OVPN504', remedy: 'have the owner of the VpnNetwork allow the namespace in spec.attach' },
+  AttachNotAllowed: { code: 'OVPN504', remedy: 'have the owner of the VpnNetwork allow the pod in spec.attach' },
+  PodUnknown: { code: 'OVPN506', remedy: 'wait until the API server knows the pod; the runtime retries' },
+  AttachmentDeviates: {
+    code: 'OVPN507',
+    remedy: 'look who changed it; the agent mends its own part with its next round, and a new pod is as it should be',
+  },
   PoolExhausted: { code: 'OVPN505', remedy: 'delete unused pods or give the node a larger pod block' },
 } as const;
 

@@ -132,8 +132,8 @@ export interface StatusRequest {
 }
 
 /**
- * `unavailable`: an ADD would fail (CNI code 50). `limited`: it would succeed, and pods have no or little connectivity
- * (CNI code 51).
+ * `unavailable`: an ADD can fail (CNI code 50). `limited`: it can fail, and pods that are attached may have no or
+ * little connectivity, too (CNI code 51).
  */
 export type StatusResult =
   { readonly state: 'ready' } | { readonly state: 'unavailable' | 'limited'; readonly reason: string };

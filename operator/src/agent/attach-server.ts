@@ -46,6 +46,7 @@ const retryable: ReadonlySet<ErrorName> = new Set<ErrorName>([
   'AgentUnreachable',
   'HolderUnreachable',
   'NetworkNotReady',
+  'PodUnknown',
 ]);
 
 /** Starts to listen; rejects with OvpnError StateUnusable when another agent has the socket or the folder is unsafe. */

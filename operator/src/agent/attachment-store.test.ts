@@ -28,6 +28,7 @@ const record = (containerId = 'abc', fields: Partial<AttachmentRecord> = {}): At
   ifname: 'vpn0',
   network: 'corp',
   netns: '/run/netns/pod',
+  sandbox: 'boot/4:4026532001',
   addresses: ['10.81.0.2', 'fd81::2'],
   mac: '02:00:00:00:00:01',
   pod: { namespace: 'shop', name: 'web-0', uid: '6f1c' },

@@ -22,8 +22,13 @@ export interface AttachmentRecord extends DesiredAttachment, CallKey {
 export class AttachmentStore {
   readonly #folder: string;
   readonly #records = new Map<string, AttachmentRecord>();
+  readonly #byContainer = new Groups();
+  readonly #byNetwork = new Groups();
+  readonly #byNetns = new Groups();
   /** Addresses in use, by network: an address has one owner. */
   readonly #addresses = new Map<string, Map<string, string>>();
+  /** Whether a record could not be read: then what nobody seems to have may be in use. */
+  readonly damaged: boolean = false;
 
   /**
    * Reads what is there.
@@ -38,6 +43,7 @@ export class AttachmentStore {
       try {
         this.#take(parseRecord(JSON.parse(readFileSync(join(folder, file), 'utf8'))));
       } catch (error) {
+        this.damaged = true;
         onDamaged(join(folder, file), describe(error));
       }
     }
@@ -49,11 +55,20 @@ export class AttachmentStore {
 
   /** What one call has, in the order in which it was made. */
   ofCall(call: CallKey): AttachmentRecord[] {
-    return [...this.#records.values()].filter((record) => sameCall(record, call));
+    return this.ofContainer(call.containerId).filter((record) => sameCall(record, call));
+  }
+
+  ofContainer(containerId: string): AttachmentRecord[] {
+    return this.#byContainer.get(containerId);
   }
 
   ofNetwork(network: string): AttachmentRecord[] {
-    return [...this.#records.values()].filter((record) => record.network === network);
+    return this.#byNetwork.get(network);
+  }
+
+  /** What is attached in the sandbox at a path. */
+  ofNetns(netns: string): AttachmentRecord[] {
+    return this.#byNetns.get(netns);
   }
 
   all(): IterableIterator<AttachmentRecord> {
@@ -62,7 +77,13 @@ export class AttachmentStore {
 
   /** Whether an address of a network is in use. */
   isTaken(network: string, address: string): boolean {
-    return this.#addresses.get(network)?.has(address) === true;
+    return this.ownerOf(network, address) !== undefined;
+  }
+
+  /** The attachment that has an address of a network. */
+  ownerOf(network: string, address: string): AttachmentRecord | undefined {
+    const owner = this.#addresses.get(network)?.get(address);
+    return owner === undefined ? undefined : this.#records.get(owner);
   }
 
   /** @throws OvpnError StateUnusable when the disk refuses */
@@ -81,6 +102,7 @@ export class AttachmentStore {
 
   #forget(record: AttachmentRecord): void {
     this.#records.delete(keyText(record));
+    for (const [groups, name] of this.#groupsOf(record)) groups.remove(name, record);
     const taken = this.#addresses.get(record.network);
     for (const address of record.addresses) if (taken?.get(address) === keyText(record)) taken.delete(address);
   }
@@ -89,9 +111,18 @@ export class AttachmentStore {
     const before = this.get(record);
     if (before !== undefined) this.#forget(before);
     this.#records.set(keyText(record), record);
+    for (const [groups, name] of this.#groupsOf(record)) groups.add(name, record);
     let taken = this.#addresses.get(record.network);
     if (taken === undefined) this.#addresses.set(record.network, (taken = new Map<string, string>()));
     for (const address of record.addresses) taken.set(address, keyText(record));
+  }
+
+  #groupsOf({ containerId, network, netns }: AttachmentRecord): [Groups, string][] {
+    return [
+      [this.#byContainer, containerId],
+      [this.#byNetwork, network],
+      [this.#byNetns, netns],
+    ];
   }
 
   #path({ containerId, ifname }: AttachmentKey): string {
@@ -113,6 +144,27 @@ export class AttachmentStore {
         { cause: error },
       );
     }
+  }
+}
+
+/** Records by something that several have in common, in the order in which they came. */
+class Groups {
+  readonly #groups = new Map<string, Set<AttachmentRecord>>();
+
+  get(name: string): AttachmentRecord[] {
+    return [...(this.#groups.get(name) ?? [])];
+  }
+
+  add(name: string, record: AttachmentRecord): void {
+    let group = this.#groups.get(name);
+    if (group === undefined) this.#groups.set(name, (group = new Set()));
+    group.add(record);
+  }
+
+  remove(name: string, record: AttachmentRecord): void {
+    const group = this.#groups.get(name);
+    group?.delete(record);
+    if (group?.size === 0) this.#groups.delete(name);
   }
 }
 
@@ -143,6 +195,7 @@ function parseRecord(value: unknown): AttachmentRecord {
     ifname: text('ifname'),
     network: text('network'),
     netns: text('netns'),
+    sandbox: text('sandbox'),
     mac: text('mac'),
     addresses: addresses.map(String),
     pod: parsePod(pod),

@@ -69,6 +69,8 @@ export interface DesiredAttachment extends AttachmentKey {
   readonly network: string;
   /** Path of the sandbox's namespace. */
   readonly netns: string;
+  /** Which namespace that was ({@link sandboxId}): the path can name another one later. */
+  readonly sandbox: string;
   /** The pod's addresses, without length. */
   readonly addresses: readonly string[];
   readonly mac: string;

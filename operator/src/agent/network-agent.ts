@@ -1,14 +1,16 @@
 import { describe, OvpnError } from '../errors.ts';
 import { formatRef, type ObjectRef } from '../api/types.ts';
+import { hostPrefix } from '../kernel/address.ts';
 import type { Request } from '../kernel/netlink/socket.ts';
 import { createNamespace, deleteNamespace } from '../kernel/netns.ts';
 import type { NewPeer, Peer } from '../kernel/ovpn/codec.ts';
 import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
-import { type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
-import { deleteRoute, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
+import { deleteLink, type Link, newOvpnLink, setLink } from '../kernel/rtnetlink/links.ts';
+import { deleteRoute, effectiveMetric, type Route, setRoute } from '../kernel/rtnetlink/routes.ts';
 import { writeSysctls } from '../kernel/sysctl.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { Log } from '../telemetry/log.ts';
+import { deviations, observeAttachment } from './attachment-check.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { isForeign } from './devices.ts';
@@ -16,11 +18,20 @@ import { diffBase, diffPeer, failClosedRoute, missingRoutes, peerRoutes } from '
 import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import type { Ledger } from './ledger.ts';
-import { deviceAlias, deviceName, namespaceName, networkOfNamespace } from './names.ts';
+import { deviceAlias, deviceName, isVethName, namespaceName, networkOfNamespace, vethName } from './names.ts';
 import { NetworkKernel } from './network-kernel.ts';
 import { newPeer } from './new-peer.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
-import { ensureAttachment, farRoutes, removeAttachment, type SandboxLinks, type WriteCounter } from './sandbox.ts';
+import { gatewaysFor } from './pod-addresses.ts';
+import {
+  ensureAttachment,
+  farRoutes,
+  removeAttachment,
+  type SandboxLinks,
+  type SandboxSettings,
+  sandboxStands,
+  type WriteCounter,
+} from './sandbox.ts';
 import { LivePeers } from './sessions/live-peers.ts';
 import type { OpenListener } from './sessions/listener-sockets.ts';
 import {
@@ -129,6 +140,11 @@ export class NetworkAgent {
     return this.#kernel;
   }
 
+  /** Whether pods can be attached. */
+  get ready(): boolean {
+    return this.#kernel !== undefined && this.#observed?.device !== undefined && this.#desired !== undefined;
+  }
+
   get desired(): DesiredNetwork | undefined {
     return this.#desired;
   }
@@ -197,6 +213,7 @@ export class NetworkAgent {
     this.#guard(claimed);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone, claimed);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
+    if (mayRemove) this.#removeStrayFarEnds(kernel);
     this.#services.memory.save();
   }
 
@@ -259,15 +276,38 @@ export class NetworkAgent {
    * Brings one attachment about. @throws OvpnError or NetlinkError when it cannot stand
    */
   attach(record: AttachmentRecord): SandboxLinks {
-    const { kernel, observed, desired } = this.#ready();
-    const settings = {
-      podBlocks: desired.podBlocks,
+    const { kernel, observed } = this.#ready();
+    return ensureAttachment(record, this.#settings(record), kernel, observed, this.#sandboxWrites);
+  }
+
+  /** How an attachment differs from what it should be, in words; reads the kernel. @throws OvpnError NetworkNotReady */
+  check(record: AttachmentRecord): string[] {
+    return deviations(record, this.#settings(record), observeAttachment(record, this.#ready().kernel));
+  }
+
+  /** Whether the network's namespace has a route to just this address. */
+  hasRouteTo(address: string): boolean {
+    const destination = hostPrefix(address);
+    return this.#observed?.routes.has(routeKey({ destination, metric: effectiveMetric(destination, 0) })) === true;
+  }
+
+  /** Forgets the attachments whose sandboxes are gone. @returns how many */
+  collectGone(): number {
+    if (!this.ready) return 0;
+    const before = this.#services.attachments.ofNetwork(this.name);
+    for (const record of before) if (!sandboxStands(record)) this.#collect(record);
+    return before.length - this.#services.attachments.ofNetwork(this.name).length;
+  }
+
+  #settings(record: AttachmentRecord): SandboxSettings {
+    const { desired } = this.#ready();
+    return {
+      gateways: gatewaysFor(record.addresses, { blocks: desired.podBlocks, nodeAddresses: desired.addresses }),
       destinations: [...this.#destinations],
       foreignDestinations: this.#services.foreignDestinations(this.name, record.netns),
       mtu: desired.mtu,
       mayRemove: this.#mayRemove,
     };
-    return ensureAttachment(record, settings, kernel, observed, this.#sandboxWrites);
   }
 
   /** Takes an attachment away. What is gone already is no error. */
@@ -583,9 +623,37 @@ export class NetworkAgent {
     });
   }
 
+  /** Far ends that nobody has: of a DEL that was served before the network's namespace was open. */
+  #removeStrayFarEnds(kernel: NetworkKernel): void {
+    const { attachments } = this.#services;
+    // One of an attachment whose record cannot be read is in use.
+    if (attachments.damaged) return;
+    const wanted = new Set(attachments.ofNetwork(this.name).map(vethName));
+    const stray = kernel.links().filter(({ name, kind }) => kind === 'veth' && isVethName(name) && !wanted.has(name));
+    if (stray.length === 0) return;
+    kernel.tryChange(stray.map(({ index }) => deleteLink(index)));
+    this.#log.info({ event: 'attachment.stray', links: stray.map(({ name }) => name) }, 'removed far ends of no pod');
+  }
+
+  /**
+   * Forgets an attachment whose sandbox is gone, as runtimes leave them behind when they crash. Only its far end tells
+   * that surely: the kernel takes a pair away with either of its namespaces, while a path can just be out of sight.
+   */
+  #collect(record: AttachmentRecord): void {
+    if (this.#ready().kernel.link(vethName(record)) !== undefined) return;
+    this.#services.attachments.remove(record);
+    for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
+    const { containerId, ifname, addresses } = record;
+    this.#log.info(
+      { event: 'attachment.collected', containerId, ifname, addresses },
+      'the sandbox of an attachment is gone; its addresses are free',
+    );
+  }
+
   #tryAttachment(record: AttachmentRecord): void {
     try {
-      this.attach(record);
+      if (sandboxStands(record)) this.attach(record);
+      else this.#collect(record);
     } catch (error) {
       this.#log.warn(
         { event: 'attachment.failed', containerId: record.containerId, ifname: record.ifname, error: describe(error) },

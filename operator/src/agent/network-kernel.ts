@@ -6,7 +6,7 @@ import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../kernel/ovpn/codec.ts';
 import { dumpAddresses, type InterfaceAddress } from '../kernel/rtnetlink/addresses.ts';
 import { dumpLinks, getLinkByName, type Link } from '../kernel/rtnetlink/links.ts';
-import { dumpOurRoutes } from '../kernel/rtnetlink/routes.ts';
+import { dumpOurRoutes, type Route } from '../kernel/rtnetlink/routes.ts';
 import { readSysctls } from '../kernel/sysctl.ts';
 import { namespaceSysctls } from './diff.ts';
 import { emptySlots, type KeySlots } from './key-slots.ts';
@@ -131,6 +131,11 @@ export class NetworkKernel {
 
   addresses(): InterfaceAddress[] {
     return dumpAddresses(this.#routes);
+  }
+
+  /** The routes that carry our protocol number. */
+  ourRoutes(): Route[] {
+    return dumpOurRoutes(this.#routes);
   }
 
   /** Sends changes of links, addresses and routes. @throws NetlinkError the first refusal */

@@ -14,17 +14,20 @@ import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
 import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { AgentRequest, StatusResult } from './attach-protocol.ts';
-import { Attacher } from './attach.ts';
+import type { AgentRequest, StatusRequest, StatusResult } from './attach-protocol.ts';
+import { type AttachNode, Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer } from './desired.ts';
 import { freeDeviceIndex, isOurs } from './devices.ts';
+import { leftDetaches } from './left-detaches.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
+import { NetworkQueue, type NetworkWork } from './network-queue.ts';
 import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
+import { identifySandbox, sandboxStands } from './sandbox.ts';
 import { NetworkSessions } from './sessions/network-sessions.ts';
 import { SessionMemory } from './sessions/session-memory.ts';
 import { expiryProblem } from './sessions/materials.ts';
@@ -43,6 +46,8 @@ const publishAfterMs = 100;
 export interface NodeAgentOptions {
   readonly node: string;
   readonly stateDir: string;
+  /** Where the CNI plugin leaves the DELs that it cannot hand over. */
+  readonly detachFolder: string;
   readonly netnsFolder: string;
   /** The operator's namespace, where the Secrets of networks are. */
   readonly namespace: string;
@@ -57,21 +62,12 @@ export interface NodeAgentOptions {
   readonly statusMs: number;
 }
 
-/** What a pass has to do for one network. */
-interface Work {
-  whole: boolean;
-  readonly peers: Map<string, ObjectRef>;
-}
-
-/**
- * The node agent: takes resources from a source and keeps the kernel as they say. One pass at a time; what
- * comes in meanwhile makes the next pass.
- */
+/** The node agent: takes resources from a source and keeps the kernel as they say. */
 export class NodeAgent {
   readonly #options: NodeAgentOptions;
   readonly #log: Log;
   readonly #networks = new Map<string, ManagedNetwork>();
-  readonly #work = new Map<string, Work>();
+  readonly #queue = new NetworkQueue((name, work) => this.#pass(name, work));
   /** Who refers to a VpnKey or Secret: to plan again when it changes. */
   readonly #users = new References();
   /** Networks by device index: how a notification finds its network. */
@@ -87,7 +83,6 @@ export class NodeAgent {
   readonly #vanished = new Map<string, ObjectRef>();
   readonly #timers = new Set<() => void>();
   #notifications: NotificationSocket | undefined;
-  #pass: Promise<void> | undefined;
   #dueTimer: (() => void) | undefined;
   /** Peers whose tunnels have something new to say in their status. */
   readonly #unpublished = new Map<string, { readonly book: PeerBook; readonly ref: ObjectRef }>();
@@ -127,7 +122,7 @@ export class NodeAgent {
       now: () => options.clock.now(),
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
     });
-    this.#attacher = new Attacher({ find: (name) => this.#find(name) }, attachments, options.log);
+    this.#attacher = new Attacher(this.#attachNode(), attachments, options.log);
   }
 
   /**
@@ -154,12 +149,13 @@ export class NodeAgent {
 
   /** Resolves when nothing is left to do. */
   async settled(): Promise<void> {
-    while (this.#pass !== undefined) await this.#pass;
+    await this.#queue.settled();
   }
 
   /** Stops working and leaves the kernel as it is. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#queue.stop();
     for (const cancel of this.#timers) cancel();
     this.#dueTimer?.();
     this.#publishTimer?.();
@@ -187,19 +183,18 @@ export class NodeAgent {
   async handle(request: AgentRequest): Promise<unknown> {
     switch (request.op) {
       case 'add':
-        // A whole pass may be under way: what it makes of the network is what the pod gets.
-        await this.settled();
         return this.#attacher.add(request);
       case 'del':
         await this.#attacher.del(request);
         return {};
       case 'check':
-        throw new OvpnError('AgentProtocol', 'this agent does not know check yet', { object: 'request', field: 'op' });
+        this.#attacher.check(request);
+        return {};
       case 'gc':
         await this.#attacher.gc(request);
         return {};
       case 'status':
-        return { state: 'ready' } satisfies StatusResult;
+        return this.#status(request);
       case 'report':
         return this.#board.report();
     }
@@ -361,6 +356,8 @@ export class NodeAgent {
   #everything(): void {
     if (!this.#started) return;
     this.#releaseSockets();
+    this.#collectStrays();
+    this.#attacher.serveLeftDetaches();
     const names = new Set([...this.#networks.keys(), ...networksIn(this.#namespaces())]);
     for (const name of names) this.#enqueueWhole(name);
   }
@@ -373,47 +370,35 @@ export class NodeAgent {
     }
   }
 
+  /** Attachments of networks that are not on this node, whose sandboxes are gone. The others are their networks' part. */
+  #collectStrays(): void {
+    if (!this.#options.source.complete) return;
+    const { attachments } = this.#services;
+    for (const record of [...attachments.all()]) {
+      if (this.#networks.has(record.network) || sandboxStands(record)) continue;
+      attachments.remove(record);
+      this.#log.info({ event: 'attachment.collected', ...record }, 'the sandbox of an attachment is gone');
+    }
+  }
+
   #enqueueWhole(network: string): void {
-    this.#workFor(network).whole = true;
-    this.#wake();
+    this.#queue.addWhole(network);
   }
 
   #enqueue(network: string, refs: readonly ObjectRef[]): void {
-    if (refs.length === 0) return;
-    const work = this.#workFor(network);
-    for (const ref of refs) work.peers.set(formatRef(ref), ref);
-    this.#wake();
+    this.#queue.addPeers(network, refs);
   }
 
-  #workFor(network: string): Work {
-    let work = this.#work.get(network);
-    if (work === undefined) this.#work.set(network, (work = { whole: false, peers: new Map() }));
-    return work;
-  }
-
-  #wake(): void {
-    if (this.#stopped || this.#pass !== undefined) return;
-    const pass = this.#run().catch((error: unknown) => {
-      this.#log.error({ event: 'agent.defect', error: describe(error) }, 'a pass ended by a defect');
-    });
-    this.#pass = pass.finally(() => {
-      this.#pass = undefined;
-      if (this.#work.size > 0) this.#wake();
-    });
-  }
-
-  async #run(): Promise<void> {
-    // Changes of one moment (a folder read anew, a list of the API server) make one pass.
-    await Promise.resolve();
-    for (const [name, work] of this.#work) {
-      this.#work.delete(name);
-      if (this.#stopped) return;
+  async #pass(name: string, work: NetworkWork): Promise<void> {
+    try {
       await this.#runNetwork(name, work);
+    } catch (error) {
+      this.#log.error({ event: 'agent.defect', network: name, error: describe(error) }, 'a pass ended by a defect');
     }
     this.#scheduleDue();
   }
 
-  async #runNetwork(name: string, work: Work): Promise<void> {
+  async #runNetwork(name: string, work: NetworkWork): Promise<void> {
     const managed = this.#networks.get(name);
     const wanted = this.#options.source.get('VpnNetwork', undefined, name) !== undefined;
     managed?.cancelRetry?.();
@@ -423,7 +408,7 @@ export class NodeAgent {
         return;
       }
       if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
-      else await this.#some(managed, [...work.peers.values()]);
+      else await this.#some(managed, work.peers);
       managed.problem = undefined;
       if (managed.agent.refusedPeers > 0) this.#retry(name, managed);
       else managed.backoff.reset();
@@ -448,9 +433,9 @@ export class NodeAgent {
     this.#retry(name, managed);
   }
 
-  #publish(managed: ManagedNetwork, work: Work): void {
+  #publish(managed: ManagedNetwork, work: NetworkWork): void {
     this.#board.publishNetwork(managed);
-    for (const ref of work.whole ? managed.book.refs() : work.peers.values()) {
+    for (const ref of work.whole ? managed.book.refs() : work.peers) {
       const peer = managed.book.entry(ref)?.peer;
       if (peer === undefined) continue;
       this.#board.publishPeer(peer);
@@ -624,15 +609,46 @@ export class NodeAgent {
     return { key, secret: lookup(namespace, name), lookup };
   }
 
+  #attachNode(): AttachNode {
+    const { source, detachFolder } = this.#options;
+    const started = (): boolean => this.#started;
+    return {
+      get started() {
+        return started();
+      },
+      find: (name) => this.#find(name),
+      all: () => [...this.#networks.values()].filter(({ selected }) => selected).map(({ book }) => book.network),
+      settled: async (name) => {
+        if (this.#find(name)?.agent.ready !== true) await this.#queue.settled(name);
+      },
+      findPod: (pod) => source.findPod(pod),
+      identifySandbox,
+      leftDetaches: () => leftDetaches(detachFolder, this.#log),
+    };
+  }
+
   #find(name: string): { network: VpnNetwork; agent: NetworkAgent } | undefined {
     const managed = this.#networks.get(name);
     return managed?.selected === true ? { network: managed.book.network, agent: managed.agent } : undefined;
   }
 
+  /** Runtimes ask every few seconds, so this reads nothing: a network's rounds have looked. */
+  #status({ network: name }: StatusRequest): StatusResult {
+    const unavailable = (reason: string): StatusResult => ({ state: 'unavailable', reason });
+    if (!this.#started) return unavailable('the agent has not read all resources yet');
+    if (name === undefined) return { state: 'ready' };
+    const managed = this.#networks.get(name);
+    if (managed?.selected !== true) return unavailable(`VpnNetwork ${name} is not on this node`);
+    const { agent, problem } = managed;
+    const state = this.#services.attachments.ofNetwork(name).length > 0 ? 'limited' : 'unavailable';
+    if (problem !== undefined) return { state, reason: problem.message };
+    return agent.ready ? { state: 'ready' } : unavailable(`VpnNetwork ${name} is not set up yet`);
+  }
+
   #foreignDestinations(network: string, netns: string): ReadonlySet<string> {
     const foreign = new Set<string>();
-    for (const record of this.#services.attachments.all()) {
-      if (record.netns !== netns || record.network === network) continue;
+    for (const record of this.#services.attachments.ofNetns(netns)) {
+      if (record.network === network) continue;
       for (const destination of this.#networks.get(record.network)?.agent.destinations ?? []) foreign.add(destination);
     }
     return foreign;

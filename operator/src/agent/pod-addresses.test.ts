@@ -9,7 +9,7 @@ const nobody = (): boolean => false;
 function drain(block: string, most = 600): string[] {
   const taken = new Set<string>();
   try {
-    while (taken.size < most) taken.add(allocateAddress(block, (address) => taken.has(address), 'corp'));
+    while (taken.size < most) taken.add(allocateAddress([block], (address) => taken.has(address), 'corp'));
   } catch (error) {
     expect(error).toMatchObject({ name: 'PoolExhausted' });
   }
@@ -40,7 +40,7 @@ describe('addresses of a pod block', () => {
     ['::/0', '::1', '::2'],
   ])('%s begins with gateway %s and %s', (block, gateway, first) => {
     expect(gatewayOf(block)).toBe(gateway);
-    expect(allocateAddress(block, nobody, 'corp')).toBe(first);
+    expect(allocateAddress([block], nobody, 'corp')).toBe(first);
   });
 
   test('an IPv4 /24 has 253 pods', () => expect(drain('10.81.0.0/24')).toHaveLength(253));
@@ -50,7 +50,7 @@ describe('addresses of a pod block', () => {
     ['10.81.0.0/32', 0],
     ['fd81::/126', 2],
   ])('says which block is exhausted: %s, %d', (block, size) => {
-    expect(() => allocateAddress(block, () => true, 'corp')).toThrow(
+    expect(() => allocateAddress([block], () => true, 'corp')).toThrow(
       expect.objectContaining({
         name: 'PoolExhausted',
         problem: `all ${size} pod addresses of block ${block} are in use`,
@@ -73,7 +73,7 @@ describe('addresses of a pod block', () => {
         for (let i = 0; i < 40; i++) {
           let given: string;
           try {
-            given = allocateAddress(range.text, (candidate) => taken.has(candidate), 'corp');
+            given = allocateAddress([range.text], (candidate) => taken.has(candidate), 'corp');
           } catch (error) {
             expect(error).toMatchObject({ name: 'PoolExhausted' });
             break;
@@ -95,7 +95,7 @@ describe('addresses of a pod block', () => {
         const free = holes.sort((a, b) => a - b).flatMap((i) => order[i] ?? []);
         for (const address of free) taken.delete(address);
         for (const address of free) {
-          const again = allocateAddress(range.text, (candidate) => taken.has(candidate), 'corp');
+          const again = allocateAddress([range.text], (candidate) => taken.has(candidate), 'corp');
           expect(again).toBe(address);
           taken.add(again);
         }

@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs';
 import { describe, OvpnError } from '../errors.ts';
 import { hostPrefix, isIpv6, parsePrefix } from '../kernel/address.ts';
 import { NETLINK_ROUTE, NetlinkSocket, type Request } from '../kernel/netlink/socket.ts';
-import { namespaceId, ownNamespaceId } from '../kernel/netns.ts';
+import { namespaceId, ownNamespaceId, sandboxId } from '../kernel/netns.ts';
 import { deleteAddress, dumpAddresses, setAddress } from '../kernel/rtnetlink/addresses.ts';
 import { deleteLink, getLinkByName, type Link, newVeth, setLink } from '../kernel/rtnetlink/links.ts';
 import {
@@ -19,7 +19,6 @@ import { failClosedRoute, missingRoutes } from './diff.ts';
 import { vethName } from './names.ts';
 import type { NetworkKernel } from './network-kernel.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
-import { gatewayOf } from './pod-addresses.ts';
 
 /**
  * One pod's interface: a veth pair between its sandbox and the network's namespace. Every function here
@@ -30,13 +29,15 @@ import { gatewayOf } from './pod-addresses.ts';
  * worst metric: if the interface goes away, the destination is refused and never sent out of eth0.
  */
 
-const LINK_SCOPE = 253;
+/** Addresses that the kernel gives a link by itself. */
+export const LINK_SCOPE = 253;
 /** Above the indexes of the networks' devices (node-agent.ts). */
 const firstFarIndex = 0x200000;
 
 /** What a sandbox should hold, beyond the attachment itself. */
 export interface SandboxSettings {
-  readonly podBlocks: readonly string[];
+  /** The pod's next hops, at most one per family. */
+  readonly gateways: readonly string[];
   /** Everything the pod reaches over the network: its pools and the routes of its peers. */
   readonly destinations: readonly string[];
   /** Destinations of other networks that the same sandbox is attached to: their refusing routes are not ours to remove. */
@@ -70,7 +71,7 @@ export function ensureAttachment(
   observed: ObservedNetwork,
   counter: WriteCounter,
 ): SandboxLinks {
-  const sandbox = openSandbox(attachment.netns);
+  const sandbox = openSandbox(attachment);
   try {
     const links = ensureLinks(attachment, settings.mtu, kernel, sandbox);
     ensureFarEnd(attachment, settings, kernel, observed, links.far);
@@ -91,10 +92,9 @@ export function removeAttachment(
 ): void {
   const far = kernel?.link(vethName(attachment));
   if (kernel !== undefined && far !== undefined) kernel.change([deleteLink(far.index)]);
-  const id = namespaceId(attachment.netns);
-  // Gone, or the path names the host's namespace by now: nothing of the pod's is left.
-  if (id === undefined || id === ownNamespaceId()) return;
-  const sandbox = openSandbox(attachment.netns);
+  // Gone, or another namespace has the path by now: nothing of the pod's is left.
+  if (!sandboxStands(attachment)) return;
+  const sandbox = openSandbox(attachment);
   try {
     const inside = getLinkByName(sandbox, attachment.ifname);
     // A network whose namespace is gone took the pair along; an interface of this name may be another plugin's.
@@ -113,12 +113,22 @@ export function removeAttachment(
   }
 }
 
-/** Opens the sandbox's namespace, refusing the host's: a runtime's mistake must not give the node a VPN interface. */
-function openSandbox(path: string): NetlinkSocket {
-  const id = namespaceId(path);
+/** Whether the path of the sandbox still names the namespace that was attached. */
+export function sandboxStands({ netns, sandbox }: DesiredAttachment): boolean {
+  return sandboxId(netns) === sandbox;
+}
+
+/**
+ * The identity of a sandbox that is to be attached, refusing the host's namespace: a runtime's mistake must not give
+ * the node a VPN interface.
+ *
+ * @throws OvpnError NamespaceUnusable
+ */
+export function identifySandbox(path: string): string {
+  const id = sandboxId(path);
   if (id === undefined)
     throw new OvpnError('NamespaceUnusable', 'the network namespace of the sandbox does not exist', { object: path });
-  if (id === ownNamespaceId()) {
+  if (namespaceId(path) === ownNamespaceId()) {
     throw new OvpnError(
       'NamespaceUnusable',
       "this is the host's own network namespace, not a sandbox",
@@ -127,6 +137,14 @@ function openSandbox(path: string): NetlinkSocket {
         remedy: 'attach pods only; a pod with hostNetwork has the host network and cannot be attached',
       },
     );
+  }
+  return id;
+}
+
+/** Opens the sandbox's namespace. @throws OvpnError NamespaceUnusable, also when the path names another one by now */
+export function openSandbox({ netns: path, sandbox }: DesiredAttachment): NetlinkSocket {
+  if (identifySandbox(path) !== sandbox) {
+    throw new OvpnError('NamespaceUnusable', 'the sandbox is gone and another one has its path', { object: path });
   }
   try {
     return NetlinkSocket.open(NETLINK_ROUTE, path);
@@ -193,12 +211,12 @@ function freeFarIndex(links: readonly Link[]): number {
 /** The far end: the gateway's address, and a route to the pod for each of its addresses. */
 function ensureFarEnd(
   attachment: DesiredAttachment,
-  { podBlocks, mtu }: SandboxSettings,
+  { gateways, mtu }: SandboxSettings,
   kernel: NetworkKernel,
   observed: ObservedNetwork,
   far: Link,
 ): void {
-  const wanted = gatewaysFor(attachment, podBlocks).map(hostPrefix);
+  const wanted = gateways.map(hostPrefix);
   const present = new Set(
     kernel
       .addresses()
@@ -228,11 +246,6 @@ export function farRoutes(attachment: DesiredAttachment, farIndex: number): Rout
   }));
 }
 
-function gatewaysFor(attachment: DesiredAttachment, podBlocks: readonly string[]): string[] {
-  const families = new Set(attachment.addresses.map(isIpv6));
-  return podBlocks.map(gatewayOf).filter((gateway) => families.has(isIpv6(gateway)));
-}
-
 /** The pod's end: address, routes to the network, and the refusing routes below them. */
 function ensureInside(
   attachment: DesiredAttachment,
@@ -251,7 +264,7 @@ function ensureInside(
   for (const { address } of present) if (!wanted.includes(address)) requests.push(deleteAddress(inside.index, address));
   requests.push(...linkChanges(inside, settings.mtu));
   const observed = new Map(dumpOurRoutes(sandbox).map((route) => [routeKey(route), route]));
-  const routes = insideRoutes(attachment, settings, inside.index);
+  const routes = insideRoutes(settings, inside.index);
   // The refusing routes first: there is no moment in which a destination can leave by another interface.
   const missing = missingRoutes(routes, observed).filter((route) => {
     // A destination that another network of this sandbox has keeps going there.
@@ -279,8 +292,10 @@ function isOwn(route: Route, index: number | undefined, foreignDestinations: Rea
 }
 
 /** Routes in the sandbox, in the order in which they must be made. */
-export function insideRoutes(attachment: DesiredAttachment, settings: SandboxSettings, index: number): Route[] {
-  const gateways = gatewaysFor(attachment, settings.podBlocks);
+export function insideRoutes(
+  { gateways, destinations }: Pick<SandboxSettings, 'gateways' | 'destinations'>,
+  index: number,
+): Route[] {
   const direct = { type: 'unicast', index, source: undefined, mtu: undefined } as const;
   const refuse: Route[] = [];
   const hops: Route[] = gateways.map((gateway) => ({
@@ -290,7 +305,7 @@ export function insideRoutes(attachment: DesiredAttachment, settings: SandboxSet
     metric: effectiveMetric(gateway, 0),
   }));
   const via: Route[] = [];
-  for (const destination of settings.destinations) {
+  for (const destination of destinations) {
     // A pod's default route stays where it was: everything else of a peer's routes comes to the pod.
     if (parsePrefix(destination).length === 0) continue;
     const gateway = gateways.find((candidate) => isIpv6(candidate) === isIpv6(destination));

@@ -14,8 +14,11 @@ import {
   group,
   isClusterScoped,
   refOf,
+  type CoreKind,
+  type Namespace,
   type ObjectMeta,
   type ObjectRef,
+  type Pod,
   type Resource,
   type ResourceKind,
 } from './types.ts';
@@ -61,7 +64,8 @@ function parseObject(value: unknown, origin: string): ParseResult {
     return reject('ManifestUnreadable', `must be an object with apiVersion and kind, but is ${show(value)}`);
   const kind = kindOf(value['kind']);
   if (kind === undefined) return reject('UnknownKind', unknownKind(value['kind']), 'kind');
-  const wanted = kind === 'Secret' ? 'v1' : apiVersion;
+  const definition = definitionOf(kind);
+  const wanted = definition === undefined ? 'v1' : apiVersion;
   if (value['apiVersion'] !== wanted) {
     return reject('UnknownKind', `must be ${wanted} for a ${kind}, but is ${show(value['apiVersion'])}`, 'apiVersion');
   }
@@ -70,11 +74,12 @@ function parseObject(value: unknown, origin: string): ParseResult {
   const object = ref === undefined ? `${origin}: ${kind}${nameOf(value['metadata'])}` : formatRef(ref);
   const errors: OvpnError[] = [];
   const metadata = readMetadata(kind, value['metadata'], object, errors);
-  const definition = definitionOf(kind);
   const resource =
-    definition === undefined
-      ? readSecret(value, metadata, object, errors)
-      : readCustom(definition, value, metadata, object, errors);
+    definition !== undefined
+      ? readCustom(definition, value, metadata, object, errors)
+      : kind === 'Secret'
+        ? readSecret(value, metadata, object, errors)
+        : readLabelled(kind, metadata);
   return resource === undefined || errors.length > 0
     ? { ok: false, ...(ref === undefined ? {} : { ref }), errors }
     : { ok: true, resource };
@@ -86,7 +91,8 @@ function nameOf(metadata: unknown): string {
   return typeof name === 'string' && name.length <= 253 ? ` ${name}` : '';
 }
 
-const kinds: readonly ResourceKind[] = [...definitions.map(({ kind }) => kind), 'Secret'];
+const coreKinds: readonly CoreKind[] = ['Secret', 'Pod', 'Namespace'];
+const kinds: readonly ResourceKind[] = [...definitions.map(({ kind }) => kind), ...coreKinds];
 
 function kindOf(kind: unknown): ResourceKind | undefined {
   return kinds.find((known) => known === kind);
@@ -161,6 +167,12 @@ function readSecret(
   }
   if (metadata?.namespace === undefined) return undefined;
   return { apiVersion: 'v1', kind: 'Secret', metadata: { ...metadata, namespace: metadata.namespace }, type, data };
+}
+
+/** Of a Pod or Namespace only the metadata counts; what else it holds is Kubernetes' concern. */
+function readLabelled(kind: ResourceKind, metadata: ObjectMeta | undefined): Resource | undefined {
+  if (metadata === undefined) return undefined;
+  return { apiVersion: 'v1', kind, metadata } as Pod | Namespace;
 }
 
 /**

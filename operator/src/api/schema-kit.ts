@@ -158,7 +158,7 @@ export const labelPattern = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$';
 export const subdomainPattern = '^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$';
 const secretKeyPattern = '^[-._a-zA-Z0-9]+$';
 const labelValuePattern = '^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$';
-const labelKeyPattern =
+export const labelKeyPattern =
   /^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 
 /** What a pattern of ours asks for, in plain words. */
@@ -190,10 +190,19 @@ export function secretKey(description: string, fallback: string) {
   return Type.String({ description, minLength: 1, maxLength: 253, pattern: secretKeyPattern, default: fallback });
 }
 
-/** Labels that a node must carry. */
-export function nodeSelector(description: string) {
+/** The value of a label. */
+export function labelValue(description?: string) {
+  return Type.String({
+    ...(description === undefined ? {} : { description }),
+    maxLength: 63,
+    pattern: labelValuePattern,
+  });
+}
+
+/** Labels that an object must carry. */
+export function labels(description: string) {
   return withRules(
-    Type.Record(Type.String(), Type.String({ maxLength: 63, pattern: labelValuePattern }), {
+    Type.Record(Type.String(), labelValue(), {
       description,
       maxProperties: 32,
       default: {},

@@ -12,11 +12,20 @@ export const version = 'v1alpha1';
 export const apiVersion = `${group}/${version}`;
 
 /** The kinds that a source of resources holds. */
-export type ResourceKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'VpnAllocation' | 'Secret';
+export type ResourceKind = CustomKind | CoreKind;
+/** Kinds of ours. */
+export type CustomKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'VpnAllocation';
+/** Kinds of Kubernetes that ours refer to. */
+export type CoreKind = 'Secret' | 'Pod' | 'Namespace';
+
+/** Whether the kind is one of ours. */
+export function isCustomKind(kind: ResourceKind): kind is CustomKind {
+  return kind !== 'Secret' && kind !== 'Pod' && kind !== 'Namespace';
+}
 
 /** Whether objects of the kind belong to the whole cluster and have no namespace. */
 export function isClusterScoped(kind: ResourceKind): boolean {
-  return kind === 'VpnNetwork' || kind === 'VpnAllocation';
+  return kind === 'VpnNetwork' || kind === 'VpnAllocation' || kind === 'Namespace';
 }
 
 /** Which object; `namespace` is absent for cluster-scoped kinds. */
@@ -108,7 +117,21 @@ export interface Secret {
   readonly data: Readonly<Record<string, Uint8Array>>;
 }
 
-export type Resource = VpnNetwork | VpnPeer | VpnKey | VpnAllocation | Secret;
+/** A Pod of the core API, as far as it counts here: who it is, its labels and annotations. */
+export interface Pod {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Pod';
+  readonly metadata: NamespacedMeta;
+}
+
+/** A Namespace of the core API, as far as it counts here: its labels. */
+export interface Namespace {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Namespace';
+  readonly metadata: ObjectMeta;
+}
+
+export type Resource = VpnNetwork | VpnPeer | VpnKey | VpnAllocation | Secret | Pod | Namespace;
 export type ResourceOf<K extends ResourceKind> = Extract<Resource, { readonly kind: K }>;
 
 /** The reference that points at an object. */

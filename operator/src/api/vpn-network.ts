@@ -2,6 +2,7 @@ import Type, { type Static } from 'typebox';
 import { conditionsSchema, observedGeneration } from './condition.ts';
 import { networkControlChannel } from './control-channel.ts';
 import { cipherList } from './data-ciphers.ts';
+import { labelSelector } from './label-selector.ts';
 import { compareRanges, contains, overlaps, parseAddress, parseCidr, reservedIn, type Cidr } from './ip.ts';
 import {
   address,
@@ -13,7 +14,7 @@ import {
   label,
   listOf,
   mapOf,
-  nodeSelector,
+  labels,
   noRepetition,
   objectName,
   oneAddressPerFamily,
@@ -148,6 +149,31 @@ const namespaces = (whose: string, names: string[]) =>
     { description: whose, default: {} },
   );
 
+const attachNamespaces = withRules(
+  closed(
+    {
+      from: oneOf(['All', 'Names', 'Selector'], {
+        description: 'All namespaces, those listed in names, or those with labels that selector takes.',
+        default: 'Names',
+      }),
+      names: setOf(label('The name of a namespace.'), {
+        description: 'The namespaces when from is Names.',
+        default: [],
+        maxItems: 256,
+      }),
+      selector: Type.Optional(labelSelector('The labels of the namespaces when from is Selector.')),
+    },
+    { description: 'The namespaces whose pods may join; none by default.', default: {} },
+  ),
+  [
+    {
+      cel: "has(self.selector) == (self.from == 'Selector')",
+      message: 'must have a selector when from is Selector, and only then',
+      offenders: (self) => ((self.selector !== undefined) === (self.from === 'Selector') ? [] : ['.selector']),
+    },
+  ],
+);
+
 const pki = closed(
   {
     secretRef: closed(
@@ -218,7 +244,7 @@ const push = closed(
 
 const networkFields = closed(
   {
-    nodeSelector: nodeSelector('The nodes that take part in this VPN; empty selects all.'),
+    nodeSelector: labels('The nodes that take part in this VPN; empty selects all.'),
     pools,
     nodes: mapOf(node, 'name', {
       description: 'Fixed addresses of nodes.',
@@ -265,7 +291,14 @@ const networkFields = closed(
       { description: 'Who may add VpnPeers to this network, and what they may route.', default: {} },
     ),
     attach: closed(
-      { namespaces: namespaces('The namespaces whose pods may join; none by default.', []) },
+      {
+        namespaces: attachNamespaces,
+        podSelector: Type.Optional(
+          labelSelector(
+            'The pods that may join, of those namespaces. Where the plugin stands in a chain without a network of its own, they join without asking; empty, that is every pod. Without it all pods of the namespaces may join, and those do that ask for it by the annotation ovpn-operator.io/networks or a network attachment.',
+          ),
+        ),
+      },
       { description: 'Which pods may join this network.', default: {} },
     ),
   },

@@ -12,7 +12,7 @@ import {
   integer,
   label,
   listOf,
-  nodeSelector,
+  labels,
   objectName,
   oneOf,
   oneAddressPerFamily,
@@ -130,9 +130,7 @@ const peerFields = closed(
     ),
     placement: closed(
       {
-        nodeSelector: nodeSelector(
-          "Further labels that the peer's node must carry; empty allows all nodes of the network.",
-        ),
+        nodeSelector: labels("Further labels that the peer's node must carry; empty allows all nodes of the network."),
       },
       { description: 'Which nodes may hold the peer.', default: {} },
     ),

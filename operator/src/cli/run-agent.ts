@@ -1,3 +1,5 @@
+import { dirname, join } from 'node:path';
+import { detachFolder } from '../agent/attach-protocol.ts';
 import { createAttachServer } from '../agent/attach-server.ts';
 import { NodeAgent } from '../agent/node-agent.ts';
 import { hostnameLabel } from '../agent/plan.ts';
@@ -19,6 +21,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
   const agent = new NodeAgent({
     node: options.node,
     stateDir: options.state,
+    detachFolder: join(dirname(options.socket), detachFolder),
     netnsFolder: options.netns,
     namespace: options.namespace,
     source,

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
+import type { PodFacts } from '../api/attach-rules.ts';
 import { parseResource } from '../api/parse.ts';
 import { apiVersion } from '../api/types.ts';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
@@ -15,6 +16,7 @@ import type { ApiAccess } from './kube-access.ts';
 import { ListWatch } from './list-watch.ts';
 import type { Health, ListWatchReader, ListWatchTiming } from './list-watch.ts';
 import { materialLabel, presentSecret } from './material-secret.ts';
+import { podFromApi, type PodName } from './pods.ts';
 import { collectionPath } from './resource-path.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
 import { StatusWriter, agentFieldManager } from './status-writer.ts';
@@ -134,6 +136,10 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
 
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>> {
     return this.#store.list(kind);
+  }
+
+  findPod(pod: PodName): Promise<PodFacts> {
+    return podFromApi(this.#client, pod);
   }
 
   publishStatus(resource: Resource, status: unknown): void {

@@ -4,6 +4,7 @@ import type { FSWatcher } from 'node:fs';
 import { lstat, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { PodFacts } from '../api/attach-rules.ts';
 import { checkTransition } from '../api/parse.ts';
 import { refOf } from '../api/types.ts';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
@@ -16,6 +17,7 @@ import type { Clock } from './clock.ts';
 import type { Health } from './list-watch.ts';
 import { absentFile, claimedName, fileStamp, readManifestFile, unreadableFile } from './manifest-file.ts';
 import type { FileView } from './manifest-file.ts';
+import { podFromManifests, type PodName } from './pods.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
 import { StatusFiles, fileName } from './status-files.ts';
 import { ObjectStore } from './store.ts';
@@ -171,6 +173,10 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
 
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>> {
     return this.#store.list(kind);
+  }
+
+  findPod(pod: PodName): Promise<PodFacts> {
+    return Promise.resolve(podFromManifests(this, pod));
   }
 
   publishStatus(resource: Resource, status: unknown): void {
@@ -424,5 +430,6 @@ function countGeneration(before: Resource | undefined, after: Resource): Resourc
 }
 
 function intent(resource: Resource): unknown {
-  return resource.kind === 'Secret' ? [resource.type, resource.data] : resource.spec;
+  if (resource.kind === 'Secret') return [resource.type, resource.data];
+  return 'spec' in resource ? resource.spec : [];
 }

@@ -1,5 +1,4 @@
-import { group, version } from '../api/types.ts';
-import type { ObjectRef, ResourceKind } from '../api/types.ts';
+import { type CustomKind, group, isCustomKind, type ObjectRef, version } from '../api/types.ts';
 
 const own = `/apis/${group}/${version}`;
 
@@ -30,11 +29,11 @@ export function apiPath(kind: ApiKind, { namespace, name }: { namespace?: string
 }
 
 /** The API server's path of all objects of one of our kinds, in all namespaces. */
-export function collectionPath(kind: Exclude<ResourceKind, 'Secret'>): string {
+export function collectionPath(kind: CustomKind): string {
   return apiPath(kind);
 }
 
-/** The API server's path of one object of our kinds; undefined for Secrets, whose status nobody writes. */
+/** The API server's path of one object of our kinds; undefined for those of Kubernetes, whose status is not ours. */
 export function objectPath({ kind, namespace, name }: ObjectRef): string | undefined {
-  return kind === 'Secret' ? undefined : apiPath(kind, { name, ...(namespace === undefined ? {} : { namespace }) });
+  return !isCustomKind(kind) ? undefined : apiPath(kind, { name, ...(namespace === undefined ? {} : { namespace }) });
 }

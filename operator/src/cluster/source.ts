@@ -1,6 +1,8 @@
 import type { EventEmitter } from 'node:events';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
+import type { PodFacts } from '../api/attach-rules.ts';
 import type { OvpnError } from '../errors.ts';
+import type { PodName } from './pods.ts';
 
 /** Why an object cannot be used as it stands in the source. */
 export interface Rejection {
@@ -37,6 +39,12 @@ export interface ResourceSource extends EventEmitter<SourceEvents> {
   readonly nodeLabels: Readonly<Record<string, string>>;
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>>;
+  /**
+   * What a pod says of itself, and its namespace: asked for when it starts.
+   *
+   * @throws OvpnError PodUnknown, ApiUnavailable
+   */
+  findPod(pod: PodName): Promise<PodFacts>;
   /** Writes what the status of an object is now. Coalesced; failures are logged and retried by the source. */
   publishStatus(resource: Resource, status: unknown): void;
 }

@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readdirSync,
   rmSync,
   statSync,
@@ -82,6 +83,19 @@ export function namespaceId(path: string): string | undefined {
     return undefined;
   }
 }
+
+/**
+ * The identity of the namespace at a path, for records that outlive the machine's uptime: inode numbers start anew
+ * with every boot. undefined when there is none.
+ */
+export function sandboxId(path: string): string | undefined {
+  const id = namespaceId(path);
+  if (id === undefined) return undefined;
+  bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  return `${bootId}/${id}`;
+}
+
+let bootId: string | undefined;
 
 /** The identity of the namespace this thread is in, comparable with {@link namespaceId}. */
 export function ownNamespaceId(): string {

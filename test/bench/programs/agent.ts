@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 /**
  * A node agent on a folder of manifests, as `ovpn-agent run` starts it, that a parent process can ask to look
  * at everything again (`resync`), or to read its kernel state (`observe`), and to say what that took.
@@ -38,6 +39,7 @@ const source = new FolderSource({ folder, stateDir, log });
 const agent = new NodeAgent({
   node: nodeName,
   stateDir,
+  detachFolder: join(stateDir, 'detach'),
   netnsFolder,
   namespace: 'ovpn-system',
   source,
