@@ -276,8 +276,11 @@ export class Scene {
     });
   }
 
-  /** Waits until the kernel has no peer at a VPN address any more; the answer is how long it took. */
-  async gone(vpnIpv4: string, timeoutMs = 5_000, kernel = this.kernel): Promise<number> {
+  /**
+   * Waits until the kernel has no peer at a VPN address any more; the answer is how long it took. By default less long
+   * than the keepalive, which would end the peer in any case.
+   */
+  async gone(vpnIpv4: string, timeoutMs = 15_000, kernel = this.kernel): Promise<number> {
     const started = Date.now();
     const what = `the kernel has no peer ${vpnIpv4} any more`;
     const look = (): true | undefined => kernel.peerAt(vpnIpv4) === undefined || undefined;

@@ -102,12 +102,13 @@ export const reliability: Target = {
     while (!script.done) {
       const acks = Array.from({ length: script.below(9) }, () => messageId(script));
       const isAck = script.below(4) === 0;
-      key.receive({
-        opcode: isAck ? 'ack-v1' : 'control-v1',
-        acks,
-        messageId: isAck ? undefined : messageId(script),
-        payload: Buffer.alloc(0),
-      });
+      const packet = { acks, payload: Buffer.alloc(0) };
+      key.receive(
+        isAck
+          ? { ...packet, opcode: 'ack-v1', messageId: undefined }
+          : { ...packet, opcode: 'control-v1', messageId: messageId(script) },
+        now,
+      );
       require(key.waiting <= 12, `keeps ${key.waiting} messages`);
       while (script.below(3) === 0 && key.take() !== undefined) {
         taken += 1;

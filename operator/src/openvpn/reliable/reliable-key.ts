@@ -1,7 +1,8 @@
 import type { ControlPacket } from '../wire/packet.ts';
 import { AckQueue, maxAcksAlone, maxRidingAcks } from './ack-queue.ts';
-import { type Offered, ReceiveBuffer, receiveBufferSize } from './receive-buffer.ts';
-import { defaultTiming, SendWindow, sendWindowSize, type SendTiming } from './send-window.ts';
+import { type Offered, ReceiveBuffer } from './receive-buffer.ts';
+import type { RoundTrip } from './round-trip.ts';
+import { SendWindow, sendWindowSize } from './send-window.ts';
 
 /**
  * OpenVPN's reliability layer for one key id: message ids, acknowledgements and repetitions in both directions.
@@ -22,9 +23,8 @@ export type ReliablePacket = Pick<ControlPacket, 'opcode' | 'acks' | 'messageId'
 export interface ReliableOptions {
   /** 1 after a stateless start, in which message 0 of both directions was the reset (default 0). */
   readonly firstMessageId?: 0 | 1;
-  readonly sendWindow?: number;
-  readonly receiveBuffer?: number;
-  readonly timing?: SendTiming;
+  /** What is known of the line (default: nothing yet). */
+  readonly roundTrip?: RoundTrip;
 }
 
 const nothing = Buffer.alloc(0);
@@ -36,8 +36,8 @@ export class ReliableKey {
 
   constructor(options: ReliableOptions = {}) {
     const first = options.firstMessageId ?? 0;
-    this.#send = new SendWindow(first, options.sendWindow ?? sendWindowSize, options.timing ?? defaultTiming);
-    this.#receive = new ReceiveBuffer(first, options.receiveBuffer ?? receiveBufferSize);
+    this.#send = new SendWindow(first, sendWindowSize, options.roundTrip);
+    this.#receive = new ReceiveBuffer(first);
   }
 
   /** How many messages `send` takes now. */
@@ -69,14 +69,17 @@ export class ReliableKey {
    * Takes in a packet of this key. Its message, if it is new, comes out of `take` in order; undefined for a
    * packet without a message.
    */
-  receive(packet: ReliablePacket): Offered | undefined {
+  receive(packet: ReliablePacket, now: number): Offered | undefined {
     for (const id of packet.acks) {
-      this.#send.acknowledge(id);
+      this.#send.acknowledge(id, now);
     }
     if (packet.opcode === 'ack-v1' || packet.messageId === undefined) {
       return undefined;
     }
     const offered = this.#receive.offer(packet.messageId, { opcode: packet.opcode, payload: packet.payload });
+    if (offered === 'repeated') {
+      this.#send.hurry(now);
+    }
     if (offered !== 'outside') {
       this.#acks.add(packet.messageId);
     }

@@ -1,20 +1,19 @@
+import { RoundTrip } from './round-trip.ts';
+
 /**
  * The sending half of OpenVPN's reliability layer for one key: which messages are on their way, and which of them
  * is to be sent (again) now. At most `size` messages are unacknowledged at any time, so a peer that keeps
  * silent costs a fixed amount of memory.
  */
 
-export interface SendTiming {
-  /** Pause before the first repetition; every later one waits twice as long as the one before. */
-  readonly resendMs: number;
-  /** The pause stops growing at this many times `resendMs`. */
-  readonly maxBackoff: number;
-  /** A message is repeated at once when this many later ones were acknowledged before it. */
-  readonly fastResendAfter: number;
-}
+/**
+ * The pause doubles with every repetition and grows no longer than this. OpenVPN lets it grow past the 60 s that a
+ * handshake has, so a few losses in a row end it; six packets in 4 s are no load.
+ */
+const longestPauseMs = 4000;
 
-/** What OpenVPN does: 2 s, doubled up to 64-fold, and at once after three later acknowledgements. */
-export const defaultTiming: SendTiming = { resendMs: 2000, maxBackoff: 64, fastResendAfter: 3 };
+/** A message is repeated at once when so many later ones were acknowledged before it. */
+const fastResendAfter = 3;
 
 /** OpenVPN's TLS_RELIABLE_N_SEND_BUFFERS. */
 export const sendWindowSize = 6;
@@ -24,6 +23,10 @@ const idLimit = 2 ** 32;
 interface Slot<Message> {
   readonly id: number;
   readonly message: Message;
+  /** When it was sent last. */
+  sentAt: number | undefined;
+  repeated: boolean;
+  /** Before the next repetition; set when it is sent for the first time. */
   pauseMs: number;
   dueAt: number;
   laterAcks: number;
@@ -39,12 +42,13 @@ export class SendWindow<Message> {
   #slots: Slot<Message>[] = [];
   #nextId: number;
   readonly #size: number;
-  readonly #timing: SendTiming;
+  readonly #roundTrip: RoundTrip;
 
-  constructor(firstId: number, size: number = sendWindowSize, timing: SendTiming = defaultTiming) {
+  /** @param roundTrip what is known of the line; keys of one session share it */
+  constructor(firstId: number, size: number = sendWindowSize, roundTrip: RoundTrip = new RoundTrip()) {
     this.#nextId = firstId;
     this.#size = size;
-    this.#timing = timing;
+    this.#roundTrip = roundTrip;
   }
 
   /** How many messages may be sent now. */
@@ -67,20 +71,37 @@ export class SendWindow<Message> {
     if (this.room <= 0) {
       return false;
     }
-    this.#slots.push({ id: this.#nextId, message, pauseMs: this.#timing.resendMs, dueAt: now, laterAcks: 0 });
+    const id = this.#nextId;
+    this.#slots.push({ id, message, sentAt: undefined, repeated: false, pauseMs: 0, dueAt: now, laterAcks: 0 });
     this.#nextId += 1;
     return true;
   }
 
   /** An acknowledgement came; one for a message that is not on its way (repeated or invented) changes nothing. */
-  acknowledge(id: number): void {
+  acknowledge(id: number, now: number): void {
     const index = this.#slots.findIndex((slot) => slot.id === id);
-    if (index < 0) {
+    const [slot] = index < 0 ? [] : this.#slots.splice(index, 1);
+    if (slot === undefined) {
       return;
     }
-    this.#slots.splice(index, 1);
-    for (const slot of this.#slots.slice(0, index)) {
-      slot.laterAcks += 1;
+    if (slot.sentAt !== undefined && !slot.repeated) {
+      this.#roundTrip.measured(now - slot.sentAt);
+    }
+    for (const earlier of this.#slots.slice(0, index)) {
+      earlier.laterAcks += 1;
+    }
+  }
+
+  /**
+   * The peer repeated a message that had come before: perhaps it misses what was sent since. What has been on its way
+   * for longer than an answer takes is due now (as in QUIC's handshake: RFC 9002, section 6.2.3).
+   */
+  hurry(now: number): void {
+    const { pauseMs } = this.#roundTrip;
+    for (const slot of this.#slots) {
+      if (slot.sentAt !== undefined && slot.sentAt + pauseMs <= now) {
+        slot.dueAt = Math.min(slot.dueAt, now);
+      }
     }
   }
 
@@ -88,15 +109,21 @@ export class SendWindow<Message> {
   takeDue(now: number): Numbered<Message>[] {
     const due: Numbered<Message>[] = [];
     for (const slot of this.#slots) {
-      const lost = slot.laterAcks >= this.#timing.fastResendAfter;
+      const lost = slot.laterAcks >= fastResendAfter;
       if (!lost && slot.dueAt > now) {
         continue;
       }
+      if (slot.sentAt === undefined) {
+        slot.pauseMs = this.#roundTrip.pauseMs;
+      } else {
+        slot.repeated = true;
+      }
+      slot.sentAt = now;
       slot.dueAt = now + slot.pauseMs;
       slot.laterAcks = 0;
       if (!lost) {
         // Only silence slows the sender down; a gap among acknowledgements shows that the path works.
-        slot.pauseMs = Math.min(slot.pauseMs * 2, this.#timing.resendMs * this.#timing.maxBackoff);
+        slot.pauseMs = Math.min(slot.pauseMs * 2, longestPauseMs);
       }
       due.push({ id: slot.id, message: slot.message });
     }
@@ -107,7 +134,7 @@ export class SendWindow<Message> {
   nextDueAt(): number | undefined {
     let earliest: number | undefined;
     for (const slot of this.#slots) {
-      const at = slot.laterAcks >= this.#timing.fastResendAfter ? 0 : slot.dueAt;
+      const at = slot.laterAcks >= fastResendAfter ? 0 : slot.dueAt;
       earliest = earliest === undefined ? at : Math.min(earliest, at);
     }
     return earliest;

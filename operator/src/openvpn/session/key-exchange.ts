@@ -8,6 +8,7 @@ import {
 } from '../negotiate/key-method.ts';
 import { ProtocolFault } from '../negotiate/protocol-fault.ts';
 import { type MessageOpcode, ReliableKey, type ReliablePacket } from '../reliable/reliable-key.ts';
+import type { RoundTrip } from '../reliable/round-trip.ts';
 import type { Secured, TlsEndpoint, TlsFactory } from '../tls/tls-endpoint.ts';
 
 /**
@@ -24,6 +25,8 @@ export interface KeyExchangeOptions {
   readonly message: KeyMethodMessage;
   readonly random: (bytes: number) => Buffer;
   readonly now: () => number;
+  /** What the session knows of the line. */
+  readonly roundTrip: RoundTrip;
   /** The most payload of a CONTROL_V1; asked once there is some, when the wrapping is known. */
   readonly maxPayload: () => number;
 }
@@ -60,7 +63,7 @@ export class KeyExchange {
     this.keyId = options.keyId;
     this.#options = options;
     this.#events = events;
-    this.#reliable = new ReliableKey({ firstMessageId: options.firstMessageId });
+    this.#reliable = new ReliableKey({ firstMessageId: options.firstMessageId, roundTrip: options.roundTrip });
   }
 
   /** The verified peer, after the TLS handshake. */
@@ -130,7 +133,7 @@ export class KeyExchange {
   }
 
   receive(packet: ReliablePacket): void {
-    this.#reliable.receive(packet);
+    this.#reliable.receive(packet, this.#options.now());
     this.#drain();
     this.#events.output();
   }

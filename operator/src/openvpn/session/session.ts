@@ -3,6 +3,7 @@ import { dataKeysLabel, tlsDataKeys } from '../negotiate/data-keys.ts';
 import type { KeyMethodMessage, Role } from '../negotiate/key-method.ts';
 import { maxRidingAcks } from '../reliable/ack-queue.ts';
 import type { MessageOpcode } from '../reliable/reliable-key.ts';
+import { RoundTrip } from '../reliable/round-trip.ts';
 import type { DataCipher, DataKeys } from '../static-key.ts';
 import type { PeerIdentity } from '../tls/peer-identity.ts';
 import type { TlsFactory } from '../tls/tls-endpoint.ts';
@@ -72,6 +73,7 @@ export abstract class Session {
   /** Set from `established` on; the cipher does not change any more. */
   protected negotiated: SessionState['negotiated'] | undefined;
   readonly #sessionId: Buffer;
+  readonly #roundTrip = new RoundTrip();
   #identity: PeerIdentity | undefined;
   #phase: Phase = 'negotiating';
   /** The present key's exchange; none after a restart of this program until the next renegotiation. */
@@ -362,6 +364,7 @@ export abstract class Session {
         random,
         message: this.keyMethodMessage(keyId === 0),
         now: () => scheduler.now(),
+        roundTrip: this.#roundTrip,
         maxPayload: () => Math.min(maxPayloadBytes, bare - wrapper.overhead('control-v1', keyId)),
       },
       {
