@@ -25,6 +25,11 @@ export const errorTable = {
     code: 'OVPN114',
     remedy: "give the VpnNetwork spec.pki with the server's certificate and the CA of its clients",
   },
+  AddressPending: {
+    code: 'OVPN115',
+    remedy: 'wait for the controller to give it one, and see that it runs; where there is none, set spec.addresses',
+  },
+  PoolFull: { code: 'OVPN116', remedy: 'delete what is not needed, or give the VpnNetwork a larger pool' },
 
   SecretMissing: { code: 'OVPN201', remedy: 'create the Secret with that key, or correct secretRef' },
   KeyMaterialInvalid: { code: 'OVPN202', remedy: 'put in a key made by `openvpn --genkey secret FILE`' },

@@ -63,7 +63,7 @@ describe('planNetwork', () => {
   test('says that a selected node has no addresses, and both ways out', () => {
     expect(() => planNetwork(network(), { ...node, name: 'n2' })).toThrow(
       expect.objectContaining({
-        name: 'ReferenceNotFound',
+        name: 'AddressPending',
         where: { object: 'VpnNetwork offices', field: 'spec.nodes' },
         remedy: expect.stringMatching(/n2.*nodeSelector/),
       }),

@@ -40,7 +40,7 @@ export function selects(selector: Readonly<Record<string, string>>, labels: Read
 /**
  * The network on this node; undefined when its node selector leaves this node out.
  *
- * @throws OvpnError ReferenceNotFound when the network has no addresses for this node
+ * @throws OvpnError AddressPending when the network has no addresses for this node
  */
 export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwork | undefined {
   const { spec, metadata } = network;
@@ -48,10 +48,12 @@ export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwor
   const own = spec.nodes.find(({ name }) => name === node.name);
   if (own === undefined) {
     throw new OvpnError(
-      'ReferenceNotFound',
+      'AddressPending',
       `has no addresses for node ${node.name}`,
       { object: formatRef(refOf(network)), field: 'spec.nodes' },
-      { remedy: `add an entry for ${node.name} to spec.nodes, or leave the node out by spec.nodeSelector` },
+      {
+        remedy: `wait for the controller to give it some, and see that it runs; without one, add an entry for ${node.name} to spec.nodes, or leave the node out by spec.nodeSelector`,
+      },
     );
   }
   const ranges = [...spec.pools.peers, ...spec.pools.pods];

@@ -40,9 +40,15 @@ const reasons: Partial<Record<ErrorName, ConditionReason>> = {
   CertificateInvalid: 'KeyInvalid',
   IdentityConflict: 'Conflict',
   PkiMissing: 'NotAllowed',
+  AddressPending: 'Pending',
 };
 
-const yes = (type: ConditionType): ConditionUpdate => ({ type, status: 'True', reason: type, message: '' });
+const yes = (type: ConditionType & ConditionReason): ConditionUpdate => ({
+  type,
+  status: 'True',
+  reason: type,
+  message: '',
+});
 const no = (type: ConditionType, reason: ConditionReason, message: string): ConditionUpdate => ({
   type,
   status: 'False',

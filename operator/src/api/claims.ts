@@ -20,6 +20,11 @@ export function claimantOf(peer: VpnPeer): Claimant {
   };
 }
 
+/** The same for what it holds for certain: that is before everything that is only claimed. */
+export function asHolder(claimant: Claimant): Claimant {
+  return { ...claimant, created: -Infinity };
+}
+
 /** Who was first: below zero when `one` wins a conflict. The older wins; of the same age, the first by name. */
 export function compareAge(one: Claimant, other: Claimant): number {
   if (one.created !== other.created) return one.created < other.created ? -1 : 1;

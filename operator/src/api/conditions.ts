@@ -10,6 +10,10 @@ export const conditionTypes = {
   Programmed: 'Programmed',
   /** The objects that it refers to exist and can be used. */
   ResolvedRefs: 'ResolvedRefs',
+  /** The VPN addresses that it needs are its own. */
+  Allocated: 'Allocated',
+  /** Another object asks for the same and is refused. */
+  Contested: 'Contested',
   /** The tunnel to the remote is up. */
   Connected: 'Connected',
 } as const;
@@ -21,6 +25,8 @@ export const conditionReasons = {
   Accepted: 'Accepted',
   Programmed: 'Programmed',
   ResolvedRefs: 'ResolvedRefs',
+  Allocated: 'Allocated',
+  PoolFull: 'PoolFull',
   Pending: 'Pending',
   Invalid: 'Invalid',
   Conflict: 'Conflict',

@@ -103,6 +103,7 @@ export const definitions: readonly Definition[] = [
     columns: [
       column('Network', 'string', '.spec.networkRef.name', 'The VpnNetwork.'),
       column('Address', 'string', '.status.addresses[0]', 'The first VPN address of the tunnel.'),
+      column('Allocated', 'string', '.status.allocation.addresses', 'The VPN addresses that the peer holds.', 1),
       column('Endpoint', 'string', '.status.endpoint', 'Where packets are sent to now.'),
       column(
         'Connection',
@@ -159,7 +160,6 @@ export const definitions: readonly Definition[] = [
       column('Holder', 'string', '.spec.holder.kind', 'What sort of object holds it.'),
       column('Namespace', 'string', '.spec.holder.namespace', 'The namespace of the holder.'),
       column('Name', 'string', '.spec.holder.name', 'The name of the holder.'),
-      column('Addresses', 'string', '.spec.addresses', 'The addresses, or the blocks of pod addresses.'),
       column('Released', 'date', '.status.releasedAt', 'When the holder gave it up; it is kept for a while.'),
       age,
     ],

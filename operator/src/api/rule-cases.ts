@@ -88,8 +88,26 @@ const tlsKey: Manifest = {
   spec: { tls: { secretRef: { name: 'partner-client-tls' } } },
 };
 
+const allocation: Manifest = {
+  apiVersion,
+  kind: 'VpnAllocation',
+  metadata: { name: 'offices.7' },
+  spec: {
+    networkRef: { name: 'offices' },
+    holder: { kind: 'VpnPeer', namespace: 'ovpn-system', name: 'alice' },
+  },
+};
+
 /** A small good manifest of each kind and sort. */
-export const baseManifests = { VpnNetwork: network, VpnPeer: peer, VpnKey: key, dialIn, dialOut, tlsKey };
+export const baseManifests = {
+  VpnNetwork: network,
+  VpnPeer: peer,
+  VpnKey: key,
+  VpnAllocation: allocation,
+  dialIn,
+  dialOut,
+  tlsKey,
+};
 
 /** A JSON merge patch (RFC 7386): null removes a field, lists are replaced. */
 function patch(base: Manifest, change: Manifest): Manifest {
@@ -129,6 +147,9 @@ const ofDialIn = of(dialIn);
 const ofDialOut = of(dialOut);
 const ofKey = of(key);
 const ofTlsKey = of(tlsKey);
+const ofAllocation = of(allocation);
+const changeOfAllocation = ofChange(allocation);
+const changeOfNetwork = ofChange(network);
 const changeOfPeer = ofChange(peer);
 const changeOfKey = ofChange(key);
 
@@ -294,6 +315,32 @@ export const ruleCases: readonly RuleCase[] = [
     'spec.allowedPeers.routes[1]',
     {},
     { allowedPeers: { routes: ['10.0.0.0/8', '10.0.0.0/8'] } },
+  ),
+  ofNetwork(
+    'a block of IPv4 addresses is a /30 at least',
+    'spec.pools.podBlockLengths.ipv4',
+    { pools: { podBlockLengths: { ipv4: 30 } } },
+    { pools: { podBlockLengths: { ipv4: 31 } } },
+  ),
+  ofNetwork(
+    'a block of IPv6 addresses is a /64 at most',
+    'spec.pools.podBlockLengths.ipv6',
+    { pools: { podBlockLengths: { ipv6: 64 } } },
+    { pools: { podBlockLengths: { ipv6: 63 } } },
+  ),
+  changeOfNetwork(
+    'the size of blocks is immutable',
+    'spec.pools.podBlockLengths',
+    { pools: { podBlockLengths: { ipv4: 25 } } },
+    { pools: { podBlockLengths: { ipv4: 26 } } },
+    { says: 'is immutable' },
+  ),
+  changeOfAllocation('an allocation is immutable', 'spec', {}, { holder: { name: 'bob' } }, { says: 'is immutable' }),
+  ofAllocation(
+    'a holder is a peer or a node',
+    'spec.holder.kind',
+    { holder: { kind: 'Node', namespace: null } },
+    { holder: { kind: 'Pod' } },
   ),
   ofNetwork('a node has a name', 'spec.nodes[0].name', {}, nodes({ addresses: ['10.8.0.1'] })),
   ofNetwork('a node has an address', 'spec.nodes[0].addresses', {}, nodes({ name: 'a', addresses: [] })),
@@ -720,7 +767,13 @@ export const ruleCases: readonly RuleCase[] = [
     { static: { remotePeerID: 0 } },
     { static: { remotePeerID: -1 } },
   ),
-  ofPeer('an address is needed', 'spec.addresses', {}, { addresses: [] }),
+  ofPeer(
+    'a peer with a static key has an address',
+    'spec.addresses',
+    {},
+    { addresses: [] },
+    { says: 'must hold a VPN address' },
+  ),
   ofPeer(
     'one address per family',
     'spec.addresses[1]',
@@ -816,7 +869,6 @@ export const ruleCases: readonly RuleCase[] = [
       { says: 'must be left out next to identity' },
     ),
   ),
-  ofDialIn('a client has an address', 'spec.addresses', {}, { addresses: null }, { says: 'must hold a VPN address' }),
   ofDialIn(
     'an identity is one',
     'spec.identity',

@@ -1,6 +1,6 @@
 import { OvpnError, type ErrorName } from '../errors.ts';
 import { identityField, identityKey } from './certificate-names.ts';
-import { claimantOf, KeyClaims, type Claimant } from './claims.ts';
+import { asHolder, claimantOf, KeyClaims, type Claimant } from './claims.ts';
 import { contains, overlaps, parseAddress, parseCidr, reservedIn, type Address, type Cidr } from './ip.ts';
 import { isStaticPeer, listenerOf } from './peer-kind.ts';
 import { PrefixTrie } from './prefix-trie.ts';
@@ -53,7 +53,8 @@ interface Entry {
  * one peer costs more for the number of the others.
  *
  * A conflict is decided between two peers at a time: the older keeps what both claim (by creationTimestamp,
- * then by namespace and name), the younger has a problem. A peer that is refused for one claim keeps its
+ * then by namespace and name), the younger has a problem. An address that the controller gave to a peer, or
+ * confirmed, is that peer's however old others are: no two peers have one confirmed (status.allocation). A peer that is refused for one claim keeps its
  * other claims, so that the outcome does not depend on the order of events.
  */
 export class NetworkIndex {
@@ -102,6 +103,12 @@ export class NetworkIndex {
     return [...changed.values()];
   }
 
+  /** The peers that are refused something because this one has it. */
+  losersTo(ref: ObjectRef): ObjectRef[] {
+    const entry = this.#entries.get(keyOf(ref));
+    return entry === undefined ? [] : this.#losersTo(entry).map((loser) => loser.ref);
+  }
+
   /** Why a peer may not be in force: everything wrong between it, the network and the other peers. */
   problemsOf(ref: ObjectRef): OvpnError[] {
     const entry = this.#entries.get(keyOf(ref));
@@ -113,7 +120,7 @@ export class NetworkIndex {
     const entry = { peer, claimant, ...judge(peer, this.#facts) };
     this.#entries.set(claimant.key, entry);
     const { addresses, peerID, identity, routes } = entry.claims;
-    for (const address of addresses) this.#addresses.add(address, claimant);
+    for (const address of addresses) this.#addresses.add(address, addressClaimant(entry, address));
     if (peerID !== undefined) this.#peerIds.add(peerID, claimant);
     if (identity !== undefined) this.#identities.add(identity, claimant);
     for (const route of routes) {
@@ -127,7 +134,7 @@ export class NetworkIndex {
     const { claimant, claims } = entry;
     if (changed !== undefined) for (const other of this.#losersTo(entry)) changed.set(other.key, other.ref);
     this.#entries.delete(claimant.key);
-    for (const address of claims.addresses) this.#addresses.remove(address, claimant);
+    for (const address of claims.addresses) this.#addresses.remove(address, addressClaimant(entry, address));
     if (claims.peerID !== undefined) this.#peerIds.remove(claims.peerID, claimant);
     if (claims.identity !== undefined) this.#identities.remove(claims.identity, claimant);
     for (const route of claims.routes) {
@@ -136,9 +143,10 @@ export class NetworkIndex {
     }
   }
 
-  #losersTo({ claimant, claims }: Entry): Claimant[] {
+  #losersTo(entry: Entry): Claimant[] {
+    const { claimant, claims } = entry;
     return [
-      ...claims.addresses.flatMap((address) => this.#addresses.youngerThan(address, claimant)),
+      ...claims.addresses.flatMap((address) => this.#addresses.youngerThan(address, addressClaimant(entry, address))),
       ...(claims.peerID === undefined ? [] : this.#peerIds.youngerThan(claims.peerID, claimant)),
       ...(claims.identity === undefined ? [] : this.#identities.youngerThan(claims.identity, claimant)),
       ...claims.routes.flatMap((route) =>
@@ -193,6 +201,11 @@ export class NetworkIndex {
     const claimant = this.#defaultRoutes.oldest(route.text);
     return claimant === undefined ? undefined : { claimant, text: route.text };
   }
+}
+
+/** A peer as one that claims this address. */
+function addressClaimant({ peer, claimant }: Entry, address: string): Claimant {
+  return peer.status?.allocation?.addresses.includes(address) === true ? asHolder(claimant) : claimant;
 }
 
 function keyOf(ref: ObjectRef): string {

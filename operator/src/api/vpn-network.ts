@@ -44,6 +44,26 @@ const pools = withRules(
         }),
         [oneCidrPerFamily],
       ),
+      podBlockLengths: withRules(
+        closed(
+          {
+            ipv4: integer('The prefix length of IPv4 blocks; a /25 has an address for each of 110 pods.', 16, 30, 25),
+            ipv6: integer('The prefix length of IPv6 blocks.', 64, 126, 120),
+          },
+          {
+            description: "How large the nodes' blocks of pod addresses are that are cut from pods. Immutable.",
+            default: {},
+          },
+        ),
+        [
+          {
+            cel: 'self == oldSelf',
+            message: 'is immutable, because blocks of two sizes would overlap; make a new VpnNetwork',
+            transition: true,
+            offenders: (self, old) => (self.ipv4 === old.ipv4 && self.ipv6 === old.ipv6 ? [] : ['']),
+          },
+        ],
+      ),
     },
     { description: 'The address ranges of this VPN. Two networks may use the same ranges.' },
   ),
@@ -247,7 +267,8 @@ const networkFields = closed(
     nodeSelector: labels('The nodes that take part in this VPN; empty selects all.'),
     pools,
     nodes: mapOf(node, 'name', {
-      description: 'Fixed addresses of nodes.',
+      description:
+        'Fixed addresses of nodes. All others get theirs from the controller; without one, every node needs an entry.',
       default: [],
       maxItems: 512,
     }),

@@ -105,7 +105,7 @@ const peerFields = closed(
     addresses: withRules(
       setOf(address('A VPN address.'), {
         description:
-          "The VPN addresses of the remote, inside the network's spec.pools.peers: at most one per IP family. Needed, except for a peer that is dialled: there the remote assigns ours.",
+          "The VPN addresses of the remote, inside the network's spec.pools.peers: at most one per IP family. A peer that dials in and names none gets some from the controller; to one that is dialled, the remote assigns ours.",
         default: [],
         maxItems: 2,
       }),
@@ -180,10 +180,10 @@ export const vpnPeerSpec = withRules(peerFields, [
         : ['.keyRef'],
   },
   {
-    cel: '!(has(self.identity) || has(self.static)) || self.addresses.size() > 0',
-    message: "addresses must hold a VPN address of the peer, out of the network's spec.pools.peers",
-    offenders: (self) =>
-      given(self, 'identity', 'static').length === 0 || self.addresses.length > 0 ? [] : ['.addresses'],
+    cel: '!has(self.static) || self.addresses.size() > 0',
+    message:
+      "addresses must hold a VPN address of the peer, out of the network's spec.pools.peers, because both ends of a static key must know it",
+    offenders: (self) => (self.static === undefined || self.addresses.length > 0 ? [] : ['.addresses']),
   },
   {
     cel: 'has(self.identity) || has(self.static) || !has(self.endpoint) || self.addresses.size() == 0',
@@ -239,6 +239,21 @@ export const vpnPeerStatus = Type.Object(
         maxItems: 2,
         'x-kubernetes-list-type': 'atomic',
       }),
+    ),
+    allocation: Type.Optional(
+      Type.Object(
+        {
+          number: Type.Optional(
+            Type.Integer({ description: 'The number that the addresses were made of.', minimum: 0 }),
+          ),
+          addresses: Type.Array(Type.String({ description: 'A VPN address.', maxLength: 39 }), {
+            description: 'The VPN addresses that nobody else has.',
+            maxItems: 2,
+            'x-kubernetes-list-type': 'atomic',
+          }),
+        },
+        { description: 'What the controller gave to the peer, or confirmed of spec.addresses.' },
+      ),
     ),
     node: Type.Optional(Type.String({ description: 'The Node that holds the peer.', maxLength: 253 })),
     endpoint: Type.Optional(

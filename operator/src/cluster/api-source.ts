@@ -1,9 +1,10 @@
 import { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
+import { holderLabel, parseClaimName, withAllocatedAddresses, withAllocatedNodes } from '../api/allocation.ts';
 import type { PodFacts } from '../api/attach-rules.ts';
 import { parseResource } from '../api/parse.ts';
-import { apiVersion } from '../api/types.ts';
-import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
+import { apiVersion, formatRef, refOf } from '../api/types.ts';
+import type { ObjectRef, Resource, ResourceKind, ResourceOf, VpnAllocation, VpnNetwork } from '../api/types.ts';
 import { OvpnError } from '../errors.ts';
 import { Counters } from '../telemetry/counters.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -40,7 +41,7 @@ export interface ApiSourceOptions {
   readonly statusBurst?: number;
 }
 
-const customKinds = ['VpnNetwork', 'VpnPeer', 'VpnKey'] as const;
+const customKinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'VpnAllocation'] as const;
 
 /** Resources from a Kubernetes API server. What was read stays in force while the server is away. */
 export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSource {
@@ -53,6 +54,10 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     start(): Promise<void>;
     stop(): Promise<void>;
   }[];
+  /** Allocations of nodes, by network and name. */
+  readonly #allocations = new Map<string, Map<string, VpnAllocation>>();
+  /** Networks together with what their nodes hold, as long as neither changes. */
+  readonly #networks = new Map<string, { readonly from: VpnNetwork; readonly whole: VpnNetwork }>();
   /** Undefined until the Node object was seen; it stays when the Node object goes. */
   #nodeLabels: Readonly<Record<string, string>> | undefined;
 
@@ -82,6 +87,8 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
         return new ListWatch({
           ...shared,
           path,
+          // Of allocations only those of nodes: a peer's stand in its status.
+          ...(kind === 'VpnAllocation' ? { selectors: { labelSelector: `${holderLabel}=Node` } } : {}),
           reader: this.#reader(path, (object) => customClaim(kind, path, object)),
         });
       }),
@@ -131,11 +138,35 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   }
 
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined {
-    return this.#store.get(kind, namespace, name);
+    const found = this.#store.get(kind, namespace, name);
+    return found === undefined ? undefined : this.#whole(found);
   }
 
-  list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>> {
-    return this.#store.list(kind);
+  *list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>> {
+    for (const found of this.#store.list(kind)) yield this.#whole(found);
+  }
+
+  /** A network with the addresses of its nodes; anything else as it is. */
+  #whole<R extends Resource>(resource: R): R {
+    if (resource.kind !== 'VpnNetwork') return resource;
+    const { name } = resource.metadata;
+    const known = this.#networks.get(name);
+    if (known?.from === resource) return known.whole as R;
+    const whole = withAllocatedNodes(resource, this.#allocations.get(name)?.values() ?? []);
+    this.#networks.set(name, { from: resource, whole });
+    return whole as R;
+  }
+
+  /** Keeps allocations by network, for a network to be whole at once with what its nodes hold. */
+  #takeAllocation(name: string): void {
+    const allocation = this.#store.get('VpnAllocation', undefined, name);
+    const network = parseClaimName(name)?.network ?? '';
+    const held = this.#allocations.get(network) ?? new Map<string, VpnAllocation>();
+    if (allocation === undefined) held.delete(name);
+    else held.set(name, allocation);
+    if (held.size === 0) this.#allocations.delete(network);
+    else this.#allocations.set(network, held);
+    this.#networks.delete(network);
   }
 
   findPod(pod: PodName): Promise<PodFacts> {
@@ -147,19 +178,43 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   }
 
   #tellChange(refs: readonly ObjectRef[]): void {
+    const told = new Map<string, ObjectRef>();
     for (const ref of refs) {
-      if (this.#store.get(ref.kind, ref.namespace, ref.name) === undefined) this.#statuses.forget(ref);
+      const gone = this.#store.get(ref.kind, ref.namespace, ref.name) === undefined;
+      if (gone) this.#statuses.forget(ref);
+      if (gone && ref.kind === 'VpnNetwork') this.#networks.delete(ref.name);
+      // What a node holds is told as a change of the network.
+      const name = ref.kind === 'VpnAllocation' ? parseClaimName(ref.name)?.network : undefined;
+      const concerned: ObjectRef = name === undefined ? ref : { kind: 'VpnNetwork', name };
+      if (ref.kind !== 'VpnAllocation' || this.get('VpnNetwork', undefined, concerned.name) !== undefined) {
+        told.set(formatRef(concerned), concerned);
+      }
     }
-    this.emit('change', refs);
+    if (told.size > 0) this.emit('change', [...told.values()]);
   }
 
   #reader(feed: string, decode: (object: unknown) => Claim): ListWatchReader<Claim> {
     return {
       decode,
-      replaced: (claims) => this.#store.update((update) => update.replace(feed, claims)),
-      put: (claim) => this.#store.update((update) => update.put(feed, claim)),
-      deleted: ({ id }) => this.#store.update((update) => update.drop(feed, id)),
+      replaced: (claims) => {
+        const before = this.#store.claims(feed);
+        this.#store.update((update) => update.replace(feed, claims));
+        for (const claim of [...before, ...claims]) this.#took(claim);
+      },
+      put: (claim) => {
+        this.#store.update((update) => update.put(feed, claim));
+        this.#took(claim);
+      },
+      deleted: (claim) => {
+        this.#store.update((update) => update.drop(feed, claim.id));
+        this.#took(claim);
+      },
     };
+  }
+
+  #took({ outcome }: Claim): void {
+    const ref = outcome.ok ? refOf(outcome.resource) : outcome.ref;
+    if (ref?.kind === 'VpnAllocation') this.#takeAllocation(ref.name);
   }
 
   #nodeReader(log: Log): ListWatchReader<Readonly<Record<string, string>>> {
@@ -186,7 +241,9 @@ function customClaim(kind: (typeof customKinds)[number], path: string, object: u
   const origin =
     namespace === undefined ? `${path}/${name}` : path.replace(/[^/]+$/, `namespaces/${namespace}/$&/${name}`);
   // The server names its objects, so a rejection can always say which one it means.
-  return { id, origin, outcome: parse({ apiVersion, kind, ...asRecord(object) }, origin, ref) };
+  const outcome = parse({ apiVersion, kind, ...asRecord(object) }, origin, ref);
+  if (!outcome.ok || outcome.resource.kind !== 'VpnPeer') return { id, origin, outcome };
+  return { id, origin, outcome: { ok: true, resource: withAllocatedAddresses(outcome.resource) } };
 }
 
 function secretClaim(path: string, object: unknown): Claim {

@@ -44,6 +44,14 @@ export interface InformerOptions<T> {
   readonly read: (object: unknown, meta: ServerMeta) => T | undefined;
 }
 
+/** More than are deleted in the time that an answer may take. */
+const MAX_GONE = 10_000;
+
+/** Whether one version of an object is later than another: they are numbers that grow (Kubernetes API concepts). */
+function isNewer(one: string, other: string): boolean {
+  return one.length === other.length ? one > other : one.length > other.length;
+}
+
 /** The key of an object: `namespace/name`, or `name` where there is no namespace. */
 export function keyOf({ namespace, name }: { readonly namespace?: string | undefined; readonly name: string }): string {
   return namespace === undefined ? name : `${namespace}/${name}`;
@@ -55,45 +63,16 @@ export function splitKey(key: string): { namespace?: string; name: string } {
   return slash < 0 ? { name: key } : { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
 }
 
-/**
- * A collection of the API server kept at hand: a list and watch, a map by key, and indexes by whatever is asked for.
- * The map is the server's past, by as much as the watch lags; a writer that plans from it uses preconditions.
- */
-export class Informer<T> {
+/** Objects at hand: a map by key, indexes by whatever is asked for, and whoever wants to hear of changes. */
+export class ObjectCache<T> {
   readonly #read: InformerOptions<T>['read'];
-  readonly #watch: ListWatch<Tracked<T>>;
   readonly #objects = new Map<string, Tracked<T>>();
   readonly #handlers: ChangeHandler<T>[] = [];
+  /** The uids of the objects that left last. */
+  readonly #gone = new Set<string>();
 
-  constructor(options: InformerOptions<T>) {
-    this.#read = options.read;
-    this.#watch = new ListWatch<Tracked<T>>({
-      ...options,
-      reader: {
-        decode: (object) => this.#decode(object),
-        replaced: (items) => this.#replace(items),
-        put: (item) => this.#put(item),
-        deleted: ({ key }) => this.#drop(key),
-      },
-    });
-  }
-
-  /** Resolves when everything was listed once. */
-  start(): Promise<void> {
-    return this.#watch.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#watch.stop();
-  }
-
-  /** True once a list was complete: what is not here was not there. */
-  get synced(): boolean {
-    return this.#watch.listed;
-  }
-
-  get health(): Health {
-    return this.#watch.health;
+  constructor(read: InformerOptions<T>['read']) {
+    this.#read = read;
   }
 
   get size(): number {
@@ -118,7 +97,7 @@ export class Informer<T> {
     for (const object of [...this.#objects.values()]) this.#tell(object, undefined);
   }
 
-  /** The objects by some of their properties. Make it before `start`. */
+  /** The objects by some of their properties. Make it before the cache fills. */
   index(valuesOf: (object: Tracked<T>) => readonly string[]): Index<T> {
     const index = new Index(valuesOf);
     this.onChange((now, before) => index.change(now, before));
@@ -127,22 +106,31 @@ export class Informer<T> {
 
   /** Takes the server's answer to a write, so that the next plan knows of it before the watch tells. */
   wrote(object: unknown): void {
-    const item = this.#decode(object);
-    if (item.meta.uid !== '') this.#put(item);
+    const item = this.decode(object);
+    const { uid, resourceVersion } = item.meta;
+    // The watch may have been faster, with this version and later ones, or with the end of the object.
+    if (uid === '' || this.#gone.has(uid)) return;
+    const known = this.#objects.get(item.key)?.meta;
+    if (known === undefined || known.uid !== uid || isNewer(resourceVersion, known.resourceVersion)) this.put(item);
   }
 
-  #decode(object: unknown): Tracked<T> {
+  /** Takes an object that was deleted by the own hand. */
+  deleted({ key, meta }: Tracked<T>): void {
+    if (this.#objects.get(key)?.meta.uid === meta.uid) this.drop(key);
+  }
+
+  protected decode(object: unknown): Tracked<T> {
     const meta = metaOf(object);
     return { key: keyOf(meta), meta, value: this.#read(object, meta) };
   }
 
-  #replace(items: readonly Tracked<T>[]): void {
+  protected replace(items: readonly Tracked<T>[]): void {
     const kept = new Set(items.map(({ key }) => key));
-    for (const key of [...this.#objects.keys()]) if (!kept.has(key)) this.#drop(key);
-    for (const item of items) this.#put(item);
+    for (const key of [...this.#objects.keys()]) if (!kept.has(key)) this.drop(key);
+    for (const item of items) this.put(item);
   }
 
-  #put(item: Tracked<T>): void {
+  protected put(item: Tracked<T>): void {
     const before = this.#objects.get(item.key);
     if (before?.meta.uid === item.meta.uid && before.meta.resourceVersion === item.meta.resourceVersion) return;
     this.#objects.set(item.key, item);
@@ -153,9 +141,15 @@ export class Informer<T> {
     } else this.#tell(item, before);
   }
 
-  #drop(key: string): void {
+  protected drop(key: string): void {
     const before = this.#objects.get(key);
-    if (!this.#objects.delete(key)) return;
+    if (before === undefined) return;
+    this.#objects.delete(key);
+    this.#gone.add(before.meta.uid);
+    for (const uid of this.#gone) {
+      if (this.#gone.size <= MAX_GONE) break;
+      this.#gone.delete(uid);
+    }
     this.#tell(undefined, before);
   }
 
@@ -164,7 +158,46 @@ export class Informer<T> {
   }
 }
 
-/** The objects of an informer by a property. */
+/**
+ * A collection of the API server kept at hand by a list and watch. What it holds is the server's past, by as much as
+ * the watch lags; a writer that plans from it uses preconditions.
+ */
+export class Informer<T> extends ObjectCache<T> {
+  readonly #watch: ListWatch<Tracked<T>>;
+
+  constructor(options: InformerOptions<T>) {
+    super(options.read);
+    this.#watch = new ListWatch<Tracked<T>>({
+      ...options,
+      reader: {
+        decode: (object) => this.decode(object),
+        replaced: (items) => this.replace(items),
+        put: (item) => this.put(item),
+        deleted: ({ key }) => this.drop(key),
+      },
+    });
+  }
+
+  /** Resolves when everything was listed once. */
+  start(): Promise<void> {
+    return this.#watch.start();
+  }
+
+  stop(): Promise<void> {
+    return this.#watch.stop();
+  }
+
+  /** True once a list was complete: what is not here was not there. */
+  get synced(): boolean {
+    return this.#watch.listed;
+  }
+
+  get health(): Health {
+    return this.#watch.health;
+  }
+}
+
+/** The objects of a cache by a property. */
 export class Index<T> {
   readonly #valuesOf: (object: Tracked<T>) => readonly string[];
   readonly #entries = new Map<string, Map<string, Tracked<T>>>();

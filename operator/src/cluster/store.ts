@@ -217,13 +217,19 @@ export class ObjectStore {
   }
 }
 
-/** Equal but for the status and the version numbers of the server: nothing to act upon. */
+/** Equal but for what agents say in the status, and the version numbers of the server: nothing to act upon. */
 function sameContent(a: Resource | undefined, b: Resource | undefined): boolean {
   return a === b || (a !== undefined && b !== undefined && isDeepStrictEqual(content(a), content(b)));
 }
 
 function content(resource: Resource): unknown {
-  return { ...resource, status: undefined, metadata: { ...resource.metadata, resourceVersion: undefined } };
+  return { ...resource, status: decided(resource), metadata: { ...resource.metadata, resourceVersion: undefined } };
+}
+
+/** What the controller decides in a status, for agents to go by. */
+function decided(resource: Resource): unknown {
+  if (resource.kind === 'VpnPeer') return resource.status?.allocation;
+  return resource.kind === 'VpnAllocation' ? resource.status : undefined;
 }
 
 function duplicateErrors(ref: ObjectRef, first: Claim, other: Claim): readonly OvpnError[] {

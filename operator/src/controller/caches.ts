@@ -12,7 +12,7 @@ import {
 import type { ApiClient } from '../cluster/api-client.ts';
 import type { Random } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
-import { Informer } from '../cluster/informer.ts';
+import { Informer, type ObjectCache } from '../cluster/informer.ts';
 import { asRecord } from '../cluster/json.ts';
 import type { Health, ListWatchTiming } from '../cluster/list-watch.ts';
 import { apiPath } from '../cluster/resource-path.ts';
@@ -34,20 +34,31 @@ export interface Labelled {
   readonly labels: Readonly<Record<string, string>>;
 }
 
+/** What the controller sees of the cluster, for reconcilers to read. */
+export interface View {
+  readonly networks: ObjectCache<VpnNetwork>;
+  readonly peers: ObjectCache<VpnPeer>;
+  readonly keys: ObjectCache<VpnKey>;
+  readonly allocations: ObjectCache<VpnAllocation>;
+  readonly nodes: ObjectCache<Labelled>;
+  readonly namespaces: ObjectCache<Labelled>;
+  /** All Secrets of the operator's own namespace. */
+  readonly secrets: ObjectCache<Secret>;
+}
+
 /**
  * What the controller watches. Resources are checked as the agents check them: one that is there but cannot be used
  * has no `value`, and what depends on it stays as it is.
  *
  * Secrets are watched in the operator's own namespace only. Those of users are read by name (see MaterialCopies).
  */
-export class Caches {
+export class Caches implements View {
   readonly networks: Informer<VpnNetwork>;
   readonly peers: Informer<VpnPeer>;
   readonly keys: Informer<VpnKey>;
   readonly allocations: Informer<VpnAllocation>;
   readonly nodes: Informer<Labelled>;
   readonly namespaces: Informer<Labelled>;
-  /** All Secrets of the operator's own namespace. */
   readonly secrets: Informer<Secret>;
   readonly #all: readonly Informer<unknown>[];
 

@@ -142,7 +142,7 @@ export class Controller {
       },
       onError: (key, error, delayMs) => {
         if (this.#writing.signal.aborted) return;
-        const conflict = error instanceof ApiError && error.conflict;
+        const conflict = error instanceof ApiError && (error.conflict || error.notFound);
         counters.increment('reconciles', { reconciler: reconciler.name, result: conflict ? 'conflict' : 'failed' });
         const fields = { event: 'reconcile.failed', key, error: describe(error), delayMs: Math.round(delayMs) };
         if (conflict) log.debug(fields, 'an object has changed meanwhile; looked at again');

@@ -4,7 +4,7 @@ import type { EventRecorder } from '../cluster/event-recorder.ts';
 import type { ObjectWriter } from '../cluster/object-writer.ts';
 import type { Counters } from '../telemetry/counters.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { Caches } from './caches.ts';
+import type { View } from './caches.ts';
 
 /**
  * How to add a reconciler:
@@ -44,12 +44,15 @@ export interface Reconciler {
 /** Asks for a key to be looked at, at once or after some milliseconds at the latest. */
 export type Enqueue = (key: string, afterMs?: number) => void;
 
+/** The requests that reconcilers make. */
+export type Writer = Pick<ObjectWriter, 'get' | 'create' | 'replace' | 'apply' | 'applyStatus' | 'delete'>;
+
 /** What every reconciler works with. */
 export interface ReconcilerContext {
-  readonly caches: Caches;
+  readonly caches: View;
   /** Its requests fail once this process no longer leads. */
-  readonly writer: ObjectWriter;
-  readonly events: EventRecorder;
+  readonly writer: Writer;
+  readonly events: Pick<EventRecorder, 'record'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

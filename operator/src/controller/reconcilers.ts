@@ -1,4 +1,5 @@
+import { Allocation } from './allocation/allocation.ts';
 import type { ReconcilerFactory } from './reconciler.ts';
 
 /** All that the controller does, in no particular order: each keeps to its own objects and fields. */
-export const reconcilers: readonly ReconcilerFactory[] = [];
+export const reconcilers: readonly ReconcilerFactory[] = [(context) => new Allocation(context)];

@@ -58,13 +58,17 @@ export function secretsOfNetwork({ spec }: VpnNetwork, namespace: string): Objec
 /**
  * A client of the network.
  *
- * @returns what keeps it out, when its routes lack an address of their family to go over
+ * @returns what keeps it out: it has no address yet, or its routes lack one of their family to go over
  */
 export function planDialIn(network: VpnNetwork, peer: DialInPeer): DesiredDialIn | OvpnError {
   const { spec } = peer;
   const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));
   const vpnIpv6 = spec.addresses.find((address) => address.includes(':'));
-  const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, formatRef(refOf(peer)));
+  const object = formatRef(refOf(peer));
+  if (spec.addresses.length === 0) {
+    return new OvpnError('AddressPending', 'the peer has no VPN address yet', { object, field: 'spec.addresses' });
+  }
+  const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, object);
   if (routes instanceof OvpnError) return routes;
   const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
   return {
