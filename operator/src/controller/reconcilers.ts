@@ -1,5 +1,9 @@
 import { Allocation } from './allocation/allocation.ts';
+import { MaterialCopies } from './material/material-copies.ts';
 import type { ReconcilerFactory } from './reconciler.ts';
 
 /** All that the controller does, in no particular order: each keeps to its own objects and fields. */
-export const reconcilers: readonly ReconcilerFactory[] = [(context) => new Allocation(context)];
+export const reconcilers: readonly ReconcilerFactory[] = [
+  (context) => new Allocation(context),
+  (context) => new MaterialCopies(context),
+];
