@@ -2,30 +2,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { crdFileName, crdYaml, customResourceDefinition } from './crd.ts';
+import { type CrdSchema, schemasIn } from './crd.fixture.ts';
 import { definitions } from './definitions.ts';
 
 const folder = new URL('../../../crds/', import.meta.url);
-
-interface Schema {
-  [keyword: string]: unknown;
-  type?: string;
-  description?: string;
-  default?: unknown;
-  properties?: Record<string, Schema>;
-  items?: Schema;
-  additionalProperties?: Schema;
-  required?: string[];
-}
-
-/** Every schema inside one, with its path and whether a CEL rule can see it. */
-function* schemas(schema: Schema, path: string, seen = false): Generator<[string, Schema, boolean]> {
-  const visible = seen || schema['x-kubernetes-validations'] !== undefined;
-  yield [path, schema, visible];
-  for (const [name, property] of Object.entries(schema.properties ?? {}))
-    yield* schemas(property, `${path}.${name}`, visible);
-  if (schema.items !== undefined) yield* schemas(schema.items, `${path}[]`, visible);
-  if (schema.additionalProperties !== undefined) yield* schemas(schema.additionalProperties, `${path}{}`, visible);
-}
 
 test('crds/ holds just what the schemas generate (else run: npm run generate)', () => {
   expect(
@@ -44,12 +24,12 @@ describe.each(definitions.map((definition) => [definition.kind, definition] as c
     const crd = parse(JSON.stringify(customResourceDefinition(definition))) as {
       spec: {
         versions: [
-          { schema: { openAPIV3Schema: Schema }; additionalPrinterColumns: { name: string; jsonPath: string }[] },
+          { schema: { openAPIV3Schema: CrdSchema }; additionalPrinterColumns: { name: string; jsonPath: string }[] },
         ];
       };
     };
     const [version] = crd.spec.versions;
-    const all = [...schemas(version.schema.openAPIV3Schema, '')];
+    const all = [...schemasIn(version.schema.openAPIV3Schema)];
     const allowed =
       /^(type|description|default|enum|format|properties|required|items|additionalProperties|minimum|maximum|minLength|maxLength|minItems|maxItems|maxProperties|pattern|x-kubernetes-(validations|list-type|list-map-keys))$/;
 
@@ -63,7 +43,7 @@ describe.each(definitions.map((definition) => [definition.kind, definition] as c
     });
 
     test.each(all)('%s: rules, lists and bounds', (path, schema, visible) => {
-      for (const rule of (schema['x-kubernetes-validations'] ?? []) as { rule?: string; message?: string }[]) {
+      for (const rule of schema['x-kubernetes-validations'] ?? []) {
         expect(rule.rule).toBeTruthy();
         expect(rule.message).toBeTruthy();
         expect(rule.message).not.toContain('\n');

@@ -182,7 +182,7 @@ function controlChannels(whose: string, of: typeof ofNetwork): RuleCase[] {
     of(
       `an unwrapped control channel of ${whose} has no key`,
       'spec.controlChannel.secretRef',
-      channel({ wrap: 'None' }),
+      channel({}),
       channel({ secretRef }),
       { says: 'must be left out when wrap is None' },
     ),
@@ -246,13 +246,55 @@ export const ruleCases: readonly RuleCase[] = [
     { nodeSelector: Object.fromEntries(many(32, (n) => [`l${n}`, 'x'])) },
     { nodeSelector: Object.fromEntries(many(33, (n) => [`l${n}`, 'x'])) },
   ),
-  ofNetwork('pools are needed', 'spec.pools', {}, { pools: null }),
+  ofNetwork('pools are needed', 'spec.pools', { pools: { pods: null }, nodes: null }, { pools: null }),
   ofNetwork('a peer pool is needed', 'spec.pools.peers', {}, { pools: { peers: [] } }),
   ofNetwork(
     'at most two peer pools',
     'spec.pools.peers',
     {},
     { pools: { peers: ['10.8.0.0/24', 'fd00:8::/64', 'fd00:9::/64'] } },
+  ),
+  ofNetwork(
+    'a range of peers is a range',
+    'spec.pools.peers[0]',
+    { nodes: null },
+    { nodes: null, pools: { peers: ['10.8.0.1-10.8.0.9'] } },
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    'a range of peers begins at its first address',
+    'spec.pools.peers[0]',
+    { nodes: null },
+    { nodes: null, pools: { peers: ['10.8.0.1/24'] } },
+    { says: 'write the first address of the range' },
+  ),
+  ofNetwork(
+    "a node's pod block is a range",
+    'spec.nodes[0].podBlocks[0]',
+    {},
+    nodes({ name: 'worker-1', addresses: ['10.8.0.1'], podBlocks: ['10.9.1.0'] }),
+    { says: 'CIDR' },
+  ),
+  ofNetwork(
+    "a node's pod block begins at its first address",
+    'spec.nodes[0].podBlocks[0]',
+    {},
+    nodes({ name: 'worker-1', addresses: ['10.8.0.1'], podBlocks: ['10.9.1.1/24'] }),
+    { says: 'write the first address of the range' },
+  ),
+  ofNetwork(
+    'pushed routes begin at their first address',
+    'spec.push.routes[0]',
+    { push: { routes: ['10.1.0.0/16'] } },
+    { push: { routes: ['10.1.0.1/16'] } },
+    { says: 'write the first address of the range' },
+  ),
+  ofNetwork(
+    'allowed routes begin at their first address',
+    'spec.allowedPeers.routes[0]',
+    { allowedPeers: { routes: ['10.1.0.0/16'] } },
+    { allowedPeers: { routes: ['10.1.0.1/16'] } },
+    { says: 'write the first address of the range' },
   ),
   ofNetwork(
     'a pool is a range',
@@ -653,6 +695,12 @@ export const ruleCases: readonly RuleCase[] = [
     { allowedPeers: { namespaces: { from: 'Selector' } } },
   ),
   ofNetwork(
+    'pods are attached from all namespaces, from those that are named, or from none',
+    'spec.attach.namespaces.from',
+    { attach: { namespaces: { from: 'All' } } },
+    { attach: { namespaces: { from: 'Selector' } } },
+  ),
+  ofNetwork(
     'allowed namespaces have names',
     'spec.allowedPeers.namespaces.names[0]',
     {},
@@ -870,6 +918,13 @@ export const ruleCases: readonly RuleCase[] = [
     ),
   ),
   ofDialIn(
+    "a client's address is one",
+    'spec.addresses[0]',
+    { addresses: ['fd00:8::10'] },
+    { addresses: ['fe80::1%eth0'] },
+    { says: 'without a zone' },
+  ),
+  ofDialIn(
     'an identity is one',
     'spec.identity',
     { identity: { commonName: null, subjectAltName: 'DNS:alice.example' } },
@@ -986,6 +1041,19 @@ export const ruleCases: readonly RuleCase[] = [
     { says: 'or a host name' },
   ),
   ofDialOut(
+    'a further server is one host',
+    'spec.fallbackEndpoints[0].address',
+    { fallbackEndpoints: [{ address: '192.0.2.1', port: 443 }] },
+    { fallbackEndpoints: [{ address: '224.0.0.1', port: 443 }] },
+    { says: 'one host' },
+  ),
+  ofDialOut(
+    'a further server is reached over UDP or TCP',
+    'spec.fallbackEndpoints[0].protocol',
+    { fallbackEndpoints: [{ address: 'b.example', port: 443, protocol: 'TCP' }] },
+    { fallbackEndpoints: [{ address: 'b.example', port: 443, protocol: 'SCTP' }] },
+  ),
+  ofDialOut(
     'a fallback endpoint has no listener',
     'spec.fallbackEndpoints[0].listener',
     {},
@@ -1073,7 +1141,7 @@ export const ruleCases: readonly RuleCase[] = [
   ofKey(
     'a generation counts from one',
     'spec.static.generation',
-    { static: { generation: 1 } },
+    { static: { generation: null } },
     { static: { generation: 0 } },
   ),
   changeOfKey(
