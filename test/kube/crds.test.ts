@@ -4,14 +4,22 @@ import { type CrdSchema, schemasIn } from '../../operator/src/api/crd.fixture.ts
 import { definitions } from '../../operator/src/api/definitions.ts';
 import { baseManifests, type Manifest } from '../../operator/src/api/rule-cases.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
+import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import type { KubeUser } from '../support/kube/kube-user.ts';
-import { collectionOf, placesOf } from '../support/kube/paths.ts';
+import { placesOf } from '../support/kube/paths.ts';
+import { eventually } from '../support/run.ts';
 
 let plane: ControlPlane;
 let admin: KubeUser;
 beforeAll(async () => {
   plane = await ControlPlane.start();
   admin = plane.admin;
+  // The server describes a new kind some time after it serves it.
+  for (const { plural } of definitions) {
+    await eventually(`${plural} are described`, async () =>
+      (await admin.tryKubectl(['explain', plural])).code === 0 ? true : undefined,
+    );
+  }
 }, 180_000);
 afterAll(() => plane.stop());
 
@@ -157,7 +165,7 @@ describe('kubectl get', () => {
 });
 
 describe('server-side apply by several managers', () => {
-  const path = `${collectionOf('VpnNetwork')}/shared`;
+  const path = apiPath('VpnNetwork', { name: 'shared' });
   const identity = { apiVersion: 'ovpn-operator.io/v1alpha1', kind: 'VpnNetwork', metadata: { name: 'shared' } };
   interface Network {
     readonly metadata: { readonly resourceVersion: string; readonly managedFields: readonly { manager: string }[] };

@@ -156,6 +156,9 @@ const changeOfKey = ofChange(key);
 const networkNamed = (name: string) => patch(network, { metadata: { name } });
 const nodes = (...entries: Manifest[]): Manifest => ({ nodes: entries });
 const listeners = (...entries: Manifest[]): Manifest => ({ listeners: entries });
+const selectedBy = (requirement: Manifest): Manifest => ({
+  namespaces: { from: 'Selector', selector: { matchExpressions: [requirement] } },
+});
 const many = <T>(count: number, make: (index: number) => T): T[] =>
   Array.from({ length: count }, (_, index) => make(index));
 const prunes: Options = { apiServer: 'prunes' };
@@ -695,10 +698,23 @@ export const ruleCases: readonly RuleCase[] = [
     { allowedPeers: { namespaces: { from: 'Selector' } } },
   ),
   ofNetwork(
-    'pods are attached from all namespaces, from those that are named, or from none',
+    'attaching namespaces by a known choice',
     'spec.attach.namespaces.from',
-    { attach: { namespaces: { from: 'All' } } },
-    { attach: { namespaces: { from: 'Selector' } } },
+    { attach: selectedBy({ key: 'team', operator: 'Exists' }) },
+    { attach: { namespaces: { from: 'Some' } } },
+  ),
+  ofNetwork(
+    'a selector of namespaces compares by a known operator',
+    'spec.attach.namespaces.selector.matchExpressions[0].operator',
+    { attach: selectedBy({ key: 'team', operator: 'NotIn', values: ['shop'] }) },
+    { attach: selectedBy({ key: 'team', operator: 'Equals', values: ['shop'] }) },
+  ),
+  ofNetwork(
+    'a selector of namespaces has values to compare with',
+    'spec.attach.namespaces.selector.matchExpressions[0].values',
+    { attach: selectedBy({ key: 'team', operator: 'In', values: ['shop'] }) },
+    { attach: selectedBy({ key: 'team', operator: 'In' }) },
+    { says: 'must have values for In and NotIn' },
   ),
   ofNetwork(
     'allowed namespaces have names',

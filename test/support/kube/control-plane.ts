@@ -3,6 +3,8 @@ import { createServer, connect, type Server } from 'node:net';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { definitions } from '../../../operator/src/api/definitions.ts';
+import { apiPath } from '../../../operator/src/cluster/resource-path.ts';
 import { tied } from '../../lab/run.ts';
 import { programPath } from '../../programs/location.ts';
 import type { Host } from '../hosts.ts';
@@ -221,9 +223,9 @@ export class ControlPlane {
 
   /** A CRD that is new answers its first requests with 404 and 429, also after it says that it is established. */
   async #untilServed(): Promise<void> {
-    for (const plural of ['vpnnetworks', 'vpnpeers', 'vpnkeys']) {
-      await eventually(`${plural} are served`, async () => {
-        const { status } = await this.admin.send('GET', `/apis/ovpn-operator.io/v1alpha1/${plural}?limit=1`);
+    for (const { kind } of definitions) {
+      await eventually(`${kind} is served`, async () => {
+        const { status } = await this.admin.send('GET', `${apiPath(kind)}?limit=1`);
         return status === 200 ? true : undefined;
       });
     }
