@@ -5,7 +5,8 @@ import { applyDefaults } from './defaults.ts';
 import { definitionOf, definitions, type Definition } from './definitions.ts';
 import { identityOf, readMetadata } from './metadata.ts';
 import { normalise } from './normalise.ts';
-import { isRecord } from './schema-view.ts';
+import { prune } from './prune.ts';
+import { isRecord, type SchemaView } from './schema-view.ts';
 import { readSecretData } from './secret.ts';
 import { didYouMean } from './suggest.ts';
 import {
@@ -41,13 +42,21 @@ export interface ManifestResult {
   readonly rejections: readonly ManifestRejection[];
 }
 
+export interface ParseOptions {
+  /**
+   * Takes fields that do not exist for none, and tells of each. For objects of an API server: what its CRDs know and
+   * we do not is newer, not mistaken. Without it such a field is an error.
+   */
+  readonly onNewerField?: (field: string) => void;
+}
+
 /**
  * Checks one object from anywhere, fills in its defaults and brings it into normal form. Never throws:
  * whatever is passed, the answer is a resource or a list of errors.
  */
-export function parseResource(value: unknown, origin: string): ParseResult {
+export function parseResource(value: unknown, origin: string, options: ParseOptions = {}): ParseResult {
   try {
-    return parseObject(value, origin);
+    return parseObject(value, origin, options);
   } catch (cause) {
     // Nothing here should throw; but a value with traps of its own must not take a source down.
     const problem = `cannot be read: ${describe(cause)}`;
@@ -55,7 +64,7 @@ export function parseResource(value: unknown, origin: string): ParseResult {
   }
 }
 
-function parseObject(value: unknown, origin: string): ParseResult {
+function parseObject(value: unknown, origin: string, { onNewerField }: ParseOptions): ParseResult {
   const reject = (name: 'ManifestUnreadable' | 'UnknownKind', problem: string, field?: string): ParseResult => ({
     ok: false,
     errors: [new OvpnError(name, problem, { object: origin, ...(field === undefined ? {} : { field }) })],
@@ -76,7 +85,7 @@ function parseObject(value: unknown, origin: string): ParseResult {
   const metadata = readMetadata(kind, value['metadata'], object, errors);
   const resource =
     definition !== undefined
-      ? readCustom(definition, value, metadata, object, errors)
+      ? readCustom(definition, pruned(definition, value, onNewerField), metadata, object, errors)
       : kind === 'Secret'
         ? readSecret(value, metadata, object, errors)
         : readLabelled(kind, metadata);
@@ -113,6 +122,19 @@ function checkTopLevel(
     if (!known.includes(field))
       errors.push(new OvpnError('UnknownField', unknownField(field, known), { object, field }));
   }
+}
+
+/** The object without fields that its definition does not have; as it is when nobody wants to hear of them. */
+function pruned(
+  { spec, status }: Definition,
+  manifest: Readonly<Record<string, unknown>>,
+  leftOut: ParseOptions['onNewerField'],
+): Readonly<Record<string, unknown>> {
+  if (leftOut === undefined) return manifest;
+  const known: SchemaView = { properties: { spec, status } };
+  const { apiVersion, kind, metadata, ...rest } = manifest;
+  const own = prune(known, rest, '', leftOut) as Readonly<Record<string, unknown>>;
+  return { apiVersion, kind, metadata, ...own };
 }
 
 function readCustom(

@@ -17,6 +17,7 @@ import type { ApiAccess } from './kube-access.ts';
 import { ListWatch } from './list-watch.ts';
 import type { Health, ListWatchReader, ListWatchTiming } from './list-watch.ts';
 import { materialLabel, presentSecret } from './material-secret.ts';
+import { NewerFields } from './newer-fields.ts';
 import { podFromApi, type PodName } from './pods.ts';
 import { collectionPath } from './resource-path.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
@@ -80,6 +81,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
       ...(options.statusBurst === undefined ? {} : { burst: options.statusBurst }),
     });
     const shared = { client: this.#client, clock, random, log, timing: options.timing ?? {} };
+    const newer = new NewerFields(log);
     const secrets = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
     this.#watches = [
       ...customKinds.map((kind) => {
@@ -89,7 +91,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
           path,
           // Of allocations only those of nodes: a peer's stand in its status.
           ...(kind === 'VpnAllocation' ? { selectors: { labelSelector: `${holderLabel}=Node` } } : {}),
-          reader: this.#reader(path, (object) => customClaim(kind, path, object)),
+          reader: this.#reader(path, (object) => customClaim(kind, path, object, newer)),
         });
       }),
       new ListWatch({
@@ -234,14 +236,14 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   }
 }
 
-function customClaim(kind: (typeof customKinds)[number], path: string, object: unknown): Claim {
+function customClaim(kind: (typeof customKinds)[number], path: string, object: unknown, newer: NewerFields): Claim {
   const { namespace, name } = nameOf(object);
   const ref: ObjectRef = { kind, name, ...(namespace === undefined ? {} : { namespace }) };
   const id = `${path}/${namespace ?? ''}/${name}`;
   const origin =
     namespace === undefined ? `${path}/${name}` : path.replace(/[^/]+$/, `namespaces/${namespace}/$&/${name}`);
   // The server names its objects, so a rejection can always say which one it means.
-  const outcome = parse({ apiVersion, kind, ...asRecord(object) }, origin, ref);
+  const outcome = parse({ apiVersion, kind, ...asRecord(object) }, origin, ref, (field) => newer.tell(kind, field));
   if (!outcome.ok || outcome.resource.kind !== 'VpnPeer') return { id, origin, outcome };
   return { id, origin, outcome: { ok: true, resource: withAllocatedAddresses(outcome.resource) } };
 }
@@ -254,8 +256,13 @@ function secretClaim(path: string, object: unknown): Claim {
   return { id: origin, origin, outcome };
 }
 
-function parse(value: unknown, origin: string, ref: ObjectRef | undefined): Outcome {
-  const result = parseResource(value, origin);
+function parse(
+  value: unknown,
+  origin: string,
+  ref: ObjectRef | undefined,
+  onNewerField: (field: string) => void = () => {},
+): Outcome {
+  const result = parseResource(value, origin, { onNewerField });
   return result.ok ? result : { ok: false, ref: ref ?? result.ref, errors: result.errors };
 }
 

@@ -15,6 +15,7 @@ import type { Clock } from '../cluster/clock.ts';
 import { Informer, type ObjectCache } from '../cluster/informer.ts';
 import { asRecord } from '../cluster/json.ts';
 import type { Health, ListWatchTiming } from '../cluster/list-watch.ts';
+import { NewerFields } from '../cluster/newer-fields.ts';
 import { apiPath } from '../cluster/resource-path.ts';
 import { describe, type OvpnError } from '../errors.ts';
 import type { Log } from '../telemetry/log.ts';
@@ -63,10 +64,11 @@ export class Caches implements View {
   readonly #all: readonly Informer<unknown>[];
 
   constructor({ namespace, ...shared }: CachesOptions) {
+    const newer = new NewerFields(shared.log);
     const read =
       <R extends Resource>(kind: R['kind']) =>
       (object: unknown): R | undefined =>
-        usable<R>(kind, object, shared.log);
+        usable<R>(kind, object, shared.log, newer);
     const labels = (_object: unknown, meta: Labelled): Labelled => ({ labels: meta.labels });
     this.networks = new Informer<VpnNetwork>({ ...shared, path: apiPath('VpnNetwork'), read: read('VpnNetwork') });
     this.peers = new Informer<VpnPeer>({ ...shared, path: apiPath('VpnPeer'), read: read('VpnPeer') });
@@ -119,9 +121,11 @@ export class Caches implements View {
 }
 
 /** The object as a checked resource; undefined (and a line in the log) when it is none. */
-function usable<R extends Resource>(kind: ResourceKind, object: unknown, log: Log): R | undefined {
+function usable<R extends Resource>(kind: ResourceKind, object: unknown, log: Log, newer: NewerFields): R | undefined {
   const version = kind === 'Secret' ? 'v1' : apiVersion;
-  const result = parseResource({ apiVersion: version, kind, ...asRecord(object) }, `the API server`);
+  const result = parseResource({ apiVersion: version, kind, ...asRecord(object) }, 'the API server', {
+    onNewerField: (field) => newer.tell(kind, field),
+  });
   // The server gives what was asked for: the kind is that of the path.
   if (result.ok) return result.resource as R;
   const { errors } = result;
