@@ -1,9 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { AckQueue } from './ack-queue.ts';
+import { converse, type Line, randomNumbers, softReset } from './handshake.fixture.ts';
 import { ReceiveBuffer, receiveBufferSize } from './receive-buffer.ts';
 import { type Message, ReliableKey, type ReliablePacket } from './reliable-key.ts';
-import { longestFirstPauseMs, RoundTrip, shortestFirstPauseMs } from './round-trip.ts';
+import { datagramResends, RoundTrip, streamResends } from './round-trip.ts';
 import { SendWindow, sendWindowSize } from './send-window.ts';
 
 const text = (value: string): Message => ({ opcode: 'control-v1', payload: Buffer.from(value) });
@@ -22,20 +23,31 @@ describe('the send window', () => {
     expect(ids(window.takeDue(0))).toEqual([0, 1, 2, 4, 5, 6]);
   });
 
-  test('repeats after 2 s, then every 4 s', () => {
-    const window = new SendWindow<string>(0);
+  /** The pauses between the sendings of a message that nobody acknowledges. */
+  function pausesOf(roundTrip: RoundTrip, times: number): number[] {
+    const window = new SendWindow<string>(0, sendWindowSize, roundTrip);
     window.push('a', 0);
     const pauses: number[] = [];
     let now = 0;
     window.takeDue(now);
-    for (let i = 0; i < 9; i++) {
+    for (let i = 0; i < times; i++) {
       const next = window.nextDueAt() ?? NaN;
       expect(window.takeDue(next - 1)).toEqual([]);
       expect(ids(window.takeDue(next))).toEqual([0]);
       pauses.push(next - now);
       now = next;
     }
-    expect(pauses).toEqual([2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000]);
+    return pauses;
+  }
+
+  test('repeats after 2 s while no round trip is known, then twice as long each time, up to 4 s', () => {
+    expect(pausesOf(new RoundTrip(), 5)).toEqual([2000, 4000, 4000, 4000, 4000]);
+  });
+
+  test('over a stream it repeats like OpenVPN, whatever the round trips are', () => {
+    const roundTrip = new RoundTrip(streamResends);
+    roundTrip.measured(10);
+    expect(pausesOf(roundTrip, 9)).toEqual([2000, 4000, 8000, 16000, 32000, 64000, 128000, 128000, 128000]);
   });
 
   test('repeats at once when three later messages were acknowledged, without slowing down', () => {
@@ -50,8 +62,8 @@ describe('the send window', () => {
     expect(window.nextDueAt()).toBe(0);
     expect(ids(window.takeDue(10))).toEqual([0]);
     expect(window.takeDue(10)).toEqual([]);
-    // The pause set at the first sending, not one doubled again.
-    expect(window.nextDueAt()).toBe(10 + 4000);
+    // The pause of the first sending, not one doubled.
+    expect(window.nextDueAt()).toBe(10 + 2000);
   });
 
   test('acknowledgements for what is not on its way change nothing', () => {
@@ -79,11 +91,11 @@ describe('the round trip', () => {
   };
 
   test.each([
-    { name: 'nothing measured: what OpenVPN waits', measured: [], pause: longestFirstPauseMs },
+    { name: 'nothing measured: what OpenVPN waits', measured: [], pause: datagramResends.firstMs },
     { name: 'the first measurement counts threefold', measured: [300], pause: 900 },
     { name: 'a steady line: little more than its round trip', measured: Array<number>(30).fill(600), pause: 600 },
-    { name: 'a short line: time for a busy peer', measured: [2, 2, 3], pause: shortestFirstPauseMs },
-    { name: 'a very long line: never more than OpenVPN', measured: [5000, 5000], pause: longestFirstPauseMs },
+    { name: 'a short line: time for a busy peer', measured: [2, 2, 3], pause: datagramResends.leastMs },
+    { name: 'a very long line: never more than OpenVPN', measured: [5000, 5000], pause: datagramResends.firstMs },
   ])('$name', ({ measured, pause }) => {
     expect(Math.round(pauseAfter(...measured))).toBe(pause);
   });
@@ -105,9 +117,15 @@ describe('a send window that knows the line', () => {
     window.takeDue(1000);
     expect(window.nextDueAt()).toBe(1900);
     window.takeDue(1900);
+    expect(roundTrip.pauseMs).toBe(1800);
     // Of which of the two sendings is this the acknowledgement? Nobody knows.
     window.acknowledge(1, 1910);
-    expect(roundTrip.pauseMs).toBe(900);
+    expect(roundTrip.pauseMs).toBe(1800);
+    window.push('c', 2000);
+    window.takeDue(2000);
+    window.acknowledge(2, 2300);
+    // RFC 6298, section 2.3: the same time again, 300 + 4 x 112.5.
+    expect(roundTrip.pauseMs).toBe(750);
   });
 
   test('repeats at once what an answer should have come to, when the peer repeats itself', () => {
@@ -240,17 +258,8 @@ interface Path {
   readonly maxDelayMs: number;
 }
 
-/** Numerical Recipes' generator: the run is repeatable from its seed. */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
-
 function run(seed: number, path: Path, streams: readonly [string[], string[]]): [string[], string[]] {
-  const chance = random(seed);
+  const chance = randomNumbers(seed);
   const ends = [new ReliableKey(), new ReliableKey()] as const;
   const todo: readonly [string[], string[]] = [[...streams[0]], [...streams[1]]];
   const got: [string[], string[]] = [[], []];
@@ -291,57 +300,58 @@ function run(seed: number, path: Path, streams: readonly [string[], string[]]): 
   return got;
 }
 
-/**
- * How long it takes until two ends have sent each other `turns` messages, one after the other as in a handshake, over
- * a line that loses a fifth of the packets and takes 300 ms there and back. Milliseconds.
- */
-function handshakeTime(seed: number, turns: number, ends: readonly [ReliableKey, ReliableKey]): number {
-  const chance = random(seed);
-  let inFlight: { at: number; to: 0 | 1; packet: ReliablePacket }[] = [];
-  let now = 0;
-  let turn = 0;
-  ends[0].send(text('0'), now);
-  while (turn < turns) {
-    ([0, 1] as const).forEach((i) => {
-      for (const packet of ends[i].flush(now)) {
-        if (chance() >= 0.2) inFlight.push({ at: now + 120 + chance() * 60, to: i === 0 ? 1 : 0, packet });
-      }
-    });
-    now = Math.max(now, Math.min(...inFlight.map(({ at }) => at), ...ends.map((end) => end.nextFlushAt() ?? Infinity)));
-    for (const { to, packet } of inFlight.filter(({ at }) => at <= now)) {
-      ends[to].receive(packet, now);
-      while (ends[to].take() !== undefined) {
-        turn += 1;
-        ends[to].send(text(`${turn}`), now);
-      }
-    }
-    inFlight = inFlight.filter(({ at }) => at > now);
-  }
-  return now;
-}
+describe('the pauses', () => {
+  test('are never longer than those of OpenVPN, nor shorter than half a second, whatever was measured', () => {
+    const event = fc.oneof(
+      fc.record({ measured: fc.double({ min: 0, max: 1e6, noNaN: true }) }),
+      fc.record({ pause: fc.double({ min: 500, max: 4000, noNaN: true }) }),
+    );
+    fc.assert(
+      fc.property(fc.array(event), (events) => {
+        const roundTrip = new RoundTrip();
+        for (const each of events) {
+          if ('measured' in each) roundTrip.measured(each.measured);
+          else expect(roundTrip.longer(each.pause)).toBeLessThanOrEqual(2 * each.pause);
+          expect(roundTrip.pauseMs).toBeGreaterThanOrEqual(datagramResends.leastMs);
+          expect(roundTrip.pauseMs).toBeLessThanOrEqual(datagramResends.firstMs);
+        }
+      }),
+    );
+  });
+});
 
-describe('a handshake over a line that loses a fifth', () => {
-  /** Knows nothing of the line: waits as OpenVPN does. */
-  class Unmeasured extends RoundTrip {
-    override measured(): void {
-      // Nothing is learned.
-    }
-  }
-  const times = (ours: () => RoundTrip): number[] =>
-    Array.from({ length: 400 }, (_, seed) =>
-      handshakeTime(seed, 16, [
-        new ReliableKey({ roundTrip: new Unmeasured() }),
-        new ReliableKey({ roundTrip: ours() }),
-      ]),
-    ).toSorted((a, b) => a - b);
+describe('a renegotiation with stock OpenVPN', () => {
+  const stock = (): RoundTrip => new RoundTrip(streamResends);
+  const bad: Line = { loss: 0.2, delayMs: 120, jitterMs: 60 };
+  const handshakeMs = 60_000;
 
-  test('with an end that keeps its times as OpenVPN is quicker when we measure the line', () => {
-    const fixed = times(() => new Unmeasured());
-    const measuring = times(() => new RoundTrip());
-    const at = (sorted: number[], part: number): number => sorted[Math.floor(sorted.length * part)]!;
-    expect(at(measuring, 0.5)).toBeLessThan(at(fixed, 0.5) * 0.85);
-    // With pauses that double up to 128 s, as OpenVPN's do, these were 79 s: more than the minute that a handshake has.
-    expect(at(measuring, 0.99)).toBeLessThan(30_000);
+  /** The times until the server may send with the new key, in order. */
+  function confirmations(line: Line, server: () => RoundTrip, runs: number): number[] {
+    const chance = randomNumbers(1);
+    const options = () => [{ roundTrip: stock() }, { roundTrip: server() }] as const;
+    return Array.from({ length: runs }, () => converse(softReset, line, chance, options()).confirmedMs).sort(
+      (a, b) => a - b,
+    );
+  }
+
+  test('fails less often on a line that loses a fifth than with the pauses of OpenVPN at both ends', () => {
+    const late = (times: readonly number[]): number => times.filter((ms) => ms > handshakeMs).length / times.length;
+    const runs = 10_000;
+    const [theirs, ours] = [confirmations(bad, stock, runs), confirmations(bad, () => new RoundTrip(), runs)];
+    // What remains are repetitions that the stock end times.
+    expect(late(theirs)).toBeGreaterThan(0.008);
+    expect(late(ours)).toBeLessThan(0.003);
+    expect(ours[runs * 0.99]).toBeLessThan(0.6 * (theirs[runs * 0.99] ?? 0));
+  });
+
+  test('repeats nothing on a line that loses nothing, however slow', () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.integer({ min: 1, max: 700 }), (seed, delayMs) => {
+        const options = [{ roundTrip: stock() }, { roundTrip: new RoundTrip() }] as const;
+        const line = { loss: 0, delayMs, jitterMs: delayMs / 5 };
+        expect(converse(softReset, line, randomNumbers(seed), options).sent).toEqual([5, 6]);
+      }),
+    );
   });
 });
 

@@ -6,12 +6,6 @@ import { RoundTrip } from './round-trip.ts';
  * silent costs a fixed amount of memory.
  */
 
-/**
- * The pause doubles with every repetition and grows no longer than this. OpenVPN lets it grow past the 60 s that a
- * handshake has, so a few losses in a row end it; six packets in 4 s are no load.
- */
-const longestPauseMs = 4000;
-
 /** A message is repeated at once when so many later ones were acknowledged before it. */
 const fastResendAfter = 3;
 
@@ -23,10 +17,10 @@ const idLimit = 2 ** 32;
 interface Slot<Message> {
   readonly id: number;
   readonly message: Message;
-  /** When it was sent last. */
+  /** When it was sent last; undefined until it is sent. */
   sentAt: number | undefined;
   repeated: boolean;
-  /** Before the next repetition; set when it is sent for the first time. */
+  /** From its latest sending to the next. */
   pauseMs: number;
   dueAt: number;
   laterAcks: number;
@@ -117,14 +111,12 @@ export class SendWindow<Message> {
         slot.pauseMs = this.#roundTrip.pauseMs;
       } else {
         slot.repeated = true;
+        // Only silence slows the sender down; a gap among acknowledgements shows that the path works.
+        slot.pauseMs = lost ? slot.pauseMs : this.#roundTrip.longer(slot.pauseMs);
       }
       slot.sentAt = now;
       slot.dueAt = now + slot.pauseMs;
       slot.laterAcks = 0;
-      if (!lost) {
-        // Only silence slows the sender down; a gap among acknowledgements shows that the path works.
-        slot.pauseMs = Math.min(slot.pauseMs * 2, longestPauseMs);
-      }
       due.push({ id: slot.id, message: slot.message });
     }
     return due;

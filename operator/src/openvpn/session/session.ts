@@ -3,7 +3,7 @@ import { dataKeysLabel, tlsDataKeys } from '../negotiate/data-keys.ts';
 import type { KeyMethodMessage, Role } from '../negotiate/key-method.ts';
 import { maxRidingAcks } from '../reliable/ack-queue.ts';
 import type { MessageOpcode } from '../reliable/reliable-key.ts';
-import { RoundTrip } from '../reliable/round-trip.ts';
+import { datagramResends, RoundTrip, streamResends } from '../reliable/round-trip.ts';
 import type { DataCipher, DataKeys } from '../static-key.ts';
 import type { PeerIdentity } from '../tls/peer-identity.ts';
 import type { TlsFactory } from '../tls/tls-endpoint.ts';
@@ -73,7 +73,7 @@ export abstract class Session {
   /** Set from `established` on; the cipher does not change any more. */
   protected negotiated: SessionState['negotiated'] | undefined;
   readonly #sessionId: Buffer;
-  readonly #roundTrip = new RoundTrip();
+  readonly #roundTrip: RoundTrip;
   #identity: PeerIdentity | undefined;
   #phase: Phase = 'negotiating';
   /** The present key's exchange; none after a restart of this program until the next renegotiation. */
@@ -97,6 +97,7 @@ export abstract class Session {
     this.role = role;
     this.options = options;
     this.#sessionId = sessionId ?? freshSessionId(options.random);
+    this.#roundTrip = new RoundTrip(options.wrapper.transport === 'udp' ? datagramResends : streamResends);
   }
 
   get sessionId(): Buffer {

@@ -98,6 +98,10 @@ export class SessionWrapper implements Wrapper {
     }
   }
 
+  get transport(): Transport {
+    return this.#options.transport;
+  }
+
   /** What the issuer of the client's tls-crypt-v2 key wrote into it, once the client has sent it. */
   get clientKeyMetadata(): ClientKeyMetadata | undefined {
     return this.#metadata;
