@@ -30,10 +30,10 @@ const tiers: Readonly<Record<string, Tier>> = {
   static: staticTier,
   unit: unitTier,
   fuzz: fuzzTier,
-  kernel: labTier('kernel', { workers: 2, testTimeout: 30_000, timeout: 1500 }),
+  kernel: labTier('kernel', { workers: 2, testTimeout: 180_000, timeout: 1500 }),
   kube: kubeTier,
   // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
-  e2e: labTier('e2e', { workers: 4, testTimeout: 60_000, timeout: 1500 }),
+  e2e: labTier('e2e', { workers: 4, testTimeout: 300_000, timeout: 1500 }),
 };
 
 async function staticTier(): Promise<Counts> {

@@ -10,10 +10,10 @@ import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
 let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('change', { spec: { rekey: { seconds: 0 } } });
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 const routesOf = async (destination: string): Promise<string> => scene.kernel.exec('ip', 'route', 'show', destination);
 
@@ -82,8 +82,8 @@ describe('a tunnel that we dialled', () => {
       await server.until(/CC-EEN exit message received/);
       await server.until(/Data Channel: cipher/, { times: 2 });
       await stream.answers(50);
-      // A handshake's time, where the back-off would be seconds.
-      expect((await stream.stop()).lost).toBeLessThan(100);
+      // A handshake's time, also of a busy machine; waiting for the keepalive would be longer.
+      expect((await stream.stop()).lost).toBeLessThan(400);
     } finally {
       stream.kill();
     }

@@ -10,10 +10,10 @@ import { netnsOf, nodeVpn, reaches, Scene, type VpnAddresses } from './scene.ts'
 let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('float');
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 const remoteOf = (vpn: VpnAddresses): { address: string; port: number } | undefined =>
   scene.kernel.peerAt(vpn.ipv4)?.remote;
@@ -38,14 +38,13 @@ async function floats(
     });
     const moved = remoteOf(vpn)!;
     await stream.answers(100);
-    const { sent, lost } = await stream.stop();
-    // What was under way to the old place is lost.
-    expect(lost).toBeLessThan(Math.max(30, sent / 10));
+    const { lost } = await stream.stop();
+    // What was under way to the old place is lost; a new connection would have to wait for the keepalive.
+    expect(lost).toBeLessThan(500);
     const shown = moved.address.includes(':') ? `[${moved.address}]:${moved.port}` : `${moved.address}:${moved.port}`;
     await untilStatus(scene.agent, name, `endpoint ${shown}`, ({ endpoint }) => endpoint === shown);
     // The client asks for new keys; the answers must find it.
-    const keyId = scene.keyTo(vpn);
-    await eventually('new keys after the move', () => scene.keyTo(vpn) !== keyId || undefined);
+    await scene.laterKey(client, () => scene.keyTo(vpn));
     await reaches(scene.kernel.path, [vpn.ipv4, vpn.ipv6]);
     expect(remoteOf(vpn)).toEqual(moved);
     expect(client.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);

@@ -25,7 +25,7 @@ beforeAll(async () => {
   server = await hosts.host('server');
   client = await hosts.host('client');
   wraps = await WrapKeys.create(hosts.folder);
-}, 60_000);
+});
 afterAll(async () => {
   await hosts.remove();
   pki.remove();

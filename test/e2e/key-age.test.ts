@@ -13,10 +13,10 @@ beforeAll(async () => {
     wrap: 'tls-crypt-v2',
     spec: { controlChannel: { wrap: 'TLSCryptV2', secretRef: { name: 'corp-wrap' }, maxKeyAgeDays } },
   });
-}, 120_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 test.each([
   ["that OpenVPN's own program has just made", undefined],

@@ -6,14 +6,14 @@ import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
 /** How clients go: by themselves, killed, sent away, or replaced. */
 let scene: Scene;
 const keepalive = { intervalSeconds: 1, timeoutSeconds: 12 } as const;
-/** Long before the keepalive notices, also on a machine with much to do. */
-const atOnceMs = 8_000;
+/** Before the keepalive notices: a server's takes twice its time. */
+const atOnceMs = 20_000;
 beforeAll(async () => {
   scene = await Scene.open('leave', { spec: { keepalive } });
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 const untilAway = (name: string): Promise<unknown> =>
   untilStatus(scene.agent, name, 'away', (status) => connection(status).startsWith('False/'));
@@ -35,7 +35,7 @@ describe('a client that ends', () => {
   });
 
   test.each([
-    ['UDP', openvpn26, keepalive.timeoutSeconds * 1000 - 2_000, 40_000],
+    ['UDP', openvpn26, keepalive.timeoutSeconds * 1000 - 2_000, 90_000],
     // The end of the connection tells.
     ['TCP', openvpn27Userspace, 0, atOnceMs],
   ] as const)('is missed when it is killed: %s', async (transport, build, atLeastMs, atMostMs) => {
@@ -63,7 +63,7 @@ describe('a client that is sent away', () => {
     scene.agent.unapply(`peer-${name}.yaml`);
     await scene.gone(vpn.ipv4);
     // It is told, tries again, and is refused for good.
-    await client.until(new RegExp(`AUTH_FAILED,.*${name}`), { timeoutMs: 15_000 });
+    await client.until(new RegExp(`AUTH_FAILED,.*${name}`));
     await client.ended();
     expect(scene.kernel.peerAt(vpn.ipv4)).toBeUndefined();
   });
@@ -73,7 +73,7 @@ describe('a client that is sent away', () => {
     const client = await scene.connectedClient('paused', { config: ['auth-retry nointeract'] });
     scene.readmit('paused', vpn, { spec: { suspend: true } });
     await scene.gone(vpn.ipv4);
-    await client.until(/AUTH_FAILED/, { timeoutMs: 15_000 });
+    await client.until(/AUTH_FAILED/);
     scene.readmit('paused', vpn);
     await client.connected(2);
     await reaches(netnsOf(client.host), [nodeVpn.ipv4]);
@@ -83,7 +83,7 @@ describe('a client that is sent away', () => {
     const [caught, innocent] = [scene.admit('caught'), scene.admit('innocent')];
     const [thief, citizen] = await Promise.all([scene.connectedClient('caught'), scene.connectedClient('innocent')]);
     scene.applyNetwork({ crl: scene.pki.revoke('caught'), spec: { keepalive } });
-    await scene.gone(caught.ipv4, 15_000);
+    await scene.gone(caught.ipv4);
     await thief.until(/AUTH_FAILED,.*certificate is revoked/);
     expect(scene.kernel.peerAt(caught.ipv4)).toBeUndefined();
     await thief.end('SIGKILL');

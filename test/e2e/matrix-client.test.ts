@@ -10,10 +10,10 @@ import { netnsOf, reaches, Scene } from './scene.ts';
 let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('mcli', { spec: { pki: undefined, controlChannel: undefined } });
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 describe('a stock server that we dial', () => {
   test.each(cases.map(([name, values], index) => [name, values, index] as const))('%s', async (_, values, index) => {
@@ -51,7 +51,7 @@ describe('a stock server that we dial', () => {
 
       // The peer is deleted: we say goodbye.
       scene.agent.unapply(`peer-${name}.yaml`);
-      await server.until(/CC-EEN exit message received|Connection reset/, { timeoutMs: 10_000 });
+      await server.until(/CC-EEN exit message received|Connection reset/);
       const look = async (): Promise<true | undefined> =>
         (await scene.kernel.dialledTo(name)) === undefined || undefined;
       await eventually('our device is gone', look);

@@ -7,10 +7,10 @@ import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
 let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('mserv', { network: false });
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 describe('a stock client of ours', () => {
   test.each(cases.map(([name, values], index) => [name, values, index] as const))('%s', async (_, values, index) => {
@@ -51,7 +51,7 @@ describe('a stock client of ours', () => {
 
       // It says goodbye, and is not waited for; the process itself takes two seconds more.
       const ended = client.end();
-      await scene.gone(vpn.ipv4, 5_000, kernel);
+      await scene.gone(vpn.ipv4, 30_000, kernel);
       await ended;
     } finally {
       await client.end('SIGKILL');

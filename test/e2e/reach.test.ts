@@ -33,10 +33,10 @@ beforeAll(async () => {
     scene.connectedClient('bob', { build: openvpn27, transport: 'TCP', config: [...config, ...behindAlice] }),
   ]);
   await lanBehind(alice.host, 'reach-lan', lan, { ipv4: '192.168.7.1', ipv6: 'fd07::1' });
-}, 90_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 interface Addresses {
   readonly ipv4: string;

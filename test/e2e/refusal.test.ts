@@ -150,10 +150,10 @@ beforeAll(async () => {
     const once = ['connect-retry-max 1', 'hand-window 8', 'tls-exit', ...config];
     started.set(title, await scene.client(name, { build: openvpn26, host, ...rest, config: once }));
   }
-}, 120_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 describe('a client does not get in with', () => {
   test.each(Object.keys(refusals))('%s', async (title) => {

@@ -15,10 +15,10 @@ beforeAll(async () => {
   scene.applyNetwork({ name: 'third', port: 1196, spec: { rekey: { seconds: 0 } } });
   scene.applyNetwork({ name: 'fourth', port: 1197, spec: { rekey: { seconds } } });
   await Promise.all(['eager', 'third', 'fourth'].map((name) => scene.listening(name)));
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 /** What a tunnel looked like after it had two new keys under traffic. */
 interface Rekeyed {
@@ -32,10 +32,10 @@ async function underTraffic(stock: OpenvpnProcess, stream: PingStream, key: () =
   const keyId = async (): Promise<number> => (await key()) ?? 0;
   try {
     await eventually('we send with the third key', async () => (await keyId()) >= 2 || undefined, {
-      timeoutMs: 60_000,
+      timeoutMs: 180_000,
     });
     // Until the key before is gone on both ends.
-    await stream.answers(300, 40_000);
+    await stream.answers(300);
     const result = await stream.stop();
     return { stream: result, keyId: await keyId(), stock };
   } catch (error) {
@@ -103,17 +103,13 @@ describe('new keys under traffic lose no packet', () => {
     for (const outcome of outcomes.values()) outcome.catch(() => undefined);
   });
 
-  test.each(Object.keys(tunnels))(
-    '%s',
-    async (name) => {
-      const { stream, keyId, stock } = (await outcomes.get(name))!;
-      expect({ lost: stream.lost, missing: stream.missing }).toEqual({ lost: 0, missing: [] });
-      expect(stream.sent).toBeGreaterThan(300);
-      expect(keyId).toBeGreaterThanOrEqual(2);
-      // One session all along, and keys by renegotiation: the first and at least two more.
-      expect(stock.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);
-      expect(stock.log.match(/Control Channel: TLSv1/g)?.length).toBeGreaterThanOrEqual(3);
-    },
-    90_000,
-  );
+  test.each(Object.keys(tunnels))('%s', async (name) => {
+    const { stream, keyId, stock } = (await outcomes.get(name))!;
+    expect({ lost: stream.lost, missing: stream.missing }).toEqual({ lost: 0, missing: [] });
+    expect(stream.sent).toBeGreaterThan(300);
+    expect(keyId).toBeGreaterThanOrEqual(2);
+    // One session all along, and keys by renegotiation: the first and at least two more.
+    expect(stock.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);
+    expect(stock.log.match(/Control Channel: TLSv1/g)?.length).toBeGreaterThanOrEqual(3);
+  });
 });

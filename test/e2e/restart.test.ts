@@ -8,10 +8,10 @@ import { reaches, Scene } from './scene.ts';
 let scene: Scene;
 beforeAll(async () => {
   scene = await Scene.open('again', { spec: { keepalive: { intervalSeconds: 1, timeoutSeconds: 10 } } });
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 const deviceGone = (name: string): Promise<true> =>
   eventually('its device is gone', async () => (await scene.kernel.dialledTo(name)) === undefined || undefined);
@@ -33,7 +33,7 @@ describe('a server that we dial', () => {
     const again = await scene.server(host, { transport, build, config: quick });
     const later = ({ lastHandshake }: { lastHandshake?: string | undefined }): boolean =>
       lastHandshake !== undefined && lastHandshake > (before.lastHandshake ?? '');
-    await untilStatus(scene.agent, name, 'a later handshake', later, 45_000);
+    await untilStatus(scene.agent, name, 'a later handshake', later);
     await untilConnected(scene.agent, name);
     await reaches(scene.kernel.path, serverAddresses);
     scene.agent.unapply(`peer-${name}.yaml`);
@@ -63,15 +63,15 @@ describe('a server that we dial', () => {
       protocol,
     });
     scene.dial('several', { endpoints: [at(silent, 'TCP'), at(deaf, 'TCP'), at(first), at(second)] });
-    const status = await untilConnected(scene.agent, 'several', 60_000);
+    const status = await untilConnected(scene.agent, 'several', 180_000);
     expect(status.endpoint).toBe(`${first.ipv4}:1194`);
     // It says RESTART; for the next try it is not there any more.
     await servers.first.end('SIGTERM');
     const moved = ({ endpoint }: { endpoint?: string | undefined }): boolean => endpoint === `${second.ipv4}:1194`;
-    await untilStatus(scene.agent, 'several', 'at the second server', moved, 90_000);
+    await untilStatus(scene.agent, 'several', 'at the second server', moved, 180_000);
     await untilConnected(scene.agent, 'several');
     await reaches(scene.kernel.path, serverAddresses);
     scene.agent.unapply('peer-several.yaml');
     await servers.second.until(/CC-EEN exit message received/);
-  }, 180_000);
+  });
 });

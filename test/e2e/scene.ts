@@ -16,7 +16,7 @@ import {
 } from '../support/openvpn.ts';
 import { agentTail, untilConnected } from '../support/peer-status.ts';
 import { type Certificate, Pki } from '../support/pki.ts';
-import { eventually } from '../support/run.ts';
+import { eventually, patienceMs } from '../support/run.ts';
 import {
   controlChannel,
   dialInPeer,
@@ -268,9 +268,12 @@ export class Scene {
   }
 
   /** Waits until we send with another key than now. */
-  async laterKey(stock: OpenvpnProcess, key: () => MaybeSoon<number>, timeoutMs = 30_000): Promise<void> {
+  async laterKey(stock: OpenvpnProcess, key: () => MaybeSoon<number>, timeoutMs = patienceMs): Promise<void> {
     const before = await key();
-    const renewed = async (): Promise<true | undefined> => (await key()) !== before || undefined;
+    const renewed = async (): Promise<true | undefined> => {
+      const now = await key();
+      return (now !== undefined && now !== before) || undefined;
+    };
     await eventually('new keys', renewed, { timeoutMs }).catch((error: unknown) => {
       throw new Error(`${String(error)}\n${stock.tail}\n${agentTail(this.agent)}`, { cause: error });
     });
@@ -280,7 +283,7 @@ export class Scene {
    * Waits until the kernel has no peer at a VPN address any more; the answer is how long it took. By default less long
    * than the keepalive, which would end the peer in any case.
    */
-  async gone(vpnIpv4: string, timeoutMs = 15_000, kernel = this.kernel): Promise<number> {
+  async gone(vpnIpv4: string, timeoutMs = 30_000, kernel = this.kernel): Promise<number> {
     const started = Date.now();
     const what = `the kernel has no peer ${vpnIpv4} any more`;
     const look = (): true | undefined => kernel.peerAt(vpnIpv4) === undefined || undefined;

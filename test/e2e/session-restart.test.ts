@@ -20,10 +20,10 @@ beforeAll(async () => {
   scene = await Scene.open('goeson', { spec, options: ['--resync', '1'] });
   scene.applyNetwork({ name: 'other', port: 1195, spec });
   await scene.listening('other');
-}, 60_000);
+});
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+});
 
 /** The other end asks for new keys by itself, too, when it has had none for this time. */
 const renegotiation = ['reneg-sec 40'];
@@ -58,7 +58,7 @@ async function newKeys(tunnels: readonly Tunnel[], before: readonly number[], co
   await Promise.all(
     tunnels.map(async (tunnel, n) =>
       eventually(`${tunnel.name}: ${count} new keys`, () => keysOf(tunnel) >= (before[n] ?? 0) + count || undefined, {
-        timeoutMs: 70_000,
+        timeoutMs: 180_000,
       }).catch((error: unknown) => {
         throw new Error(`${String(error)}\n${tunnel.stock.tail}\n${agentTail(scene.agent)}`, { cause: error });
       }),
@@ -91,7 +91,7 @@ beforeAll(async () => {
     server('srvudp', openvpn26, 'UDP', 'corp'),
     server('srvtcp', openvpn27, 'TCP', 'other'),
   ]);
-}, 60_000);
+});
 afterAll(() => {
   for (const { stream } of tunnels) stream.kill();
 });
@@ -126,11 +126,11 @@ describe('tunnels go on without a lost packet, and agree on new keys,', () => {
       await restart('SIGKILL');
       await restart('SIGKILL');
     }, 2);
-  }, 120_000);
+  });
 
   test('when the agent is stopped and comes back later', async () => {
     await keepsAll(async () => restart('SIGTERM', 3_000), 1);
-  }, 90_000);
+  });
 
   test('when the holder is killed, and the agent after the next one has everything', async () => {
     await keepsAll(async () => {
@@ -142,7 +142,7 @@ describe('tunnels go on without a lost packet, and agree on new keys,', () => {
       await eventually('the next holder has all', () => String(holder.list()) === String(held) || undefined);
       await restart('SIGKILL');
     }, 1);
-  }, 90_000);
+  });
 });
 
 test('farewells are heard again, and the holder lets go of what is over', async () => {
@@ -150,7 +150,7 @@ test('farewells are heard again, and the holder lets go of what is over', async 
   for (const { stream } of tunnels) stream.kill();
   for (const name of ['udp26', 'udp27', 'tcp26', 'tcp27']) {
     await stocks.get(name)!.end('SIGTERM');
-    await untilStatus(scene.agent, name, 'gone', (status) => connection(status).startsWith('False/'), 5_000);
+    await untilStatus(scene.agent, name, 'gone', (status) => connection(status).startsWith('False/'), 30_000);
   }
   scene.agent.unapply('peer-srvudp.yaml');
   scene.agent.unapply('peer-srvtcp.yaml');

@@ -15,11 +15,11 @@ beforeAll(async () => {
   await eventually('its route in the pod', async () => (await podRoutes()).includes('10.99.0.0/16 via') || undefined);
   settled = await picture();
   stream = await PingStream.start(office.pod.netns, office.lan.ipv4);
-}, 60_000);
+});
 afterAll(async () => {
   stream.kill();
   await office.close();
-}, 30_000);
+});
 
 /** A peer whose key is not there: it is in the kernel, and waits. */
 const other = (spec: object = {}, routes = ['10.99.0.0/16']): string =>
@@ -118,25 +118,21 @@ describe('a mistake in a manifest changes nothing and is named', () => {
         ),
       /network\.yaml: VpnNetwork corp: spec\.pools\.peers\[0\]: .*\[OVPN103\]/,
     ],
-  ])(
-    '%s',
-    async (_what, break_, complaint) => {
-      break_();
-      try {
-        let last = '';
-        await eventually('the complaint', async () => complaint.test((last = await complaints())) || undefined, {
-          timeoutMs: 5_000,
-        }).catch(() => expect(last).toMatch(complaint));
-        await untilRounds(1);
-        await unharmed();
-      } finally {
-        restore();
-        await eventually('no complaint', async () => !complaint.test(await complaints()) || undefined);
-        await unharmed();
-      }
-    },
-    20_000,
-  );
+  ])('%s', async (_what, break_, complaint) => {
+    break_();
+    try {
+      let last = '';
+      await eventually('the complaint', async () => complaint.test((last = await complaints())) || undefined, {
+        timeoutMs: 30_000,
+      }).catch(() => expect(last).toMatch(complaint));
+      await untilRounds(1);
+      await unharmed();
+    } finally {
+      restore();
+      await eventually('no complaint', async () => !complaint.test(await complaints()) || undefined);
+      await unharmed();
+    }
+  });
 
   test('a file that goes takes its own peer along and nothing else', async () => {
     office.agent.unapply('other.yaml');
@@ -152,29 +148,25 @@ describe('a mistake in a manifest changes nothing and is named', () => {
     await eventually('the peer is back', () => office.kernel.peer(9));
     await eventually('its route in the pod', async () => (await podRoutes()).includes('10.99.0.0/16 via') || undefined);
     await unharmed();
-  }, 20_000);
+  });
 
   test.each([
     ['the file of the peer that works', 'peer.yaml', () => officePeer(office.remote.host)],
     ['the file of the network', 'network.yaml', () => officeNetwork(office.agent.host)],
-  ])(
-    'an agent that starts with a broken manifest removes nothing: %s',
-    async (_what, file, good) => {
-      await office.agent.stopAgent();
-      office.agent.apply(file, 'kind: {');
-      await office.agent.startAgent();
-      const report = await office.agent.until('the complaint', ({ rejections }) => rejections.length > 0);
-      expect(report.sourcesComplete).toBe(false);
-      expect(report.rejections[0]?.errors[0]).toContain('[OVPN101]');
-      if (file === 'peer.yaml') await untilRounds(2);
-      await unharmed();
-      office.agent.apply(file, good());
-      await office.agent.until('the manifest is good', ({ rejections }) => rejections.length === 0);
-      await untilRounds(2);
-      await unharmed();
-    },
-    30_000,
-  );
+  ])('an agent that starts with a broken manifest removes nothing: %s', async (_what, file, good) => {
+    await office.agent.stopAgent();
+    office.agent.apply(file, 'kind: {');
+    await office.agent.startAgent();
+    const report = await office.agent.until('the complaint', ({ rejections }) => rejections.length > 0);
+    expect(report.sourcesComplete).toBe(false);
+    expect(report.rejections[0]?.errors[0]).toContain('[OVPN101]');
+    if (file === 'peer.yaml') await untilRounds(2);
+    await unharmed();
+    office.agent.apply(file, good());
+    await office.agent.until('the manifest is good', ({ rejections }) => rejections.length === 0);
+    await untilRounds(2);
+    await unharmed();
+  });
 });
 
 /** The CNI error result with its two texts as one. */
@@ -205,16 +197,12 @@ describe('a mistake in a call of the CNI plugin is named and changes nothing', (
       { agentSocket: '/tmp/nobody.sock' },
       { code: 11, text: expect.stringMatching(/\/tmp\/nobody\.sock: .*\[OVPN401\]/) as unknown },
     ],
-  ])(
-    '%s',
-    async (_what, config, failure) => {
-      const { code, stdout } = await office.agent.cni('ADD', { network: 'corp', containerId: 'inpt-x', netns, config });
-      expect(code).toBe(1);
-      expect(failureOf(stdout)).toMatchObject(failure);
-      await unharmed();
-    },
-    20_000,
-  );
+  ])('%s', async (_what, config, failure) => {
+    const { code, stdout } = await office.agent.cni('ADD', { network: 'corp', containerId: 'inpt-x', netns, config });
+    expect(code).toBe(1);
+    expect(failureOf(stdout)).toMatchObject(failure);
+    await unharmed();
+  });
 
   test('a pod of a namespace that may not join', async () => {
     office.agent.apply(
@@ -233,7 +221,7 @@ describe('a mistake in a call of the CNI plugin is named and changes nothing', (
     });
     await eventually('all is as before', async () => (await picture()) === settled || undefined);
     await unharmed();
-  }, 20_000);
+  });
 
   test('the namespace of the host', async () => {
     const call = { network: 'corp', containerId: 'inpt-h', netns: `/run/netns/${office.agent.host.namespace}` };
@@ -243,7 +231,7 @@ describe('a mistake in a call of the CNI plugin is named and changes nothing', (
       text: expect.stringMatching(/host's own network namespace.*\[OVPN304\]/) as unknown,
     });
     await unharmed();
-  }, 20_000);
+  });
 });
 
 describe('an agent that may not do its work says so and ends', () => {
@@ -268,14 +256,10 @@ describe('an agent that may not do its work says so and ends', () => {
       ['unshare', '--user', '--map-root-user'],
       /user namespace of its own.*\[OVPN302\]/,
     ],
-  ])(
-    '%s',
-    async (_what, wrapper, message) => {
-      const { code, stderr } = await start(...wrapper);
-      expect(stderr).toMatch(message);
-      expect(code).toBe(1);
-      await unharmed();
-    },
-    30_000,
-  );
+  ])('%s', async (_what, wrapper, message) => {
+    const { code, stderr } = await start(...wrapper);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(1);
+    await unharmed();
+  });
 });

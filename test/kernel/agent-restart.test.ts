@@ -10,10 +10,10 @@ import { join } from 'node:path';
 let office: Office;
 beforeAll(async () => {
   office = await Office.open('rest', { options: ['--resync', '1'] });
-}, 60_000);
+});
 afterAll(async () => {
   await office.close();
-}, 30_000);
+});
 
 /** The agent's process starts anew; the tunnel must not notice. */
 async function keepsAll(restart: () => Promise<void>): Promise<void> {
@@ -35,19 +35,15 @@ const silent = async (): Promise<void> => {
 };
 
 describe('the agent starts anew under traffic', () => {
-  test.each(['SIGTERM', 'SIGKILL'] as const)(
-    'after %s',
-    async (signal) => {
-      const holder = office.agent.holderPid;
-      await keepsAll(async () => {
-        await office.agent.stopAgent(signal);
-        await office.agent.startAgent();
-        await silent();
-      });
-      expect(office.agent.holderPid).toBe(holder);
-    },
-    30_000,
-  );
+  test.each(['SIGTERM', 'SIGKILL'] as const)('after %s', async (signal) => {
+    const holder = office.agent.holderPid;
+    await keepsAll(async () => {
+      await office.agent.stopAgent(signal);
+      await office.agent.startAgent();
+      await silent();
+    });
+    expect(office.agent.holderPid).toBe(holder);
+  });
 
   test('with nobody there for a while, and pods are still attached and detached afterwards', async () => {
     await keepsAll(async () => {
@@ -58,7 +54,7 @@ describe('the agent starts anew under traffic', () => {
       expect(code).toBe(0);
       await silent();
     });
-  }, 30_000);
+  });
 });
 
 describe('the socket holder starts anew', () => {
@@ -73,7 +69,7 @@ describe('the socket holder starts anew', () => {
       await office.agent.startAgent();
       await silent();
     });
-  }, 30_000);
+  });
 });
 
 describe('the agent and the holder die together', () => {
@@ -104,5 +100,5 @@ describe('the agent and the holder die together', () => {
     await eventually('the new key', () => office.kernel.slots(7) === '2/-' || undefined);
     expect(await ping(office.pod.netns, office.lan.ipv4, { count: 3 })).toMatchObject({ received: 3 });
     await office.agent.untilReady('corp', 1);
-  }, 60_000);
+  });
 });

@@ -22,10 +22,10 @@ beforeAll(async () => {
   office.agent.apply('key.yaml', officeKey(2));
   await eventually('the key was rotated', () => office.kernel.slots(7) === '2/-' || undefined);
   await office.agent.until('the suspended peer is known', ({ networks }) => networks[0]?.peers.length === 2);
-}, 60_000);
+});
 afterAll(async () => {
   await office.close();
-}, 30_000);
+});
 
 test('a settled node writes nothing, however often it looks', async () => {
   const monitor = (netns: string): Service =>
@@ -45,7 +45,7 @@ test('a settled node writes nothing, however often it looks', async () => {
     { name: 'default/office', ready: 'True', reason: 'Ready' },
     { name: 'default/suspended', ready: 'False', reason: 'Suspended' },
   ]);
-}, 30_000);
+});
 
 test('a change of one object writes what it needs and no more', async () => {
   const { netlink } = await office.agent.report();
@@ -66,4 +66,4 @@ test('a change of one object writes what it needs and no more', async () => {
   expect(after.writes - netlink.writes).toBe(4);
   office.agent.unapply('more.yaml');
   await eventually('the peer is gone', () => office.kernel.peer(10) === undefined || undefined);
-}, 30_000);
+});

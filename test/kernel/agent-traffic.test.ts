@@ -10,10 +10,10 @@ let branch: Branch;
 beforeAll(async () => {
   office = await Office.open('traf');
   branch = await openBranch(office);
-}, 90_000);
+});
 afterAll(async () => {
   await office.close();
-}, 30_000);
+});
 
 const all = (count: number) => ({ sent: count, received: count });
 

@@ -77,7 +77,7 @@ describe('a transport socket handed to another process', () => {
     await listener.wait(({ peerId }) => peerId === 5);
     await listener.wait(({ peerId }) => peerId === 6);
     expect(ns.ovpn.dumpPeers(device)).toStrictEqual([]);
-  }, 30_000);
+  });
 });
 
 describe('descriptors over a unix socket', () => {

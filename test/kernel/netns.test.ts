@@ -102,7 +102,7 @@ describe('named namespaces', () => {
       execFileSync('umount', [nested]);
       rmSync(folder, { recursive: true });
     }
-  }, 60_000);
+  });
 
   test('a stack of mounts goes as a whole', () => {
     const name = uniqueName('nt-');

@@ -107,7 +107,7 @@ export class Namespace {
 
   /** Packets lost of `count` sent. */
   async ping(address: string, count = 1, interval = '0.02'): Promise<number> {
-    const argv = ['ping', '-q', '-c', `${count}`, '-i', interval, '-W', '1', address];
+    const argv = ['ping', '-q', '-c', `${count}`, '-i', interval, '-W', '2', address];
     const output = await this.exec(...argv).catch((error: unknown) =>
       // ping fails when nothing at all came back.
       typeof error === 'object' && error !== null && 'stdout' in error ? String(error.stdout) : '',
@@ -238,7 +238,7 @@ export class Listener {
   }
 
   /** Waits until a notification fits. */
-  async wait(matches: (notification: Notification) => boolean, timeoutMs = 10_000): Promise<Notification> {
+  async wait(matches: (notification: Notification) => boolean, timeoutMs = 60_000): Promise<Notification> {
     return eventually(
       () => this.seen.find(matches),
       timeoutMs,
@@ -250,7 +250,7 @@ export class Listener {
 /** Polls until `probe` gives a value that is not undefined or false. */
 export async function eventually<T>(
   probe: () => T | undefined | false,
-  timeoutMs = 10_000,
+  timeoutMs = 60_000,
   what: () => string = () => 'condition',
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeReport } from '../../operator/src/agent/report.ts';
 import { callReport } from '../../operator/src/cli/agent-call.ts';
-import { attempt, eventually, type Finished, run, Service } from './run.ts';
+import { attempt, eventually, type Finished, patienceMs, run, Service } from './run.ts';
 
 const projectRoot = join(import.meta.dirname, '../..');
 /** The programs to run: the sources as they are, or what `npm run build` made of them. */
@@ -238,7 +238,7 @@ export class AgentProcess {
         return agent.log.includes('"agent.ready"') ? this.report() : undefined;
       },
       // An emulated machine takes its time.
-      { timeoutMs: 120_000 },
+      { timeoutMs: 2 * patienceMs },
     ).catch((error: unknown) => {
       throw new Error(`${String(error)}\n${agent.log}`, { cause: error });
     });
@@ -254,7 +254,7 @@ export class AgentProcess {
   }
 
   /** Waits until the report is as wanted. */
-  async until(what: string, holds: (report: NodeReport) => boolean, timeoutMs = 30_000): Promise<NodeReport> {
+  async until(what: string, holds: (report: NodeReport) => boolean, timeoutMs = patienceMs): Promise<NodeReport> {
     let last: NodeReport | undefined;
     try {
       return await eventually(
@@ -339,7 +339,7 @@ export async function ping(
     count = 3,
     interval = 0.2,
     size = 56,
-    deadline = 20,
+    deadline = 60,
   }: { count?: number; interval?: number; size?: number; deadline?: number } = {},
 ): Promise<PingResult> {
   const args = [

@@ -6,7 +6,7 @@ import { formatClientKey, parseServerKey } from '../../operator/src/openvpn/wrap
 import type { Host } from './hosts.ts';
 import type { Certificate } from './pki.ts';
 import { globalAddresses } from './links.ts';
-import { attempt, eventually, run, Service } from './run.ts';
+import { attempt, eventually, patienceMs, run, Service } from './run.ts';
 
 /** Stock OpenVPN, as distributions ship it, on a host of the lab. */
 
@@ -79,7 +79,7 @@ export class OpenvpnProcess {
   /** Waits until the log has a line like this so many times; a process that ends before has failed. */
   async until(
     line: RegExp,
-    { times = 1, timeoutMs = 30_000 }: { times?: number; timeoutMs?: number } = {},
+    { times = 1, timeoutMs = patienceMs }: { times?: number; timeoutMs?: number } = {},
   ): Promise<void> {
     const pattern = new RegExp(line.source, `${line.flags.replace('g', '')}g`);
     const seen = (): boolean => (this.log.match(pattern)?.length ?? 0) >= times;
@@ -99,12 +99,12 @@ export class OpenvpnProcess {
   }
 
   /** Waits until the tunnel stands, or stands again. */
-  async connected(times = 1, timeoutMs = 30_000): Promise<void> {
+  async connected(times = 1, timeoutMs = patienceMs): Promise<void> {
     await this.until(/Initialization Sequence Completed/, { times, timeoutMs });
   }
 
   /** Waits until the process has ended by itself. */
-  async ended(timeoutMs = 30_000): Promise<void> {
+  async ended(timeoutMs = patienceMs): Promise<void> {
     const what = `${this.build.name} on ${this.host.name} ends`;
     await eventually(what, () => !this.running || undefined, { timeoutMs, stepMs: 50 }).catch((error: unknown) => {
       throw new Error(`${String(error)}; its log:\n${this.tail}`, { cause: error });

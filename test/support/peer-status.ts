@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { VpnPeerStatus } from '../../operator/src/api/types.ts';
 import type { AgentProcess } from './hosts.ts';
-import { eventually } from './run.ts';
+import { eventually, patienceMs } from './run.ts';
 
 /** The status of a VpnPeer in namespace `default`, as the agent publishes it. */
 export function peerStatus(agent: AgentProcess, name: string): VpnPeerStatus | undefined {
@@ -27,7 +27,7 @@ export async function untilStatus(
   name: string,
   what: string,
   holds: (status: VpnPeerStatus) => boolean,
-  timeoutMs = 30_000,
+  timeoutMs = patienceMs,
 ): Promise<VpnPeerStatus> {
   const look = (): VpnPeerStatus | undefined => {
     const status = peerStatus(agent, name);

@@ -73,11 +73,17 @@ export class Service {
   }
 }
 
+/**
+ * How long a test waits for what comes at once on an idle machine. It is long, because only failures last so long, and a
+ * machine may have much else to do.
+ */
+export const patienceMs = 90_000;
+
 /** Waits until a condition holds. @throws with what was seen last when it does not in time */
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | undefined> | T | undefined,
-  { timeoutMs = 30_000, stepMs = 100 }: { timeoutMs?: number; stepMs?: number } = {},
+  { timeoutMs = patienceMs, stepMs = 100 }: { timeoutMs?: number; stepMs?: number } = {},
 ): Promise<T> {
   const until = Date.now() + timeoutMs;
   let last: unknown;

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { eventually } from './run.ts';
+import { eventually, patienceMs } from './run.ts';
 
 /** What a running ping has seen. */
 export interface StreamResult {
-  /** Requests up to the last one that was answered. */
+  /** Requests from the first to the last one that was answered. */
   readonly sent: number;
   readonly lost: number;
   /** Sequence numbers without an answer, the first few. */
@@ -13,13 +13,15 @@ export interface StreamResult {
 
 /**
  * A ping that runs beside a test, 100 packets a second, until it is stopped. Loss is counted by sequence
- * numbers up to the last answer, and it ends on an answer: what is under way at the end counts for nothing.
+ * numbers from the first answer to the last: what was sent before the other end was ready, and what is under way at the
+ * end, counts for nothing.
  */
 export class PingStream {
   readonly #child: ChildProcess;
   readonly #seen = new Set<number>();
   readonly #intervalMs: number;
   readonly #started = Date.now();
+  #first = Infinity;
   #last = 0;
   #output = '';
   #rest = '';
@@ -56,7 +58,7 @@ export class PingStream {
   }
 
   /** Waits for so many more answers. */
-  async answers(count: number, timeoutMs = 10_000): Promise<void> {
+  async answers(count: number, timeoutMs = patienceMs): Promise<void> {
     const wanted = this.#seen.size + count;
     await eventually(
       `${count} more answers to ping`,
@@ -70,8 +72,10 @@ export class PingStream {
 
   get result(): StreamResult {
     const missing: number[] = [];
-    for (let sequence = 1; sequence <= this.#last; sequence++) if (!this.#seen.has(sequence)) missing.push(sequence);
-    return { sent: this.#last, lost: missing.length, missing: missing.slice(0, 20), output: this.#output };
+    for (let sequence = this.#first; sequence <= this.#last; sequence++)
+      if (!this.#seen.has(sequence)) missing.push(sequence);
+    const sent = Math.max(0, this.#last - this.#first + 1);
+    return { sent, lost: missing.length, missing: missing.slice(0, 20), output: this.#output };
   }
 
   /** Ends on answers; a stream that gets none any more fails. */
@@ -101,6 +105,7 @@ export class PingStream {
       if (match?.[2]?.startsWith('ttl=') === true) {
         const sequence = Number(match[1]);
         this.#seen.add(sequence);
+        this.#first = Math.min(this.#first, sequence);
         this.#last = Math.max(this.#last, sequence);
       } else if (line.trim() !== '' && this.#output.length < 2_000) this.#output += `${line}\n`;
     }
