@@ -55,7 +55,7 @@ export function converse(
   const ends = [new ReliableKey(options[0]), new ReliableKey(options[1])] as const;
   const had: [number, number] = [0, 0];
   const sent: [number, number] = [0, 0];
-  const onTheWay: { at: number; to: 0 | 1; packet: ReliablePacket }[] = [];
+  let onTheWay: { at: number; to: 0 | 1; packet: ReliablePacket }[] = [];
   const payload = Buffer.alloc(0);
   let now = 0;
   let doneMs: number | undefined;
@@ -85,10 +85,9 @@ export function converse(
     }
     now = Math.max(now, Math.min(...onTheWay.map(({ at }) => at), ...ends.map((end) => end.nextFlushAt() ?? Infinity)));
     if (now === Infinity) throw new Error('nothing happens any more');
-    for (let i = onTheWay.length - 1; i >= 0; i--) {
-      const { at, to, packet } = onTheWay[i]!;
-      if (at > now) continue;
-      onTheWay.splice(i, 1);
+    const arrived = onTheWay.filter(({ at }) => at <= now);
+    onTheWay = onTheWay.filter(({ at }) => at > now);
+    for (const { to, packet } of arrived) {
       ends[to].receive(packet, now);
       while (ends[to].take() !== undefined) had[to] += 1;
     }
