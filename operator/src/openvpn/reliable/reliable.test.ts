@@ -336,10 +336,10 @@ describe('a renegotiation with stock OpenVPN', () => {
 
   test('fails less often on a line that loses a fifth than with the pauses of OpenVPN at both ends', () => {
     const late = (times: readonly number[]): number => times.filter((ms) => ms > handshakeMs).length / times.length;
-    const runs = 10_000;
+    const runs = 3_000;
     const [theirs, ours] = [confirmations(bad, stock, runs), confirmations(bad, () => new RoundTrip(), runs)];
     // What remains are repetitions that the stock end times.
-    expect(late(theirs)).toBeGreaterThan(0.008);
+    expect(late(theirs)).toBeGreaterThan(0.006);
     expect(late(ours)).toBeLessThan(0.003);
     expect(ours[runs * 0.99]).toBeLessThan(0.6 * (theirs[runs * 0.99] ?? 0));
   });
