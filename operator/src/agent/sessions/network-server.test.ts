@@ -173,12 +173,13 @@ class Gateway {
     return this.server.reconcile(observed, () => undefined);
   }
 
-  authenticate(client: FakeClient): FakeClient {
+  authenticate(client: FakeClient, foreignFraming: readonly string[] = []): FakeClient {
     const { identity } = client;
     this.server.authenticated(client, {
       identity,
       cipher: 'AES-256-GCM',
       username: '',
+      foreignFraming,
     } as unknown as AuthenticatedClient);
     return client;
   }
@@ -295,6 +296,15 @@ describe('a client', () => {
     server.ended(client, { cause: 'failed', reason: 'the client fell silent' });
     expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected', lastError: 'the client fell silent' });
     expect(gateway.left).toEqual(nothing);
+  });
+
+  test('with compression in its configuration is let in, and it is said why no data passes', () => {
+    open(dialIn('alice'));
+    const client = gateway.establish(gateway.authenticate(new FakeClient('alice'), ['comp-lzo or compress']));
+    expect(client.done).toEqual(['accept', 'confirm']);
+    const words = "take comp-lzo or compress out of the client's configuration: no data may pass with it";
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Connected', lastError: words });
+    expect(gateway.log.lines).toContainEqual(expect.objectContaining({ event: 'session.problem', error: words }));
   });
 
   test('that the kernel refuses is told to come again, and leaves nothing', () => {

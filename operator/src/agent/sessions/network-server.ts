@@ -293,6 +293,10 @@ export class NetworkServer implements ServerOwner {
     this.#tunnels.set(client, tunnel);
     this.#pending.set(name, tunnel);
     this.#facts.connecting(dialIn.ref, formatEndpoint(client.path.remote));
+    if (who.foreignFraming.length > 0) {
+      const options = who.foreignFraming.join(' and ');
+      this.#problem(dialIn.ref, `take ${options} out of the client's configuration: no data may pass with it`);
+    }
     for (const { ref } of this.#admission.all(who.identity).slice(1))
       this.#facts.failed(ref, `its client is taken for ${name}, which is older and has the same certificate`);
     try {

@@ -13,7 +13,7 @@ import {
 import { tlsDataKeys } from './data-keys.ts';
 import { decodeKeyMethod, encodeKeyMethod, keyMaterialBytes, maxKeyMethodBytes, type Role } from './key-method.ts';
 import { splitWords } from './option-words.ts';
-import { formatOptionsString } from './options-string.ts';
+import { foreignFraming, formatOptionsString } from './options-string.ts';
 import { formatPeerInfo, hasProtocol, parsePeerInfo, protocolBits } from './peer-info.ts';
 import { printable, ProtocolFault } from './protocol-fault.ts';
 import { formatPush, maxPushBytes, type PushedOptions, pushedSession, PushReader } from './push.ts';
@@ -152,6 +152,19 @@ test('the options string names role and transport', () => {
   expect(formatOptionsString({ role: 'server', transport: 'tcp', family: 6, tunMtu: 1400 })).toBe(
     'V4,dev-type tun,tun-mtu 1400,proto TCPv6_SERVER,key-method 2,tls-server',
   );
+});
+
+test.each([
+  [
+    'V4,dev-type tun,link-mtu 1550,tun-mtu 1500,proto UDPv4,comp-lzo,mtu-dynamic,tls-client',
+    ['comp-lzo or compress', 'fragment'],
+  ],
+  ['V4,dev-type tun,tun-mtu 1500,proto UDPv4,cipher AES-256-GCM,tls-client', []],
+  ['comp-lzo 1', ['comp-lzo or compress']],
+  ['no-comp-lzo,comp', []],
+  ['', []],
+])('what changes the form of data packets is found in the options string %p', (options, found) => {
+  expect(foreignFraming(options)).toEqual(found);
 });
 
 describe('what a client must bring', () => {

@@ -1,6 +1,7 @@
 import { dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
 import { type ControlMessage, formatAuthFailed, formatHalt, formatRestart } from '../negotiate/control-message.ts';
 import type { KeyMethodMessage } from '../negotiate/key-method.ts';
+import { foreignFraming } from '../negotiate/options-string.ts';
 import { hasProtocol, parsePeerInfo, type PeerInfo, protocolBits } from '../negotiate/peer-info.ts';
 import { formatPush, type PushedOptions } from '../negotiate/push.ts';
 import { negotiate, pushedProtocol } from '../negotiate/requirements.ts';
@@ -148,7 +149,7 @@ export class ServerSession extends Session {
     }
   }
 
-  protected override firstExchanged({ peerInfo, username }: KeyMethodMessage): void {
+  protected override firstExchanged({ options, peerInfo, username }: KeyMethodMessage): void {
     const client = parsePeerInfo(peerInfo);
     const choice = negotiate(this.options.ciphers, client);
     if ('refusal' in choice) {
@@ -160,7 +161,11 @@ export class ServerSession extends Session {
     this.#step = 'asked';
     if (this.identity !== undefined) {
       const { identity } = this;
-      this.notify({ type: 'authenticated', client: { identity, peerInfo: client, username, cipher: choice.cipher } });
+      const { cipher } = choice;
+      this.notify({
+        type: 'authenticated',
+        client: { identity, peerInfo: client, username, cipher, foreignFraming: foreignFraming(options) },
+      });
     }
   }
 

@@ -43,6 +43,8 @@ export interface AuthenticatedClient {
   /** '' when it sent none. Nothing here has checked it. */
   readonly username: string;
   readonly cipher: DataCipher;
+  /** Options in its own configuration by which no data may pass. */
+  readonly foreignFraming: readonly string[];
 }
 
 export interface Established {
