@@ -51,9 +51,14 @@ export class OpenvpnProcess {
   }
 
   static start(host: Host, { build, config, inline = {} }: OpenvpnSettings): OpenvpnProcess {
-    const file = join(mkdtempSync(join(host.hosts.folder, `${host.name}-`)), 'openvpn.conf');
     const blocks = Object.entries(inline).map(([name, text]) => `<${name}>\n${text.trimEnd()}\n</${name}>`);
-    writeFileSync(file, [...config, ...build.options, 'verb 3', ...blocks, ''].join('\n'), { mode: 0o600 });
+    return OpenvpnProcess.startFile(host, build, [...config, ...build.options, 'verb 3', ...blocks, ''].join('\n'));
+  }
+
+  /** The same with a configuration file as it is. */
+  static startFile(host: Host, build: OpenvpnBuild, text: string): OpenvpnProcess {
+    const file = join(mkdtempSync(join(host.hosts.folder, `${host.name}-`)), 'openvpn.conf');
+    writeFileSync(file, text, { mode: 0o600 });
     const service = new Service('nsenter', host.command(build.program, '--config', file));
     const process = new OpenvpnProcess(host, build, service);
     host.hosts.onCleanup(() => process.end('SIGKILL'));
