@@ -25,6 +25,10 @@ export const errorTable = {
     code: 'OVPN114',
     remedy: "give the VpnNetwork spec.pki with the server's certificate and the CA of its clients",
   },
+  IdentityNotIssued: {
+    code: 'OVPN118',
+    remedy: 'name a VpnKey in spec.identity.key where the network has spec.pki.builtIn, and only there',
+  },
   AddressPending: {
     code: 'OVPN115',
     remedy: 'wait for the controller to give it one, and see that it runs; where there is none, set spec.addresses',

@@ -31,6 +31,7 @@ import { identifySandbox, sandboxStands } from './sandbox.ts';
 import { NetworkSessions } from './sessions/network-sessions.ts';
 import { SessionMemory } from './sessions/session-memory.ts';
 import { expiryProblem } from './sessions/materials.ts';
+import { identityKeyRef } from '../api/issued.ts';
 import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './sessions/plan-sessions.ts';
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
@@ -323,11 +324,12 @@ export class NodeAgent {
     }
     if (!this.#networks.has(peer.spec.networkRef.name)) this.#board.publishPeer(peer);
     // Also when the key is not there yet: its coming is what the peer waits for.
-    const { keyRef, controlChannel } = peer.spec;
+    const { controlChannel } = peer.spec;
     const { namespace } = peer.metadata;
+    const key = keyRefOf(peer);
     this.#users.set(
       ref,
-      ...(keyRef === undefined ? [] : [{ kind: 'VpnKey', namespace, name: keyRef.name } as const]),
+      ...(key === undefined ? [] : [key]),
       ...(controlChannel?.secretRef === undefined ? [] : [secretRefOf(namespace, controlChannel.secretRef.name)]),
     );
   }
@@ -339,7 +341,8 @@ export class NodeAgent {
         this.#board.forget(ref);
         this.#users.delete(ref);
       } else {
-        this.#users.set(ref, { kind: 'Secret', ...secretOf(key) });
+        const secret = secretOf(key);
+        this.#users.set(ref, ...(secret === undefined ? [] : [{ kind: 'Secret', ...secret } as const]));
         this.#board.publishKey(key);
       }
     }
@@ -529,7 +532,7 @@ export class NodeAgent {
       const server = planServer(book.network, desired, namespace, lookup);
       sessions.configure(server, agent.listeners);
       managed.serverProblem = undefined;
-      const where = { object: formatRef(refOf(book.network)), field: 'spec.pki.secretRef.name' };
+      const where = { object: formatRef(refOf(book.network)), field: 'spec.pki' };
       const expired = server === undefined ? undefined : expiryProblem(server.notAfter, clock.now(), where);
       if (expired !== undefined) throw expired;
     } catch (error) {
@@ -601,12 +604,11 @@ export class NodeAgent {
 
   #refs(peer: VpnPeer): PeerRefs {
     const { source } = this.#options;
-    const { keyRef } = peer.spec;
+    const ref = keyRefOf(peer);
     const lookup: SecretLookup = (namespace, name) => source.get('Secret', namespace, name);
-    const key = keyRef === undefined ? undefined : source.get('VpnKey', peer.metadata.namespace, keyRef.name);
-    if (key === undefined) return { key: undefined, secret: undefined, lookup };
-    const { namespace, name } = secretOf(key);
-    return { key, secret: lookup(namespace, name), lookup };
+    const key = ref === undefined ? undefined : source.get('VpnKey', ref.namespace, ref.name);
+    const secret = key === undefined ? undefined : secretOf(key);
+    return { key, secret: secret === undefined ? undefined : lookup(secret.namespace, secret.name), lookup };
   }
 
   #attachNode(): AttachNode {
@@ -694,4 +696,12 @@ export class NodeAgent {
 function allRefs(source: ResourceSource): ObjectRef[] {
   const kinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'Secret'] as const;
   return kinds.flatMap((kind) => [...source.list(kind)].map(refOf));
+}
+
+/** The VpnKey of a peer: its own key, or the one that its client has. */
+function keyRefOf(peer: VpnPeer): ObjectRef | undefined {
+  const { keyRef } = peer.spec;
+  return keyRef === undefined
+    ? identityKeyRef(peer)
+    : { kind: 'VpnKey', namespace: peer.metadata.namespace, name: keyRef.name };
 }

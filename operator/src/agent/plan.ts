@@ -122,7 +122,7 @@ export function planPeer(
   if (problems.length > 0) return { ...absent, problems };
   if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
   if (isDialInPeer(peer)) {
-    const session = planDialIn(network, peer);
+    const session = planDialIn(network, peer, key);
     return session instanceof OvpnError ? { ...absent, problems: [session] } : { ...absent, session, problems: [] };
   }
   const object = formatRef(refOf(peer));
@@ -195,9 +195,10 @@ function manyNodes({ metadata, spec }: VpnNetwork, peer: VpnPeer, object: string
   );
 }
 
-/** The namespace and name of the Secret that a key takes its material from. */
-export function secretOf(key: VpnKey): { readonly namespace: string; readonly name: string } {
-  return { namespace: key.metadata.namespace, name: (key.spec.static ?? key.spec.tls)?.secretRef.name ?? '' };
+/** The namespace and name of the Secret that a key takes its material from; none for one that is issued to others. */
+export function secretOf(key: VpnKey): { readonly namespace: string; readonly name: string } | undefined {
+  const source = key.spec.static ?? key.spec.tls;
+  return source === undefined ? undefined : { namespace: key.metadata.namespace, name: source.secretRef.name };
 }
 
 function resolveKey(
@@ -220,7 +221,8 @@ function resolveKey(
     );
   }
   const { secretRef, cipher, direction, generation, derivation } = key.spec.static;
-  const { namespace, name } = secretOf(key);
+  const { namespace } = key.metadata;
+  const { name } = secretRef;
   if (secret === undefined) {
     const missing = `there is no Secret ${namespace}/${name}`;
     return new OvpnError('SecretMissing', missing, { object, field: 'spec.static.secretRef.name' });

@@ -122,6 +122,8 @@ export class StatusBoard {
   }
 
   publishKey(key: VpnKey): void {
+    // What the controller issues, it also reports.
+    if (key.spec.issued !== undefined) return;
     const facts = this.#keyFacts(key);
     this.#publish(key, (before: VpnKey['status']) => keyStatus(facts, before));
   }
@@ -129,7 +131,7 @@ export class StatusBoard {
   #keyFacts(key: VpnKey): KeyFacts {
     const { source, node, ledger, users, now } = this.#services;
     const ref = refOf(key);
-    const { namespace, name } = secretOf(key);
+    const secret = secretOf(key);
     let problem: OvpnError | undefined;
     let spent: OvpnError | undefined;
     let installation: KeyFacts['installation'];
@@ -145,7 +147,10 @@ export class StatusBoard {
       if (record !== undefined) installation = { generation: record.generation, since: record.installedAt };
     }
     const entry = key.spec.static?.secretRef.key;
-    const material = entry === undefined ? undefined : source.get('Secret', namespace, name)?.data[entry];
+    const material =
+      entry === undefined || secret === undefined
+        ? undefined
+        : source.get('Secret', secret.namespace, secret.name)?.data[entry];
     return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: now() };
   }
 

@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { altNamePattern, commonNamePattern, fingerprintPattern, isAltName } from './certificate-names.ts';
-import { closed, exactlyOneOf, textKey, withRules, type TextForm } from './schema-kit.ts';
+import { closed, exactlyOneOf, objectName, textKey, withRules, type TextForm } from './schema-kit.ts';
 
 const commonName = () =>
   Type.Optional(
@@ -43,10 +43,19 @@ const subjectAltName = () =>
 /** The identity of a client that dials in. */
 export const clientIdentity = withRules(
   closed(
-    { commonName: commonName(), subjectAltName: subjectAltName(), fingerprint: fingerprint() },
+    {
+      commonName: commonName(),
+      subjectAltName: subjectAltName(),
+      fingerprint: fingerprint(),
+      key: Type.Optional(
+        objectName(
+          'A VpnKey `issued` in the same namespace: the client that holds its certificate. The only way in a network with pki.builtIn.',
+        ),
+      ),
+    },
     { description: 'The certificate of a client that dials in: exactly one of the fields.' },
   ),
-  [exactlyOneOf('commonName', 'subjectAltName', 'fingerprint')],
+  [exactlyOneOf('commonName', 'subjectAltName', 'fingerprint', 'key')],
 );
 
 /** The identity of a server that is dialled. */

@@ -51,7 +51,7 @@ describe('defaults and normal form', () => {
         keyTransition: { seconds: 60 },
         allowedPeers: { namespaces: { from: 'Names', names: ['ovpn-system'] }, routes: [] },
         attach: { namespaces: { from: 'Names', names: [] } },
-        controlChannel: { wrap: 'None' },
+        controlChannel: {},
         dataCiphers: ['AES-256-GCM', 'AES-128-GCM', 'CHACHA20-POLY1305'],
         rekey: { seconds: 3600, bytes: 0, packets: 0 },
         push: { routes: [], dns: { servers: [], searchDomains: [] } },

@@ -98,6 +98,13 @@ const allocation: Manifest = {
   },
 };
 
+const issuedKey: Manifest = {
+  apiVersion,
+  kind: 'VpnKey',
+  metadata: { namespace: 'ovpn-system', name: 'alice' },
+  spec: { issued: { networkRef: { name: 'offices' } } },
+};
+
 /** A small good manifest of each kind and sort. */
 export const baseManifests = {
   VpnNetwork: network,
@@ -107,6 +114,7 @@ export const baseManifests = {
   dialIn,
   dialOut,
   tlsKey,
+  issuedKey,
 };
 
 /** A JSON merge patch (RFC 7386): null removes a field, lists are replaced. */
@@ -147,6 +155,7 @@ const ofDialIn = of(dialIn);
 const ofDialOut = of(dialOut);
 const ofKey = of(key);
 const ofTlsKey = of(tlsKey);
+const ofIssuedKey = of(issuedKey);
 const ofAllocation = of(allocation);
 const changeOfAllocation = ofChange(allocation);
 const changeOfNetwork = ofChange(network);
@@ -588,10 +597,56 @@ export const ruleCases: readonly RuleCase[] = [
   ofNetwork('the MTU has an upper bound', 'spec.mtu', { mtu: 65451 }, { mtu: 65452 }),
   ofNetwork('the MTU is enough for IPv6', 'spec.mtu', { mtu: 1280 }, { mtu: 1279 }, { says: 'must be at least 1280' }),
   ofNetwork(
-    'a pki has a Secret',
-    'spec.pki.secretRef',
+    'a pki has a source',
+    'spec.pki',
     { pki: { secretRef: { name: 'server' } } },
     { pki: { minTLSVersion: '1.3' } },
+    { says: 'exactly one of builtIn and secretRef' },
+  ),
+  ofNetwork(
+    'a pki has one source',
+    'spec.pki',
+    { pki: { builtIn: {} } },
+    { pki: { builtIn: {}, secretRef: { name: 'server' } } },
+    { says: 'exactly one of builtIn and secretRef' },
+  ),
+  ofNetwork(
+    'a CA outlives its certificates',
+    'spec.pki.builtIn.caDays',
+    { pki: { builtIn: { caDays: 90, certificateDays: 30 } } },
+    { pki: { builtIn: { caDays: 89, certificateDays: 30 } } },
+    { says: 'at least three times certificateDays' },
+  ),
+  ofNetwork(
+    'certificates are valid for a day at least',
+    'spec.pki.builtIn.certificateDays',
+    { pki: { builtIn: { certificateDays: 1 } } },
+    { pki: { builtIn: { certificateDays: 0 } } },
+  ),
+  ofNetwork(
+    'a CA is valid for a month at least',
+    'spec.pki.builtIn.caDays',
+    { pki: { builtIn: { caDays: 30, certificateDays: 10 } } },
+    { pki: { builtIn: { caDays: 29, certificateDays: 9 } } },
+  ),
+  ofNetwork(
+    'client keys are made where certificates are',
+    'spec.controlChannel.secretRef',
+    { pki: { builtIn: {} }, controlChannel: { wrap: 'TLSCryptV2' } },
+    { pki: { secretRef: { name: 'server' } }, controlChannel: { wrap: 'TLSCryptV2' } },
+    { says: 'unless pki.builtIn makes the key' },
+  ),
+  ofNetwork(
+    'clients reach a listener by an address or a name',
+    'spec.listeners[0].endpoints[0].address',
+    listeners({ name: 'udp', port: 1194, endpoints: [{ address: 'vpn.example.com' }, { address: '2001:db8::1' }] }),
+    listeners({ name: 'udp', port: 1194, endpoints: [{ address: 'vpn example' }] }),
+  ),
+  ofNetwork(
+    'clients reach a listener by a port',
+    'spec.listeners[0].endpoints[0].port',
+    listeners({ name: 'udp', port: 1194, endpoints: [{ address: 'vpn.example.com', port: 443 }] }),
+    listeners({ name: 'udp', port: 1194, endpoints: [{ address: 'vpn.example.com', port: 0 }] }),
   ),
   ofNetwork(
     'a known version of TLS',
@@ -945,14 +1000,20 @@ export const ruleCases: readonly RuleCase[] = [
     'spec.identity',
     { identity: { commonName: null, subjectAltName: 'DNS:alice.example' } },
     { identity: { subjectAltName: 'DNS:alice.example' } },
-    { says: 'exactly one of commonName, subjectAltName and fingerprint' },
+    { says: 'exactly one of commonName, subjectAltName, fingerprint and key' },
+  ),
+  ofDialIn(
+    'an identity may be a key',
+    'spec.identity.key',
+    { identity: { commonName: null, key: 'alice.laptop' } },
+    { identity: { commonName: null, key: 'Alice' } },
   ),
   ofDialIn(
     'an identity is given',
     'spec.identity',
     {},
     { identity: { commonName: null } },
-    { says: 'exactly one of commonName, subjectAltName and fingerprint' },
+    { says: 'exactly one of commonName, subjectAltName, fingerprint and key' },
   ),
   ofDialIn(
     'a common name has up to 64 characters',
@@ -1098,13 +1159,13 @@ export const ruleCases: readonly RuleCase[] = [
   ),
 
   // VpnKey
-  ofKey('key material is needed', 'spec', {}, { static: null }, { says: 'exactly one of static and tls' }),
+  ofKey('key material is needed', 'spec', {}, { static: null }, { says: 'exactly one of static, tls and issued' }),
   ofTlsKey(
     'key material is of one sort',
     'spec',
     {},
     { static: (key['spec'] as Manifest)['static'] },
-    { says: 'exactly one of static and tls' },
+    { says: 'exactly one of static, tls and issued' },
   ),
   ofTlsKey('a certificate is in a Secret', 'spec.tls.secretRef', {}, { tls: { secretRef: null } }),
   ofTlsKey(
@@ -1133,6 +1194,44 @@ export const ruleCases: readonly RuleCase[] = [
     { tls: { secretRef: { name: 'another' } } },
     { tls: null, ...(key['spec'] as Manifest) },
     { says: 'must keep its sort' },
+  ),
+  ofIssuedKey(
+    'a certificate is issued by a network',
+    'spec.issued.networkRef.name',
+    { issued: { networkRef: { name: 'offices' } } },
+    { issued: { networkRef: { name: 'a.b' } } },
+  ),
+  ofIssuedKey(
+    'a certificate is issued by some network',
+    'spec.issued.networkRef',
+    {},
+    { issued: { networkRef: null } },
+  ),
+  ofChange(issuedKey)(
+    'a key stays with its network',
+    'spec.issued.networkRef.name',
+    { issued: { revoked: true } },
+    { issued: { networkRef: { name: 'homes' } } },
+    { says: 'networkRef is immutable' },
+  ),
+  ofChange(issuedKey)(
+    'an issued key keeps its sort',
+    'spec.tls',
+    { issued: { certificateDays: 30 } },
+    { issued: null, ...(tlsKey['spec'] as Manifest) },
+    { says: 'must keep its sort' },
+  ),
+  ofIssuedKey(
+    'an issued certificate is valid for a day at least',
+    'spec.issued.certificateDays',
+    { issued: { certificateDays: 1 } },
+    { issued: { certificateDays: 0 } },
+  ),
+  ofIssuedKey(
+    "a client's Secret has a name",
+    'spec.issued.secretName',
+    { issued: { secretName: 'alice.vpn' } },
+    { issued: { secretName: 'Alice' } },
   ),
   ofKey('a Secret is needed', 'spec.static.secretRef.name', {}, { static: { secretRef: { name: null } } }),
   ofKey(

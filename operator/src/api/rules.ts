@@ -2,6 +2,7 @@ import { OvpnError, type ErrorName } from '../errors.ts';
 import { identityField, identityKey } from './certificate-names.ts';
 import { asHolder, claimantOf, KeyClaims, type Claimant } from './claims.ts';
 import { contains, overlaps, parseAddress, parseCidr, reservedIn, type Address, type Cidr } from './ip.ts';
+import { effectiveIdentity } from './issued.ts';
 import { isStaticPeer, listenerOf } from './peer-kind.ts';
 import { PrefixTrie } from './prefix-trie.ts';
 import { formatRef, type ObjectRef, type VpnNetwork, type VpnPeer } from './types.ts';
@@ -180,10 +181,10 @@ export class NetworkIndex {
       const field = 'spec.static.peerID';
       conflict('PeerIdConflict', field, `peer id ${claims.peerID}`, idWinner, field);
     }
-    const identity = identityField(peer.spec.identity ?? {});
+    const identity = identityField(effectiveIdentity(peer) ?? {});
     const sameClient = claims.identity === undefined ? undefined : this.#identities.oldest(claims.identity);
     if (identity !== undefined && sameClient !== undefined) {
-      const field = `spec.identity.${identity.field}`;
+      const field = `spec.identity.${peer.spec.identity?.key === undefined ? identity.field : 'key'}`;
       conflict('IdentityConflict', field, JSON.stringify(identity.value), sameClient, field);
     }
     for (const route of claims.routes) {
@@ -253,6 +254,17 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     problem('PkiMissing', 'spec.identity', `${facts.object} takes no peers that dial in, because it has no spec.pki`);
     return { claims: noClaims, problems };
   }
+  if (spec.identity !== undefined && (spec.identity.key === undefined) === issues(facts.network)) {
+    // Whatever else an identity says, only the names that the network's own CA gives are nobody else's.
+    problem(
+      'IdentityNotIssued',
+      'spec.identity',
+      issues(facts.network)
+        ? `${facts.object} issues its certificates itself (spec.pki.builtIn), and they go by VpnKeys`
+        : `${facts.object} issues no certificates, so there is no VpnKey for them`,
+    );
+    return { claims: noClaims, problems };
+  }
   if (isStaticPeer(peer) && listenerOf(facts.network, peer) === undefined) {
     const { listener } = peer.spec.endpoint;
     const which = listener === undefined ? 'listener with protocol UDP' : `listener "${listener}" with protocol UDP`;
@@ -270,9 +282,11 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     if (wrong !== undefined) problem(wrong[0], `spec.routes[${index}]`, wrong[1]);
     return route === undefined || wrong !== undefined ? [] : [route];
   });
-  const identity = spec.identity === undefined ? undefined : identityKey(spec.identity);
+  const identity = identityKey(effectiveIdentity(peer) ?? {});
   return { claims: { addresses, peerID: spec.static?.peerID, identity, routes }, problems };
 }
+
+const issues = ({ spec }: VpnNetwork): boolean => spec.pki?.builtIn !== undefined;
 
 type Wrong = readonly [ErrorName, string] | undefined;
 

@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { conditionsSchema, observedGeneration, timestamp } from './condition.ts';
-import { closed, exactlyOneOf, mapOf, objectName, oneOf, secretKey, withRules } from './schema-kit.ts';
+import { closed, exactlyOneOf, integer, label, mapOf, objectName, oneOf, secretKey, withRules } from './schema-kit.ts';
 
 /** Generations are counted in 32 bits, which no rotation will use up. */
 const maxGeneration = 2147483647;
@@ -72,25 +72,66 @@ const tlsKey = closed(
   { description: 'A certificate with its private key and the CA of the remote, for peers that are dialled.' },
 );
 
+const issuedKey = withRules(
+  closed(
+    {
+      networkRef: closed(
+        { name: label('The name of the VpnNetwork.') },
+        { description: 'The VpnNetwork whose CA signs; it needs spec.pki.builtIn. Immutable.' },
+      ),
+      secretName: Type.Optional(
+        objectName(
+          "The Secret that is made for the client, in the same namespace; without it the VpnKey's name. It holds tls.crt, tls.key, ca.crt, the key for tls-crypt-v2 and the profile client.ovpn.",
+        ),
+      ),
+      certificateDays: Type.Optional(
+        integer(
+          "Days for which a certificate is valid; without it the network's pki.builtIn.certificateDays.",
+          1,
+          3650,
+        ),
+      ),
+      revoked: Type.Boolean({
+        description: 'Refuse all certificates of this key, and end the session that stands with one.',
+        default: false,
+      }),
+    },
+    {
+      description:
+        'A certificate that the network issues to a client that dials in. It is renewed before it expires; deleting the VpnKey revokes it.',
+    },
+  ),
+  [
+    {
+      cel: 'self.networkRef == oldSelf.networkRef',
+      message: 'networkRef is immutable; create another VpnKey for the other network',
+      transition: true,
+      offenders: (self, old) => (self.networkRef.name === old.networkRef.name ? [] : ['.networkRef.name']),
+    },
+  ],
+);
+
 /** The spec of a VpnKey: a union of sorts of keys. */
 export const vpnKeySpec = withRules(
   closed(
-    { static: Type.Optional(staticKey), tls: Type.Optional(tlsKey) },
+    { static: Type.Optional(staticKey), tls: Type.Optional(tlsKey), issued: Type.Optional(issuedKey) },
     {
       description: 'The key material, by reference: exactly one of the fields, which cannot be changed for the other.',
     },
   ),
   [
-    exactlyOneOf('static', 'tls'),
+    exactlyOneOf('static', 'tls', 'issued'),
     {
       // By way of the other sort, a generation could go back.
-      cel: 'has(self.static) == has(oldSelf.static)',
-      message: 'must keep its sort, static or tls; create another VpnKey for the other sort',
+      cel: 'has(self.static) == has(oldSelf.static) && has(self.issued) == has(oldSelf.issued)',
+      message: 'must keep its sort: static, tls or issued; create another VpnKey for the other sort',
       transition: true,
-      offenders: (self, old) =>
-        (self.static === undefined) === (old.static === undefined)
-          ? []
-          : [self.static === undefined ? '.tls' : '.static'],
+      offenders: (self, old) => {
+        const sorts = ['static', 'tls', 'issued'] as const;
+        return sorts.some((sort) => (self[sort] === undefined) !== (old[sort] === undefined))
+          ? sorts.filter((sort) => self[sort] !== undefined).map((sort) => `.${sort}`)
+          : [];
+      },
     },
   ],
 );
@@ -109,6 +150,15 @@ const installation = Type.Object(
   { description: 'What one node installed of this key.' },
 );
 
+const issuedCertificate = Type.Object(
+  {
+    fingerprint: Type.String({ description: 'Its SHA-256 fingerprint, in hexadecimal.', maxLength: 95 }),
+    serialNumber: Type.String({ description: 'Its serial number, in hexadecimal.', maxLength: 64 }),
+    notAfter: timestamp('When it expires.'),
+  },
+  { description: 'A certificate that was issued.' },
+);
+
 /** The status of a VpnKey. */
 export const vpnKeyStatus = Type.Object(
   {
@@ -123,6 +173,13 @@ export const vpnKeyStatus = Type.Object(
     generation: Type.Optional(
       Type.Integer({ description: 'The generation in use.', minimum: 0, maximum: maxGeneration }),
     ),
+    certificates: Type.Optional(
+      mapOf(issuedCertificate, 'fingerprint', {
+        description: 'The certificates that were issued and have not expired; the newest is in the Secret.',
+        maxItems: 8,
+      }),
+    ),
+    secretName: Type.Optional(Type.String({ description: 'The Secret that was made for the client.', maxLength: 253 })),
     installations: Type.Optional(
       mapOf(installation, 'node', { description: 'What each node installed of this key.', maxItems: 5000 }),
     ),

@@ -9,6 +9,8 @@ import {
   cidr,
   closed,
   domain,
+  exactlyOneOf,
+  host,
   hostAddress,
   integer,
   label,
@@ -114,6 +116,21 @@ const listener = closed(
         hostAddress('must be an address of one host; leave the field out to listen on all addresses'),
       ),
     ),
+    endpoints: listOf(
+      closed(
+        {
+          address: host('The address or host name that clients connect to.'),
+          port: Type.Optional(integer('The port that clients connect to; without it that of the listener.', 1, 65535)),
+        },
+        { description: 'Where the listener is reached from outside.' },
+      ),
+      {
+        description:
+          'Where clients reach the listener, in the order in which they try. Profiles of clients name these.',
+        default: [],
+        maxItems: 8,
+      },
+    ),
   },
   { description: 'A local socket of the VPN on every node.' },
 );
@@ -194,6 +211,33 @@ const attachNamespaces = withRules(
   ],
 );
 
+const builtInPki = withRules(
+  closed(
+    {
+      caDays: integer('Days for which a CA certificate is valid; a new one follows in good time.', 30, 36500, 3650),
+      certificateDays: integer(
+        "Days for which the server's certificate, and each that a VpnKey gets, is valid. It is renewed after two thirds of them.",
+        1,
+        3650,
+        365,
+      ),
+    },
+    {
+      description:
+        'The controller makes a CA for this network alone, the server certificate, and the certificates of clients (VpnKey issued). Clients are then named by spec.identity.key.',
+    },
+  ),
+  [
+    {
+      cel: 'self.caDays >= 3 * self.certificateDays',
+      message:
+        'caDays must be at least three times certificateDays, so that all certificates are renewed while the old and the new CA overlap',
+      offenders: (self) => (self.caDays >= 3 * self.certificateDays ? [] : ['.caDays']),
+    },
+  ],
+);
+
+<<<<<<< HEAD
 const pki = closed(
   {
     secretRef: closed(
@@ -209,6 +253,32 @@ const pki = closed(
     }),
   },
   { description: "The server's certificate and the CA of clients. Without it the network takes no dial-in peers." },
+=======
+const pki = withRules(
+  closed(
+    {
+      builtIn: Type.Optional(builtInPki),
+      secretRef: Type.Optional(
+        closed(
+          { name: objectName('The name of the Secret.') },
+          {
+            description:
+              'The Secret in the namespace ovpn-system that holds tls.crt, tls.key and ca.crt, and optionally ca.crl, all in PEM.',
+          },
+        ),
+      ),
+      minTLSVersion: oneOf(['1.2', '1.3'], {
+        description: 'The lowest version of TLS that is accepted.',
+        default: '1.2',
+      }),
+    },
+    {
+      description:
+        "The server's certificate and the CA of clients: exactly one of builtIn and secretRef. Without it the network takes no dial-in peers.",
+    },
+  ),
+  [exactlyOneOf('builtIn', 'secretRef')],
+>>>>>>> c7bbb16 (Let networks issue certificates: pki.builtIn, VpnKey issued, and identities by key)
 );
 
 const rekey = closed(
@@ -365,6 +435,16 @@ export const vpnNetworkSpec = withRules(networkFields, [
       !cidrs([...self.pools.peers, ...self.pools.pods]).some(([pool]) => pool.family === 6)
         ? []
         : ['.mtu'],
+  },
+  {
+    cel: "has(self.controlChannel.secretRef) || !has(self.controlChannel.wrap) || self.controlChannel.wrap != 'TLSCryptV2' || (has(self.pki) && has(self.pki.builtIn))",
+    message: 'controlChannel.secretRef is needed for TLSCryptV2, unless pki.builtIn makes the key',
+    offenders: (self) =>
+      self.controlChannel.secretRef === undefined &&
+      self.controlChannel.wrap === 'TLSCryptV2' &&
+      self.pki?.builtIn === undefined
+        ? ['.controlChannel.secretRef']
+        : [],
   },
   {
     // Without CEL: comparing 512 nodes with each other is beyond the cost budget of a rule.

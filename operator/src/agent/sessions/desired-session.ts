@@ -1,5 +1,6 @@
 import type { Claimant } from '../../api/claims.ts';
-import type { ObjectRef, VpnPeerSpec } from '../../api/types.ts';
+import type { IdentityFields } from '../../api/certificate-names.ts';
+import type { ObjectRef } from '../../api/types.ts';
 import type { Keepalive } from '../../kernel/ovpn/codec.ts';
 import type { DataCipher } from '../../openvpn/static-key.ts';
 import type { PeerChecks } from '../../openvpn/tls/peer-checks.ts';
@@ -53,7 +54,9 @@ export interface DesiredDialIn {
   readonly ref: ObjectRef;
   /** Since when it claims its identity. */
   readonly claimant: Claimant;
-  readonly identity: NonNullable<VpnPeerSpec['identity']>;
+  readonly identity: IdentityFields;
+  /** Where the network issues certificates: the fingerprints of those that are good, as they are normalised. */
+  readonly certificates?: readonly string[] | undefined;
   readonly vpnIpv4: string | undefined;
   readonly vpnIpv6: string | undefined;
   readonly keepalive: Keepalive;

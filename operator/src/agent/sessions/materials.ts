@@ -62,6 +62,9 @@ export function expiryProblem(notAfter: number, now: number, where: Where): Ovpn
   return new OvpnError('CertificateInvalid', problem, where, { remedy: 'renew the certificate in the Secret' });
 }
 
+/** `spec.controlChannel` with its wrapping settled. */
+export type ResolvedChannel = ControlChannelSpec & { readonly wrap: NonNullable<ControlChannelSpec['wrap']> };
+
 /**
  * How the control channel is wrapped.
  *
@@ -69,7 +72,7 @@ export function expiryProblem(notAfter: number, now: number, where: Where): Ovpn
  * @throws OvpnError SecretMissing, KeyMaterialInvalid
  */
 export function wrapConfig(
-  spec: ControlChannelSpec,
+  spec: ResolvedChannel,
   role: 'server' | 'client',
   found: FoundSecret | undefined,
   user: string,

@@ -230,6 +230,19 @@ function open(...peers: readonly DesiredDialIn[]): Gateway {
   gateways.push(gateway);
   return gateway;
 }
+/** Has the kernel hold alice without a session: what a process before this one left. */
+function leaveAlice(kernel: FakeLiveKernel): void {
+  livePeers(() => kernel).create(
+    {
+      ...{ ref: refOfPeer('alice'), ifindex: 7, routes: [] },
+      settings: {
+        ...{ id: 0x800005, socket: 5, remote: { address: '198.51.100.10', port: 1 } },
+        ...{ vpnIpv4: '10.80.0.10', vpnIpv6: undefined },
+      },
+    },
+    { keyId: 0, cipher: 'AES-256-GCM', keys: freshKeys() },
+  );
+}
 afterEach(async () => {
   for (const one of gateways.splice(0)) await one.close();
 });
@@ -462,8 +475,40 @@ describe('a VpnPeer', () => {
   });
 });
 
+describe('certificates that the network issues', () => {
+  const good = dialIn('alice', { certificates: [''] });
+
+  test('let a client in as long as they are good, and end it when they are not any more', () => {
+    const { server, kernel } = open(good);
+    const client = gateway.connect('alice');
+    expect(kernel.observed(7).size).toBe(1);
+    // A further one was issued: the client's own is as good as before.
+    server.setPeer(good.ref, { ...good, certificates: ['AA', ''] });
+    expect(client.last).toBe('confirm');
+    server.setPeer(good.ref, { ...good, certificates: ['AA'] });
+    expect(client.last).toContain('its certificate was revoked');
+    expect(kernel.observed(7).size).toBe(0);
+  });
+
+  test('that are not among the good ones do not let a client in', () => {
+    const { server } = open(dialIn('alice', { certificates: ['AA'] }));
+    const client = new FakeClient('alice');
+    expect(server.recheck(client.identity, client)).toContain('is revoked, or not the one that was issued');
+  });
+
+  test('that are revoked end the data of a client without a session, too', () => {
+    const { server, kernel } = open(good);
+    leaveAlice(kernel);
+    server.reconcile(kernel.observed(7), () => formatRef(good.ref));
+    expect(server.livePeer(good.ref)).toBeDefined();
+    server.setPeer(good.ref, { ...good, certificates: [] });
+    expect(server.livePeer(good.ref)).toBeUndefined();
+  });
+});
+
 describe('the PKI', () => {
-  const other: DesiredServer = { ...desired, credentials: { ca: pki.ca, ...renewed } };
+  // Another CA is trusted besides.
+  const other: DesiredServer = { ...desired, credentials: { ca: `${pki.ca}${pki.ca}`, ...renewed } };
   const listeners = (): OpenListener[] => [gateway.udp()];
 
   test('that changes has all clients show their certificates; those that do stay', () => {
@@ -477,6 +522,14 @@ describe('the PKI', () => {
     expect(gateway.kernel.observed(7).size).toBe(2);
     server.rekeyFailed(clients[0]!, 2, 'a later one may fail');
     expect(clients[0]?.last).toBe('rekey');
+  });
+
+  test('that only has a new certificate of our own leaves the clients alone', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    server.configure(desired, listeners());
+    server.configure({ ...desired, credentials: { ca: pki.ca, ...renewed } }, listeners());
+    expect(client.last).toBe('confirm');
   });
 
   test('that changes ends who cannot show a good one', () => {
@@ -503,17 +556,7 @@ describe('the PKI', () => {
 
   test('that changes ends the data of clients without a session, and clients that the kernel has not yet', () => {
     const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
-    // Of an earlier process.
-    livePeers(() => kernel).create(
-      {
-        ...{ ref: refOfPeer('alice'), ifindex: 7, routes: [] },
-        settings: {
-          ...{ id: 0x800005, socket: 5, remote: { address: '198.51.100.10', port: 1 } },
-          ...{ vpnIpv4: '10.80.0.10', vpnIpv6: undefined },
-        },
-      },
-      { keyId: 0, cipher: 'AES-256-GCM', keys: freshKeys() },
-    );
+    leaveAlice(kernel);
     const alice = formatRef(refOfPeer('alice'));
     expect([...server.reconcile(kernel.observed(7), () => alice)]).toEqual([0x800005]);
     expect(server.livePeer(refOfPeer('alice'))).toMatchObject({ id: 0x800005 });

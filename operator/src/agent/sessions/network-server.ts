@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { normaliseFingerprint } from '../../api/certificate-names.ts';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
@@ -134,7 +135,8 @@ export class NetworkServer implements ServerOwner {
       this.#log.info({ event: 'server.configured' }, 'new handshakes go by the new settings');
     }
     this.#revision = revision;
-    const pkiRevision = revisionOf(desired.credentials);
+    // A new certificate of ours changes nothing about those of clients.
+    const pkiRevision = revisionOf([desired.credentials.ca, desired.credentials.crl]);
     if (this.#pkiRevision !== '' && pkiRevision !== this.#pkiRevision) this.#recheckAll();
     this.#pkiRevision = pkiRevision;
     this.#sockets.serve(this.#server, listeners);
@@ -166,6 +168,7 @@ export class NetworkServer implements ServerOwner {
       this.#endOf(name, 'its VpnPeer was changed');
       return;
     }
+    if (!isDeepStrictEqual(before.certificates, desired.certificates)) this.#endRevoked(name, desired);
     this.#changeRoutes(name, desired);
   }
 
@@ -369,6 +372,7 @@ export class NetworkServer implements ServerOwner {
     const found = this.#admission.find(identity);
     const name = identity.commonName === '' ? identity.subject : identity.commonName;
     if (found === undefined) return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
+    if (!isGood(found, identity)) return `the certificate of "${name}" is revoked, or not the one that was issued`;
     const present = this.#tunnels.get(client)?.dialIn.ref;
     if (present === undefined || formatRef(present) === formatRef(found.ref)) return undefined;
     return `its certificate "${name}" is that of another VpnPeer now`;
@@ -480,7 +484,7 @@ export class NetworkServer implements ServerOwner {
       const dialIn = this.#admission.named(name);
       if (dialIn === undefined || !hasAddresses(peer, dialIn)) continue;
       const owner = this.#admission.find(record.session.identity);
-      if (owner === undefined || formatRef(owner.ref) !== name) {
+      if (owner === undefined || formatRef(owner.ref) !== name || !isGood(owner, record.session.identity)) {
         // As if it had been changed while we were there.
         this.#log.info({ event: 'session.ended', peer: name }, 'the client is not the one that its VpnPeer names now');
         live.remove({ ref: dialIn.ref, ifindex, id: record.id, routes: peerRoutes(dialIn, ifindex) });
@@ -647,6 +651,17 @@ export class NetworkServer implements ServerOwner {
     this.#services.live.remove(orphan);
   }
 
+  /** Ends a client whose certificate is not, or not any more, among those that are good. */
+  #endRevoked(name: string, desired: DesiredDialIn): void {
+    for (const tunnel of [this.#byPeer.get(name), this.#pending.get(name)]) {
+      const identity = tunnel?.client.identity;
+      if (tunnel !== undefined && (identity === undefined || !isGood(desired, identity)))
+        this.#end(tunnel, 'its certificate was revoked');
+    }
+    // Of a client without a session it is not known which certificate it has.
+    if (this.#orphans.has(name)) this.#endOf(name, 'the certificates of its VpnKey changed');
+  }
+
   #end(tunnel: Tunnel, reason: string): void {
     this.#forget(tunnel, reason);
     tunnel.client.restart(reason);
@@ -789,6 +804,11 @@ function addressesOf({ vpnIpv4, vpnIpv6 }: DesiredDialIn): string[] {
 
 function remoteOf({ remote: { address, port, scopeId } }: Path) {
   return scopeId === undefined ? { address, port } : { address, port, scopeId };
+}
+
+/** Whether a certificate is good for a client; where others than the network issue them, the CA and its CRL say so. */
+function isGood({ certificates }: DesiredDialIn, { fingerprint }: PeerIdentity): boolean {
+  return certificates === undefined || certificates.includes(normaliseFingerprint(fingerprint));
 }
 
 function addressing({ identity, vpnIpv4, vpnIpv6 }: DesiredDialIn): unknown {

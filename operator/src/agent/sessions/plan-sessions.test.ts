@@ -207,7 +207,7 @@ describe('a client', () => {
   const plan = (spec: object = {}, of = network()) => {
     const peer = dialIn(spec);
     if (!isDialInPeer(peer)) throw new Error('not one');
-    return planDialIn(of, peer);
+    return planDialIn(of, peer, undefined);
   };
 
   test('has its addresses by family, its routes by the address of their family', () => {

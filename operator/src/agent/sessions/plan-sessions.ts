@@ -1,5 +1,15 @@
+import { normaliseFingerprint } from '../../api/certificate-names.ts';
 import { claimantOf } from '../../api/claims.ts';
 import { parseAddress, parseCidr, contains } from '../../api/ip.ts';
+import {
+  effectiveIdentity,
+  hasIssuedWrapKey,
+  identityKeyRef,
+  issuedServerSecret,
+  networkWrap,
+  secretEntries,
+  validCertificates,
+} from '../../api/issued.ts';
 import { type DialInPeer, type DialOutPeer } from '../../api/peer-kind.ts';
 import { formatRef, type ObjectRef, refOf, type Secret, type VpnKey, type VpnNetwork } from '../../api/types.ts';
 import { OvpnError } from '../../errors.ts';
@@ -32,16 +42,22 @@ export function planServer(
   if (spec.pki === undefined) return undefined;
   const object = formatRef(refOf(network));
   const find = (name: string): FoundSecret => findSecret(lookup, namespace, name);
-  const { secretRef } = spec.controlChannel;
+  const { pki } = serverSecrets(network);
   const credentials = tlsCredentials(
-    find(spec.pki.secretRef.name),
-    { object, field: 'spec.pki.secretRef.name' },
+    find(pki ?? ''),
+    { object, field: spec.pki.builtIn === undefined ? 'spec.pki.secretRef.name' : 'spec.pki.builtIn' },
     `TLSv${spec.pki.minTLSVersion}`,
   );
+  const { wrapKey } = serverSecrets(network);
+  const channel = {
+    ...spec.controlChannel,
+    wrap: networkWrap(spec),
+    ...(wrapKey === undefined ? {} : { secretRef: wrapKey }),
+  };
   return {
     credentials,
     notAfter: notAfterOf(credentials),
-    wrap: wrapConfig(spec.controlChannel, 'server', secretRef === undefined ? undefined : find(secretRef.name), object),
+    wrap: wrapConfig(channel, 'server', wrapKey === undefined ? undefined : find(wrapKey.name), object),
     maxKeyAgeDays: spec.controlChannel.maxKeyAgeDays,
     ciphers: spec.dataCiphers,
     rekey: rekeyLimits(network),
@@ -50,9 +66,24 @@ export function planServer(
 }
 
 /** The Secrets that a network itself refers to. */
-export function secretsOfNetwork({ spec }: VpnNetwork, namespace: string): ObjectRef[] {
-  const names = [spec.pki?.secretRef.name, spec.controlChannel.secretRef?.name];
-  return names.flatMap((name) => (name === undefined ? [] : [secretRefOf(namespace, name)]));
+export function secretsOfNetwork(network: VpnNetwork, namespace: string): ObjectRef[] {
+  const { pki, wrapKey } = serverSecrets(network);
+  const names = new Set([pki, wrapKey?.name].filter((name) => name !== undefined));
+  return [...names].map((name) => secretRefOf(namespace, name));
+}
+
+/** Where the server's certificate and the key for wrapping are: Secrets that are named, or those that the controller makes. */
+function serverSecrets({ metadata, spec }: VpnNetwork): {
+  readonly pki: string | undefined;
+  readonly wrapKey: { readonly name: string; readonly key: string } | undefined;
+} {
+  const issued = issuedServerSecret(metadata.name);
+  return {
+    pki: spec.pki?.builtIn === undefined ? spec.pki?.secretRef?.name : issued,
+    wrapKey: hasIssuedWrapKey(spec)
+      ? { name: issued, key: secretEntries.serverWrapKey }
+      : spec.controlChannel.secretRef,
+  };
 }
 
 /**
@@ -60,7 +91,7 @@ export function secretsOfNetwork({ spec }: VpnNetwork, namespace: string): Objec
  *
  * @returns what keeps it out: it has no address yet, or its routes lack one of their family to go over
  */
-export function planDialIn(network: VpnNetwork, peer: DialInPeer): DesiredDialIn | OvpnError {
+export function planDialIn(network: VpnNetwork, peer: DialInPeer, key: VpnKey | undefined): DesiredDialIn | OvpnError {
   const { spec } = peer;
   const vpnIpv4 = spec.addresses.find((address) => !address.includes(':'));
   const vpnIpv6 = spec.addresses.find((address) => address.includes(':'));
@@ -70,17 +101,40 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer): DesiredDialIn
   }
   const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, object);
   if (routes instanceof OvpnError) return routes;
+  const certificates = issuedTo(network, peer, key);
+  if (certificates instanceof OvpnError) return certificates;
   const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
   return {
     kind: 'dial-in',
     ref: refOf(peer),
     claimant: claimantOf(peer),
-    identity: spec.identity,
+    identity: effectiveIdentity(peer) ?? {},
+    certificates,
     vpnIpv4,
     vpnIpv6,
     keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
     routes,
   };
+}
+
+/** The certificates by which a client is known where the network issues them; undefined where it does not. */
+function issuedTo(
+  network: VpnNetwork,
+  peer: DialInPeer,
+  key: VpnKey | undefined,
+): readonly string[] | undefined | OvpnError {
+  const ref = identityKeyRef(peer);
+  if (ref === undefined) return undefined;
+  const where = { object: formatRef(refOf(peer)), field: 'spec.identity.key' };
+  if (key === undefined) {
+    return new OvpnError('ReferenceNotFound', `there is no VpnKey ${ref.namespace}/${ref.name}`, where);
+  }
+  if (key.spec.issued?.networkRef.name !== network.metadata.name) {
+    const problem = `${formatRef(ref)} is not one that VpnNetwork ${network.metadata.name} issues`;
+    const remedy = 'refer to a VpnKey with spec.issued.networkRef of the same network';
+    return new OvpnError('KeyMaterialInvalid', problem, where, { remedy });
+  }
+  return validCertificates(key, network.metadata.name).map(normaliseFingerprint);
 }
 
 /**
