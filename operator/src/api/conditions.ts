@@ -45,6 +45,7 @@ export const conditionReasons = {
   Connected: 'Connected',
   WaitingForClient: 'WaitingForClient',
   Disconnected: 'Disconnected',
+  Revoked: 'Revoked',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox';
-import { conditionsSchema, observedGeneration } from './condition.ts';
+import { conditionsSchema, observedGeneration, timestamp } from './condition.ts';
 import { networkControlChannel } from './control-channel.ts';
 import { cipherList } from './data-ciphers.ts';
 import { labelSelector } from './label-selector.ts';
@@ -237,23 +237,6 @@ const builtInPki = withRules(
   ],
 );
 
-<<<<<<< HEAD
-const pki = closed(
-  {
-    secretRef: closed(
-      { name: objectName('The name of the Secret.') },
-      {
-        description:
-          'The Secret in the namespace ovpn-system that holds tls.crt, tls.key and ca.crt, and optionally ca.crl, all in PEM.',
-      },
-    ),
-    minTLSVersion: oneOf(['1.2', '1.3'], {
-      description: 'The lowest version of TLS that is accepted.',
-      default: '1.2',
-    }),
-  },
-  { description: "The server's certificate and the CA of clients. Without it the network takes no dial-in peers." },
-=======
 const pki = withRules(
   closed(
     {
@@ -278,7 +261,6 @@ const pki = withRules(
     },
   ),
   [exactlyOneOf('builtIn', 'secretRef')],
->>>>>>> c7bbb16 (Let networks issue certificates: pki.builtIn, VpnKey issued, and identities by key)
 );
 
 const rekey = closed(
@@ -513,6 +495,15 @@ export const vpnNetworkStatus = Type.Object(
   {
     observedGeneration: observedGeneration(),
     conditions: conditionsSchema(),
+    pki: Type.Optional(
+      Type.Object(
+        {
+          caNotAfter: timestamp('When the newest CA expires.'),
+          certificateNotAfter: timestamp("When the server's certificate expires."),
+        },
+        { description: 'What the controller made for pki.builtIn.' },
+      ),
+    ),
     nodes: Type.Optional(mapOf(nodeStatus, 'name', { description: 'The VPN on each node.', maxItems: 5000 })),
   },
   { description: 'The VPN as it is.' },

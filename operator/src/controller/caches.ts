@@ -19,6 +19,7 @@ import { NewerFields } from '../cluster/newer-fields.ts';
 import { apiPath } from '../cluster/resource-path.ts';
 import { describe, type OvpnError } from '../errors.ts';
 import type { Log } from '../telemetry/log.ts';
+import { caNamespace } from './pki/secret-store.ts';
 
 export interface CachesOptions {
   readonly client: ApiClient;
@@ -45,6 +46,8 @@ export interface View {
   readonly namespaces: ObjectCache<Labelled>;
   /** All Secrets of the operator's own namespace. */
   readonly secrets: ObjectCache<Secret>;
+  /** The Secrets with the networks' own CAs. */
+  readonly caSecrets: ObjectCache<Secret>;
 }
 
 /**
@@ -61,6 +64,7 @@ export class Caches implements View {
   readonly nodes: Informer<Labelled>;
   readonly namespaces: Informer<Labelled>;
   readonly secrets: Informer<Secret>;
+  readonly caSecrets: Informer<Secret>;
   readonly #all: readonly Informer<unknown>[];
 
   constructor({ namespace, ...shared }: CachesOptions) {
@@ -86,6 +90,8 @@ export class Caches implements View {
       read: labels,
     });
     this.secrets = new Informer<Secret>({ ...shared, path: apiPath('Secret', { namespace }), read: read('Secret') });
+    const ofCas = apiPath('Secret', { namespace: caNamespace(namespace) });
+    this.caSecrets = new Informer<Secret>({ ...shared, path: ofCas, read: read('Secret') });
     this.#all = [
       this.networks,
       this.peers,
@@ -94,6 +100,7 @@ export class Caches implements View {
       this.nodes,
       this.namespaces,
       this.secrets,
+      this.caSecrets,
     ] as readonly Informer<unknown>[];
   }
 

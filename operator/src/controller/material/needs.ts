@@ -16,7 +16,7 @@ const tlsEntries = ['tls.crt', 'tls.key', 'ca.crt', 'ca.crl'];
 export function needsOfNetwork({ spec }: VpnNetwork, namespace: string): Need[] {
   const { pki, controlChannel } = spec;
   return [
-    ...(pki === undefined ? [] : [{ namespace, name: pki.secretRef.name, entries: tlsEntries }]),
+    ...(pki?.secretRef === undefined ? [] : [{ namespace, name: pki.secretRef.name, entries: tlsEntries }]),
     ...wrapNeed(controlChannel.secretRef, namespace),
   ];
 }

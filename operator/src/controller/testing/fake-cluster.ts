@@ -131,6 +131,7 @@ export function handView(): { view: View; take: (change: Change) => void } {
     keys: new HandCache(read<Extract<Resource, { kind: 'VpnKey' }>>()),
     allocations: new HandCache(read<Extract<Resource, { kind: 'VpnAllocation' }>>()),
     secrets: new HandCache(read<Extract<Resource, { kind: 'Secret' }>>()),
+    caSecrets: new HandCache(read<Extract<Resource, { kind: 'Secret' }>>()),
     nodes: new HandCache(labels),
     namespaces: new HandCache(labels),
   };
