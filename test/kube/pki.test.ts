@@ -111,10 +111,10 @@ describe('a network that issues certificates, on a real API server', () => {
     });
     expect(client['client.ovpn']?.match(/^remote .*$/gm)).toEqual([
       'remote vpn.example.com 1194 udp',
-      'remote 2001:db8::1 443 udp6',
-      'remote vpn.example.com 443 tcp-client',
+      'remote 2001:db8::1 443 udp',
+      'remote vpn.example.com 443 tcp',
     ]);
-    expect(client['client.ovpn']).toContain('verify-x509-name corp name\n');
+    expect(client['client.ovpn']).toContain('verify-x509-name "corp" name\n');
     // What is secret is in Secrets alone.
     for (const controller of controllers) expect(controller.log).not.toMatch(/PRIVATE KEY|OpenVPN tls-crypt/);
     expect(JSON.stringify(status)).not.toMatch(/PRIVATE KEY|BEGIN/);
