@@ -22,7 +22,7 @@ import type { ManagedNetwork } from './managed-network.ts';
 import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { PeerBook } from './peer-book.ts';
-import { secretOf } from './plan.ts';
+import { hostnameLabel, secretOf } from './plan.ts';
 import type { LivePeer } from './sessions/live-peers.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
 import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
@@ -47,6 +47,8 @@ export class StatusBoard {
   readonly #services: StatusServices;
   readonly #statuses = new Map<string, unknown>();
   readonly #programmedSince = new Map<string, string>();
+  /** What was handed to the source, and not taken back. */
+  readonly #told = new Set<string>();
 
   constructor(services: StatusServices) {
     this.#services = services;
@@ -55,6 +57,7 @@ export class StatusBoard {
   /** Forgets an object that is gone. */
   forget(ref: ObjectRef): void {
     this.#statuses.delete(formatRef(ref));
+    this.#told.delete(formatRef(ref));
     this.#programmedSince.delete(formatRef(ref));
   }
 
@@ -75,6 +78,9 @@ export class StatusBoard {
           peers: agent.peerCount,
           attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
           now: this.#services.now(),
+          addresses: agent.desired?.addresses ?? [],
+          podBlocks: agent.desired?.podBlocks ?? [],
+          shared: this.#services.source.shared,
         },
         before,
       ),
@@ -102,22 +108,25 @@ export class StatusBoard {
     else if (!this.#programmedSince.has(name)) {
       this.#programmedSince.set(name, timestampOf(now));
     }
-    this.#publish(peer, (before: VpnPeer['status']) =>
-      peerStatus(
-        {
-          peer,
-          entry,
-          networkProblem: managed?.problem?.message,
-          state: id === undefined ? undefined : managed?.agent.peers.get(id),
-          observed,
-          primaryKeyId: id === undefined ? undefined : managed?.agent.observedKeys(id).primary,
-          node: this.#services.node,
-          now,
-          since: this.#programmedSince.get(name),
-          tunnel: managed?.sessions.facts(ref),
-        },
-        before,
-      ),
+    this.#publish(
+      peer,
+      (before: VpnPeer['status']) =>
+        peerStatus(
+          {
+            peer,
+            entry,
+            networkProblem: managed?.problem?.message,
+            state: id === undefined ? undefined : managed?.agent.peers.get(id),
+            observed,
+            primaryKeyId: id === undefined ? undefined : managed?.agent.observedKeys(id).primary,
+            node: this.#services.node,
+            now,
+            since: this.#programmedSince.get(name),
+            tunnel: managed?.sessions.facts(ref),
+          },
+          before,
+        ),
+      this.#speaksFor(peer, managed),
     );
   }
 
@@ -154,14 +163,39 @@ export class StatusBoard {
     return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: now() };
   }
 
-  /** Hands a status to the source when it differs from the one before. */
-  #publish<T>(resource: Resource, make: (before: T | undefined) => T): void {
+  /**
+   * Hands a status to the source when it differs from the one before.
+   *
+   * @param isOurs false when another node speaks for the object: what this one said of it before is taken back
+   */
+  #publish<T>(resource: Resource, make: (before: T | undefined) => T, isOurs = true): void {
     const name = formatRef(refOf(resource));
     const known = this.#statuses.get(name) ?? ('status' in resource ? resource.status : undefined);
     const status = make(known as T | undefined);
-    if (JSON.stringify(status) === JSON.stringify(this.#statuses.get(name))) return;
+    const same = JSON.stringify(status) === JSON.stringify(this.#statuses.get(name));
     this.#statuses.set(name, status);
-    this.#services.source.publishStatus(resource, status);
+    if (isOurs ? same && this.#told.has(name) : !this.#told.has(name)) return;
+    if (isOurs) this.#told.add(name);
+    else this.#told.delete(name);
+    this.#services.source.publishStatus(resource, isOurs ? status : {});
+  }
+
+  /**
+   * Whether this node speaks for a peer. With an API server all nodes could, and would contradict each other: so it is
+   * the node that has the peer; for one that nobody has, the node that had it last; for one that nobody ever had, the
+   * first node of the network.
+   */
+  #speaksFor(peer: VpnPeer, managed: ManagedNetwork | undefined): boolean {
+    const { source, node } = this.#services;
+    if (!source.shared) return true;
+    const ref = refOf(peer);
+    if (managed?.sessions.livePeer(ref) !== undefined || managed?.book.entry(ref)?.inForce !== undefined) return true;
+    const { node: last } = source.get('VpnPeer', ref.namespace, ref.name)?.status ?? {};
+    const nodes = managed?.book.network.spec.nodes.map(({ name }) => name) ?? [];
+    if (last !== undefined && nodes.includes(last)) return last === node;
+    // A peer that is placed by the name of its node is that node's to speak of.
+    const placed = peer.spec.placement.nodeSelector[hostnameLabel];
+    return placed !== undefined && nodes.includes(placed) ? placed === node : nodes.sort()[0] === node;
   }
 
   /** What the kernel holds now, for a person. */

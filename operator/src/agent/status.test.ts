@@ -282,6 +282,9 @@ describe('the status of a network', () => {
     peers: 3,
     attachments: 2,
     now,
+    addresses: ['10.8.0.1/16'],
+    podBlocks: ['10.9.0.0/25'],
+    shared: false,
   };
 
   test('tells of the node', () => {

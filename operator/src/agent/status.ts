@@ -6,6 +6,7 @@ import {
   timestampOf,
 } from '../api/conditions.ts';
 import { peerKind } from '../api/peer-kind.ts';
+import { reasonOf } from '../api/reasons.ts';
 import {
   type Condition,
   formatRef,
@@ -17,7 +18,7 @@ import {
   type VpnPeer,
   type VpnPeerStatus,
 } from '../api/types.ts';
-import type { ErrorName, OvpnError } from '../errors.ts';
+import type { OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { BookEntry } from './peer-book.ts';
@@ -27,21 +28,6 @@ import type { TunnelFacts } from './sessions/tunnel-facts.ts';
 import type { PeerState } from './network-agent.ts';
 
 /** What status says of the objects: pure, from what the kernel reports and the plan wanted. */
-
-const reasons: Partial<Record<ErrorName, ConditionReason>> = {
-  SecretMissing: 'SecretNotFound',
-  KeyMaterialInvalid: 'KeyInvalid',
-  KeySpent: 'KeySpent',
-  KernelRefused: 'KernelRefused',
-  NotAllowed: 'NotAllowed',
-  RouteConflict: 'Conflict',
-  AddressConflict: 'Conflict',
-  PeerIdConflict: 'Conflict',
-  CertificateInvalid: 'KeyInvalid',
-  IdentityConflict: 'Conflict',
-  PkiMissing: 'NotAllowed',
-  AddressPending: 'Pending',
-};
 
 const yes = (type: ConditionType & ConditionReason): ConditionUpdate => ({
   type,
@@ -57,7 +43,7 @@ const no = (type: ConditionType, reason: ConditionReason, message: string): Cond
 });
 
 function because(type: ConditionType, error: OvpnError, otherwise: ConditionReason): ConditionUpdate {
-  return no(type, reasons[error.name] ?? otherwise, error.message);
+  return no(type, reasonOf(error, otherwise), error.message);
 }
 
 function withAll(
@@ -66,7 +52,8 @@ function withAll(
   generation: number | undefined,
   now: number,
 ): Condition[] {
-  let conditions = before ?? [];
+  // Those of other types are somebody else's: the controller's.
+  let conditions: readonly Condition[] = (before ?? []).filter(({ type }) => updates.some((one) => one.type === type));
   for (const update of updates) conditions = setCondition(conditions, update, generation, () => now);
   return [...conditions];
 }
@@ -248,6 +235,11 @@ export interface NetworkFacts {
   readonly peers: number;
   readonly attachments: number;
   readonly now: number;
+  /** The node's own VPN addresses, and its blocks of pod addresses. */
+  readonly addresses: readonly string[];
+  readonly podBlocks: readonly string[];
+  /** Whether a controller sums up what all nodes say: then this one speaks of itself only. */
+  readonly shared: boolean;
 }
 
 export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | undefined): VpnNetworkStatus {
@@ -258,9 +250,12 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
   if (!selected) updates.push(no('Ready', 'NoNodes', 'spec.nodeSelector does not select this node'));
   else if (problem !== undefined) updates.push(because('Ready', problem, 'NodesNotReady'));
   else updates.push(ready ? yes('Ready') : no('Ready', 'Pending', 'the device is not there yet'));
-  return {
+  const whole = {
     ...(generation === undefined ? {} : { observedGeneration: generation }),
     conditions: withAll(before?.conditions, updates, generation, facts.now),
+  };
+  return {
+    ...(facts.shared ? {} : whole),
     nodes: selected
       ? [
           {
@@ -269,6 +264,8 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
             ...(device === undefined
               ? {}
               : { namespace: facts.namespace, device: device.name, mtu: device.mtu, listeners: [...facts.listeners] }),
+            addresses: facts.addresses.map((text) => text.split('/')[0] ?? text),
+            podBlocks: [...facts.podBlocks],
             peers: facts.peers,
             attachments: facts.attachments,
             ...(problem === undefined ? {} : { message: problem.message.slice(0, 4096) }),

@@ -136,6 +136,18 @@ export function withAllocatedAddresses(peer: VpnPeer): VpnPeer {
   return { ...peer, spec: { ...peer.spec, addresses: [...given] } };
 }
 
+/**
+ * The network with the namespaces that its selector takes as a list of names, as the controller publishes them. One
+ * without a selector is the same object.
+ */
+export function withAdmittedNamespaces(network: VpnNetwork): VpnNetwork {
+  const { allowedPeers } = network.spec;
+  if (allowedPeers.namespaces.from !== 'Selector') return network;
+  const names = [...(network.status?.peerNamespaces ?? [])];
+  const namespaces = { from: 'Names' as const, names };
+  return { ...network, spec: { ...network.spec, allowedPeers: { ...allowedPeers, namespaces } } };
+}
+
 function lower(one: string[], other: string[]): string[] {
   if (one.length === 0 || other.length === 0) return one.length === 0 ? other : one;
   return compareTexts(one[0] ?? '', other[0] ?? '') <= 0 ? one : other;

@@ -371,6 +371,13 @@ export const ruleCases: readonly RuleCase[] = [
     { allowedPeers: { routes: ['10.0.0.0/8', '10.0.0.0/8'] } },
   ),
   ofNetwork(
+    'a choice of namespaces by their labels has a selector',
+    'spec.allowedPeers.namespaces.selector',
+    { allowedPeers: { namespaces: { from: 'Selector', selector: { matchLabels: { team: 'a' } } } } },
+    { allowedPeers: { namespaces: { from: 'Selector' } } },
+    { says: 'must have a selector' },
+  ),
+  ofNetwork(
     'a block of IPv4 addresses is a /30 at least',
     'spec.pools.podBlockLengths.ipv4',
     { pools: { podBlockLengths: { ipv4: 30 } } },

@@ -10,9 +10,9 @@ import { formatRef, type ObjectRef, type VpnNetwork, type VpnPeer } from './type
 /** A choice of namespaces as `spec.allowedPeers.namespaces` and `spec.attach.namespaces` hold it. */
 export type NamespaceChoice = VpnNetwork['spec']['attach']['namespaces'];
 
-/** Whether the owner of the network lets a namespace in. */
+/** Whether the owner of the network lets a namespace in. A selector has to be resolved to names before. */
 export function allowsNamespace(choice: NamespaceChoice, namespace: string): boolean {
-  return choice.from === 'All' || choice.names.includes(namespace);
+  return choice.from === 'All' || (choice.from === 'Names' && choice.names.includes(namespace));
 }
 
 interface Placed<T> {

@@ -174,42 +174,30 @@ const keepalive = withRules(
 );
 
 const namespaces = (whose: string, names: string[]) =>
-  closed(
-    {
-      from: oneOf(['All', 'Names'], { description: 'All namespaces, or those listed in names.', default: 'Names' }),
-      names: setOf(label('The name of a namespace.'), {
-        description: 'The namespaces when from is Names.',
-        default: names,
-        maxItems: 256,
-      }),
-    },
-    { description: whose, default: {} },
+  withRules(
+    closed(
+      {
+        from: oneOf(['All', 'Names', 'Selector'], {
+          description: 'All namespaces, those listed in names, or those with labels that selector takes.',
+          default: 'Names',
+        }),
+        names: setOf(label('The name of a namespace.'), {
+          description: 'The namespaces when from is Names.',
+          default: names,
+          maxItems: 256,
+        }),
+        selector: Type.Optional(labelSelector('The labels of the namespaces when from is Selector.')),
+      },
+      { description: whose, default: {} },
+    ),
+    [
+      {
+        cel: "has(self.selector) == (self.from == 'Selector')",
+        message: 'must have a selector when from is Selector, and only then',
+        offenders: (self) => ((self.selector !== undefined) === (self.from === 'Selector') ? [] : ['.selector']),
+      },
+    ],
   );
-
-const attachNamespaces = withRules(
-  closed(
-    {
-      from: oneOf(['All', 'Names', 'Selector'], {
-        description: 'All namespaces, those listed in names, or those with labels that selector takes.',
-        default: 'Names',
-      }),
-      names: setOf(label('The name of a namespace.'), {
-        description: 'The namespaces when from is Names.',
-        default: [],
-        maxItems: 256,
-      }),
-      selector: Type.Optional(labelSelector('The labels of the namespaces when from is Selector.')),
-    },
-    { description: 'The namespaces whose pods may join; none by default.', default: {} },
-  ),
-  [
-    {
-      cel: "has(self.selector) == (self.from == 'Selector')",
-      message: 'must have a selector when from is Selector, and only then',
-      offenders: (self) => ((self.selector !== undefined) === (self.from === 'Selector') ? [] : ['.selector']),
-    },
-  ],
-);
 
 const builtInPki = withRules(
   closed(
@@ -365,7 +353,7 @@ const networkFields = closed(
     ),
     attach: closed(
       {
-        namespaces: attachNamespaces,
+        namespaces: namespaces('The namespaces whose pods may join; none by default.', []),
         podSelector: Type.Optional(
           labelSelector(
             'The pods that may join, of those namespaces. Where the plugin stands in a chain without a network of its own, they join without asking; empty, that is every pod. Without it all pods of the namespaces may join, and those do that ask for it by the annotation ovpn-operator.io/networks or a network attachment.',
@@ -482,6 +470,20 @@ const nodeStatus = Type.Object(
     ),
     device: Type.Optional(Type.String({ description: 'The ovpn device in that namespace.', maxLength: 15 })),
     mtu: Type.Optional(Type.Integer({ description: 'The MTU of the device.', minimum: 0 })),
+    addresses: Type.Optional(
+      Type.Array(Type.String({ description: 'A VPN address.', maxLength: 43 }), {
+        description: 'The VPN addresses of the node.',
+        maxItems: 2,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    ),
+    podBlocks: Type.Optional(
+      Type.Array(Type.String({ description: 'A range of pod addresses.', maxLength: 43 }), {
+        description: 'The ranges that pods on the node get addresses of.',
+        maxItems: 2,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    ),
     listeners: Type.Optional(mapOf(listenerStatus, 'name', { description: 'The sockets that are open.', maxItems: 8 })),
     peers: Type.Integer({ description: 'How many peers are in the kernel.', minimum: 0 }),
     attachments: Type.Integer({ description: 'How many pods are attached.', minimum: 0 }),
@@ -489,6 +491,19 @@ const nodeStatus = Type.Object(
   },
   { description: 'The VPN on one node.' },
 );
+
+const figure = (description: string) => Type.Optional(Type.Integer({ description, minimum: 0 }));
+
+const poolUse = (what: string) =>
+  Type.Optional(
+    Type.Object(
+      {
+        used: Type.Integer({ description: 'How many somebody holds.', minimum: 0 }),
+        total: Type.Integer({ description: 'How many there are.', minimum: 0 }),
+      },
+      { description: what },
+    ),
+  );
 
 /** The status of a VpnNetwork. */
 export const vpnNetworkStatus = Type.Object(
@@ -502,6 +517,26 @@ export const vpnNetworkStatus = Type.Object(
           certificateNotAfter: timestamp("When the server's certificate expires."),
         },
         { description: 'What the controller made for pki.builtIn.' },
+      ),
+    ),
+    peerNamespaces: Type.Optional(
+      Type.Array(Type.String({ description: 'The name of a namespace.', maxLength: 63 }), {
+        description: 'The namespaces that spec.allowedPeers.namespaces.selector takes, by name.',
+        maxItems: 10000,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    ),
+    nodesWanted: figure('How many Nodes spec.nodeSelector selects.'),
+    nodesReady: figure('How many of these carry the VPN as specified.'),
+    peers: figure('How many VpnPeers name the network.'),
+    peersConnected: figure('How many of these are connected now.'),
+    pools: Type.Optional(
+      Type.Object(
+        {
+          numbers: poolUse('The numbers that VPN addresses are made of.'),
+          podBlocks: poolUse("The nodes' blocks of pod addresses."),
+        },
+        { description: 'How much of the pools is in use.' },
       ),
     ),
     nodes: Type.Optional(mapOf(nodeStatus, 'name', { description: 'The VPN on each node.', maxItems: 5000 })),

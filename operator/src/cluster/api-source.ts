@@ -1,6 +1,12 @@
 import { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
-import { holderLabel, parseClaimName, withAllocatedAddresses, withAllocatedNodes } from '../api/allocation.ts';
+import {
+  holderLabel,
+  parseClaimName,
+  withAdmittedNamespaces,
+  withAllocatedAddresses,
+  withAllocatedNodes,
+} from '../api/allocation.ts';
 import type { PodFacts } from '../api/attach-rules.ts';
 import { parseResource } from '../api/parse.ts';
 import { apiVersion, formatRef, refOf } from '../api/types.ts';
@@ -127,6 +133,8 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     return this.#store.rejections;
   }
 
+  readonly shared = true;
+
   get nodeLabels(): Readonly<Record<string, string>> {
     return this.#nodeLabels ?? {};
   }
@@ -244,8 +252,13 @@ function customClaim(kind: (typeof customKinds)[number], path: string, object: u
     namespace === undefined ? `${path}/${name}` : path.replace(/[^/]+$/, `namespaces/${namespace}/$&/${name}`);
   // The server names its objects, so a rejection can always say which one it means.
   const outcome = parse({ apiVersion, kind, ...asRecord(object) }, origin, ref, (field) => newer.tell(kind, field));
-  if (!outcome.ok || outcome.resource.kind !== 'VpnPeer') return { id, origin, outcome };
-  return { id, origin, outcome: { ok: true, resource: withAllocatedAddresses(outcome.resource) } };
+  return { id, origin, outcome: outcome.ok ? { ok: true, resource: decidedBy(outcome.resource) } : outcome };
+}
+
+/** The resource with what the controller decided for it. */
+function decidedBy(resource: Resource): Resource {
+  if (resource.kind === 'VpnPeer') return withAllocatedAddresses(resource);
+  return resource.kind === 'VpnNetwork' ? withAdmittedNamespaces(resource) : resource;
 }
 
 function secretClaim(path: string, object: unknown): Claim {

@@ -80,6 +80,7 @@ const FOLDER_FEED = '';
  * settle time.
  */
 export class FolderSource extends EventEmitter<SourceEvents> implements ResourceSource {
+  readonly shared = false;
   readonly nodeLabels: Readonly<Record<string, string>>;
   readonly #folder: string;
   readonly #namespace: string;

@@ -35,6 +35,8 @@ export interface ResourceSource extends EventEmitter<SourceEvents> {
    */
   readonly complete: boolean;
   readonly rejections: readonly Rejection[];
+  /** Whether other nodes write the same statuses, and a controller sums them up. */
+  readonly shared: boolean;
   /** The labels of the node that this process runs on, for node selectors. */
   readonly nodeLabels: Readonly<Record<string, string>>;
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;

@@ -1,13 +1,17 @@
+import { Acceptance } from './acceptance.ts';
 import { Allocation } from './allocation/allocation.ts';
 import { MaterialCopies } from './material/material-copies.ts';
 import { IssuedKeys } from './pki/issued-keys.ts';
 import { NetworkPki } from './pki/network-pki.ts';
 import type { ReconcilerFactory } from './reconciler.ts';
+import { NetworkSummary } from './summary.ts';
 
 /** All that the controller does, in no particular order: each keeps to its own objects and fields. */
 export const reconcilers: readonly ReconcilerFactory[] = [
+  (context) => new Acceptance(context),
   (context) => new Allocation(context),
   (context) => new MaterialCopies(context),
   (context) => new NetworkPki(context),
   (context) => new IssuedKeys(context),
+  (context) => new NetworkSummary(context),
 ];

@@ -36,11 +36,11 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Waits, in real time, until something holds; fails after 5 s. */
+/** Waits, in real time, until something holds; fails after 30 s. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 5_000;
+  const deadline = performance.now() + 30_000;
   while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not within 5 s: ${what}`);
+    if (performance.now() > deadline) throw new Error(`not within 30 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

@@ -15,12 +15,13 @@ import {
 import type { Condition } from '../../api/condition.ts';
 import { findCondition, setCondition, timestampOf, type ConditionUpdate } from '../../api/conditions.ts';
 import { peerKind } from '../../api/peer-kind.ts';
-import { allowsNamespace } from '../../api/rules.ts';
 import { apiVersion, type VpnAllocation, type VpnNetwork, type VpnPeer, type VpnPeerStatus } from '../../api/types.ts';
 import { ApiError } from '../../cluster/api-client.ts';
 import { keyOf, type Index, type Tracked } from '../../cluster/informer.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { OvpnError } from '../../errors.ts';
+import { admits, onAdmissionChange } from '../admission.ts';
+import { isTaking } from '../node-choice.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
 import { FreeList } from './free-list.ts';
 import { type Holder, holderKey, holderText, parseHolderKey } from './holder.ts';
@@ -92,6 +93,11 @@ export class Allocation implements Reconciler {
       const name = now?.key ?? before?.key ?? '';
       for (const key of this.#holdersIn(name)) enqueue(key);
     });
+    onAdmissionChange(this.#context.caches, (network, namespace) => {
+      for (const { value } of this.#peersOfNetwork.get(network)) {
+        if (value?.metadata.namespace === namespace) enqueue(holderKey(peerHolder(value)));
+      }
+    });
   }
 
   async reconcile(key: string): Promise<number | undefined> {
@@ -135,7 +141,7 @@ export class Allocation implements Reconciler {
     const takesPart =
       network !== undefined &&
       node !== undefined &&
-      Object.entries(network.spec.nodeSelector).every(([label, value]) => node.meta.labels[label] === value) &&
+      isTaking(network, node) &&
       !network.spec.nodes.some(({ name }) => name === holder.name);
     const numbers = claims.filter(({ key }) => parseClaimName(key)?.kind === 'number');
     const blocks = claims.filter(({ key }) => parseClaimName(key)?.kind === 'pods');
@@ -168,7 +174,7 @@ export class Allocation implements Reconciler {
   #wantOfPeer(network: VpnNetwork | undefined, peer: VpnPeer | undefined): Want {
     if (network === undefined || peer === undefined || peerKind(peer) === 'dial-out') return { kind: 'nothing' };
     // What is not allowed must not use up what others need.
-    if (!allowsNamespace(network.spec.allowedPeers.namespaces, peer.metadata.namespace)) return { kind: 'nothing' };
+    if (!admits(this.#context.caches, network, peer.metadata.namespace)) return { kind: 'nothing' };
     const { addresses } = peer.spec;
     if (addresses.length > 0) return { kind: 'these', claims: fixedClaims(network, addresses) };
     const number = peer.status?.allocation?.number;

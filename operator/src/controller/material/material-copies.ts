@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { parseResource } from '../../api/parse.ts';
-import { allowsNamespace } from '../../api/rules.ts';
 import type { Secret, VpnKey, VpnNetwork, VpnPeer } from '../../api/types.ts';
 import { keyOf, splitKey, type Index, type Tracked } from '../../cluster/informer.ts';
 import { asRecord } from '../../cluster/json.ts';
 import { materialLabel, sourceAnnotation } from '../../cluster/material-secret.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
+import { admits, onAdmissionChange } from '../admission.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
 import { type Need, needsOfKey, needsOfNetwork, needsOfPeer } from './needs.ts';
 
@@ -61,6 +61,11 @@ export class MaterialCopies implements Reconciler {
       for (const network of [now?.value, before?.value]) all(this.#needsOfNetwork(network));
       for (const { value } of this.#peersByNetwork.get(now?.key ?? before?.key ?? '')) all(this.#sourcesOfPeer(value));
     });
+    onAdmissionChange(this.#context.caches, (network, namespace) => {
+      for (const { value } of this.#peersByNetwork.get(network)) {
+        if (value?.metadata.namespace === namespace) all(this.#sourcesOfPeer(value));
+      }
+    });
     secrets.onChange((now, before) => {
       for (const secret of [now, before]) if (secret !== undefined) enqueue(sourceOf(secret) ?? secret.key);
     });
@@ -115,7 +120,7 @@ export class MaterialCopies implements Reconciler {
   #isAdmitted(peer: VpnPeer | undefined): boolean {
     if (peer === undefined) return false;
     const network = this.#context.caches.networks.get(peer.spec.networkRef.name)?.value;
-    return network !== undefined && allowsNamespace(network.spec.allowedPeers.namespaces, peer.metadata.namespace);
+    return network !== undefined && admits(this.#context.caches, network, peer.metadata.namespace);
   }
 
   async #read(namespace: string, name: string): Promise<Secret | undefined> {
