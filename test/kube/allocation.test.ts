@@ -138,10 +138,12 @@ describe('allocation by controllers on a real API server', () => {
     expect(condition).toMatchObject({ status: 'False', reason: 'Conflict' });
     expect(condition.message).toContain(`${held[0]!} and ${held[1]!} is held by VpnPeer team-a/`);
     const events = await eventually('there is an Event', async () => {
-      const { items } = await plane.admin.get<{ items: { regarding: { name: string }; reason: string }[] }>(
-        apiPath('Event', { namespace: 'team-a' }),
+      const { items } = await plane.admin.get<{
+        items: { regarding: { name: string }; reason: string; action: string }[];
+      }>(apiPath('Event', { namespace: 'team-a' }));
+      const found = items.filter(
+        ({ regarding, reason, action }) => regarding.name === 'late' && reason === 'Conflict' && action === 'Allocate',
       );
-      const found = items.filter(({ regarding, reason }) => regarding.name === 'late' && reason === 'Conflict');
       return found.length > 0 ? found : undefined;
     });
     expect(events).toHaveLength(1);

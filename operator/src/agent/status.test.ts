@@ -287,6 +287,10 @@ describe('the status of a network', () => {
     shared: false,
   };
 
+  test('tells of the node alone where a controller sums up', () => {
+    expect(Object.keys(networkStatus({ ...good, shared: true }, undefined))).toEqual(['nodes']);
+  });
+
   test('tells of the node', () => {
     expect(networkStatus(good, undefined)).toEqual({
       observedGeneration: 4,
@@ -307,6 +311,8 @@ describe('the status of a network', () => {
           namespace: 'ovpn-offices',
           device: 'ovpn0',
           mtu: 1416,
+          addresses: ['10.8.0.1'],
+          podBlocks: ['10.9.0.0/25'],
           listeners,
           peers: 3,
           attachments: 2,

@@ -757,7 +757,7 @@ export const ruleCases: readonly RuleCase[] = [
     'allowed namespaces by a known choice',
     'spec.allowedPeers.namespaces.from',
     { allowedPeers: { namespaces: { from: 'All' } } },
-    { allowedPeers: { namespaces: { from: 'Selector' } } },
+    { allowedPeers: { namespaces: { from: 'Some' } } },
   ),
   ofNetwork(
     'attaching namespaces by a known choice',
