@@ -16,6 +16,8 @@ export const conditionTypes = {
   Contested: 'Contested',
   /** The tunnel to the remote is up. */
   Connected: 'Connected',
+  /** A certificate or a CRL that it depends on expires soon, or has expired. */
+  Expiring: 'Expiring',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
 
@@ -46,6 +48,9 @@ export const conditionReasons = {
   WaitingForClient: 'WaitingForClient',
   Disconnected: 'Disconnected',
   Revoked: 'Revoked',
+  Valid: 'Valid',
+  ExpiresSoon: 'ExpiresSoon',
+  Expired: 'Expired',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

@@ -1,5 +1,6 @@
 import { Acceptance } from './acceptance.ts';
 import { Allocation } from './allocation/allocation.ts';
+import { ExpiryWarnings } from './expiry/expiry.ts';
 import { MaterialCopies } from './material/material-copies.ts';
 import { IssuedKeys } from './pki/issued-keys.ts';
 import { NetworkPki } from './pki/network-pki.ts';
@@ -14,4 +15,5 @@ export const reconcilers: readonly ReconcilerFactory[] = [
   (context) => new NetworkPki(context),
   (context) => new IssuedKeys(context),
   (context) => new NetworkSummary(context),
+  (context) => new ExpiryWarnings(context),
 ];

@@ -1,0 +1,107 @@
+// First: the library's containers look for it when they load.
+import 'reflect-metadata';
+import { X509Certificate } from 'node:crypto';
+import { PemConverter, X509Crl } from '@peculiar/x509';
+import { timestampOf } from '../../api/conditions.ts';
+
+/**
+ * Until when the material of a Secret is good: certificate and chain, CA, and the CRL, which is forgotten most easily and
+ * whose end shuts every client out at once. Pure.
+ */
+
+/** Milliseconds since 1970. */
+export interface Validity {
+  /** The entry of the Secret, and what of it. */
+  readonly what: string;
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/** What a Secret with certificates says of its time. Entries that cannot be read are left out: agents report them. */
+export function validitiesOf(data: Readonly<Record<string, Uint8Array>>): Validity[] {
+  const chain = certificatesOf(data['tls.crt'], 'the certificate in tls.crt');
+  // Of several CAs one is enough: while a CA is replaced, the old one expires beside the new one.
+  const cas = latest(certificatesOf(data['ca.crt'], 'the CA in ca.crt'));
+  return [...chain, ...(cas === undefined ? [] : [cas]), ...crlsOf(data['ca.crl'])];
+}
+
+export type Expiry = 'Valid' | 'ExpiresSoon' | 'Expired';
+
+export interface Judgement {
+  readonly expiry: Expiry;
+  /** What ends first. */
+  readonly first: Validity;
+  /** For a person: what expires, and when. */
+  readonly message: string;
+  /** When time alone changes the judgement; undefined when it is over. */
+  readonly nextAt: number | undefined;
+}
+
+/** The longest time ahead that somebody is warned, in milliseconds. */
+export const longestWarningMs = 30 * 86_400_000;
+
+/**
+ * When a warning is due: 30 days before the end, and with what lives for less than 120 days in the last quarter of its
+ * life. What is renewed automatically is renewed before (cert-manager: with a third of its life left).
+ */
+export function warnAt({ notBefore, notAfter }: Validity): number {
+  return notAfter - Math.min(longestWarningMs, Math.max(0, notAfter - notBefore) / 4);
+}
+
+/** The worst of them; undefined when nothing ever expires. */
+export function judgeExpiry(validities: readonly Validity[], now: number): Judgement | undefined {
+  const [first] = validities.toSorted((one, other) => one.notAfter - other.notAfter);
+  if (first === undefined) return undefined;
+  const when = timestampOf(first.notAfter);
+  if (first.notAfter <= now)
+    return { expiry: 'Expired', first, message: `${first.what} expired at ${when}`, nextAt: undefined };
+  // What is warned of first need not be what ends first: a warning is due earlier for what lives long.
+  const [soonest = first] = validities.toSorted((one, other) => warnAt(one) - warnAt(other));
+  if (warnAt(soonest) > now) {
+    return { expiry: 'Valid', first, message: `${first.what} expires at ${when}`, nextAt: warnAt(soonest) };
+  }
+  const message = `${soonest.what} expires at ${timestampOf(soonest.notAfter)}; renew it before`;
+  return { expiry: 'ExpiresSoon', first, message, nextAt: first.notAfter };
+}
+
+function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[] {
+  return blocksOf(entry, 'CERTIFICATE').flatMap((der) => {
+    try {
+      const { validFromDate, validToDate } = new X509Certificate(der);
+      return [{ what, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() }];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Of each issuer the CRL that is good for longest (RFC 5280, 5.1.2.5: nextUpdate). */
+function crlsOf(entry: Uint8Array | undefined): Validity[] {
+  const byIssuer = new Map<string, Validity[]>();
+  for (const der of blocksOf(entry, 'X509 CRL')) {
+    try {
+      const { issuer, thisUpdate, nextUpdate } = new X509Crl(der);
+      if (nextUpdate === undefined) continue;
+      const validity = { what: 'the CRL in ca.crl', notBefore: thisUpdate.getTime(), notAfter: nextUpdate.getTime() };
+      byIssuer.set(issuer, [...(byIssuer.get(issuer) ?? []), validity]);
+    } catch {
+      // Not a CRL: the agents say so.
+    }
+  }
+  return [...byIssuer.values()].flatMap((crls) => latest(crls) ?? []);
+}
+
+function latest(validities: readonly Validity[]): Validity | undefined {
+  return validities.toSorted((one, other) => other.notAfter - one.notAfter)[0];
+}
+
+function blocksOf(entry: Uint8Array | undefined, type: string): Buffer[] {
+  if (entry === undefined) return [];
+  try {
+    return PemConverter.decodeWithHeaders(Buffer.from(entry).toString('latin1'))
+      .filter((block) => block.type === type)
+      .map(({ rawData }) => Buffer.from(rawData));
+  } catch {
+    return [];
+  }
+}
