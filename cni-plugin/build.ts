@@ -1,38 +1,39 @@
 /**
- * Builds the CNI binary into one executable file.
+ * Builds the CNI binary: the TypeScript as one script, the script as QuickJS bytecode, and the bytecode with the
+ * engine and its host in one static executable. docs/decisions/0010-cni-runtime.md says why.
  *
- * scripts/with-node node cni-plugin/build.ts [--out FILE] [--node-path PATH] [--sea]
+ * scripts/with-node node cni-plugin/build.ts [--out FILE] [--arch x64|arm64]
  */
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { parseArgs, promisify } from 'node:util';
+import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { type Arch, needToolchain, type Toolchain } from './toolchain.ts';
 
-const entry = join(import.meta.dirname, 'src', 'main.ts');
+const source = (...parts: string[]): string => join(import.meta.dirname, ...parts);
 
 export interface BuildCniOptions {
   /** Where the executable goes. */
   readonly outFile: string;
-  /**
-   * Absolute path of the Node.js that runs the plugin, for the interpreter line. A container runtime's PATH
-   * often holds no node, so an installation names the one it brings. Default: `/usr/bin/env node`.
-   */
-  readonly nodePath?: string;
-  /** One self-contained executable with Node.js inside, instead of a script with an interpreter line. */
-  readonly sea?: boolean;
+  /** The machine it is for. Default: this one. */
+  readonly arch?: Arch;
 }
 
 /** Builds the CNI binary and resolves with the path of the executable. */
-export async function buildCni({ outFile, nodePath, sea = false }: BuildCniOptions): Promise<string> {
+export async function buildCni({ outFile, arch = thisArch() }: BuildCniOptions): Promise<string> {
   const target = resolve(outFile);
-  const code = await bundle();
+  const [own, toolchain] = [await needToolchain(thisArch()), await needToolchain(arch)];
   await mkdir(dirname(target), { recursive: true });
   // In the folder of the target, so that the last step is a rename: a runtime may call the plugin meanwhile.
   const work = await mkdtemp(join(dirname(target), '.ovpn-cni-'));
   try {
+    const compiler = join(work, 'compile');
+    await compile(own, [source('native/compile.c')], compiler);
+    const bytecode = join(work, 'plugin.c');
+    await writeFile(bytecode, await run(compiler, [], await bundle()));
     const made = join(work, 'ovpn-cni');
-    await (sea ? writeSea(work, made, code) : writeFile(made, `${interpreterLine(nodePath)}\n${code}`));
+    await compile(toolchain, ['-s', source('native/host.c'), bytecode], made);
     await chmod(made, 0o755);
     await rename(made, target);
   } finally {
@@ -41,48 +42,34 @@ export async function buildCni({ outFile, nodePath, sea = false }: BuildCniOptio
   return target;
 }
 
-/** The kernel reads at most 255 bytes of an interpreter line and passes everything after the first space as one word. */
-function interpreterLine(nodePath: string | undefined): string {
-  if (nodePath === undefined) {
-    return '#!/usr/bin/env node';
-  }
-  if (!nodePath.startsWith('/') || /\s/.test(nodePath) || Buffer.byteLength(nodePath) > 250) {
-    throw new Error(
-      `nodePath must be an absolute path without spaces of at most 250 bytes, not ${JSON.stringify(nodePath)}`,
-    );
-  }
-  return `#!${nodePath}`;
+function thisArch(): Arch {
+  if (process.arch === 'x64' || process.arch === 'arm64') return process.arch;
+  throw new Error(`the CNI binary can be built on x64 and arm64, not on ${process.arch}`);
 }
 
-/**
- * The plugin as one script that is valid both as CommonJS and as ES module: without a file extension, which
- * of the two Node.js takes depends on the nearest package.json, and an installed plugin has none. So there is
- * no import and no require; Node's own modules come from process.getBuiltinModule.
- */
+/** Static: it runs in whatever root filesystem the container runtime has. */
+async function compile({ gcc, sysroot, include, library }: Toolchain, inputs: string[], out: string): Promise<void> {
+  const warnings = ['-Wall', '-Wextra', '-Werror'];
+  const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-Wl,-z,relro,-z,now'];
+  const flags = ['-std=gnu17', '-O2', '-static', `--sysroot=${sysroot}`, '-isystem', include];
+  await run(gcc, [...flags, ...warnings, ...hardening, ...inputs, library, '-lm', '-o', out]);
+}
+
+/** The plugin as one script without imports. What it uses of Node.js, src/engine has. */
 async function bundle(): Promise<string> {
   const { outputFiles } = await build({
-    entryPoints: [entry],
+    entryPoints: [source('src/main.ts')],
     bundle: true,
     write: false,
-    platform: 'node',
-    target: 'node26',
+    platform: 'neutral',
+    // What QuickJS has: tc39's ES2023.
+    target: 'es2023',
     format: 'iife',
     minifySyntax: true,
     charset: 'utf8',
     legalComments: 'none',
     logLevel: 'warning',
-    plugins: [
-      {
-        name: 'builtin modules without import',
-        setup: (plugin) => {
-          plugin.onResolve({ filter: /^node:/ }, ({ path }) => ({ path, namespace: 'builtin', sideEffects: false }));
-          plugin.onLoad({ filter: /./, namespace: 'builtin' }, ({ path }) => ({
-            contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`,
-            loader: 'js',
-          }));
-        },
-      },
-    ],
+    alias: { 'node:net': source('src/engine/net.ts') },
   });
   const [file] = outputFiles;
   if (file === undefined) {
@@ -91,25 +78,27 @@ async function bundle(): Promise<string> {
   return file.text;
 }
 
-async function writeSea(work: string, made: string, code: string): Promise<void> {
-  const main = join(work, 'main.cjs');
-  const config = join(work, 'sea.json');
-  await writeFile(main, code);
-  await writeFile(
-    config,
-    JSON.stringify({ main, output: made, disableExperimentalSEAWarning: true, useCodeCache: true, useSnapshot: false }),
-  );
-  await promisify(execFile)(process.execPath, ['--build-sea', config]);
+/** Runs a program with an input; resolves with what it prints. */
+async function run(command: string, args: readonly string[], input = ''): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const chunks: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
+    child.stdin.on('error', () => undefined);
+    child.on('error', reject);
+    child.on('close', (code) =>
+      code === 0
+        ? resolve(Buffer.concat(chunks).toString('utf8'))
+        : reject(new Error(`${command} ended with code ${String(code)}`)),
+    );
+    child.stdin.end(input);
+  });
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
-    options: { out: { type: 'string' }, 'node-path': { type: 'string' }, sea: { type: 'boolean' } },
-  });
-  const made = await buildCni({
-    outFile: values.out ?? join(import.meta.dirname, '..', 'dist', 'ovpn-cni'),
-    ...(values['node-path'] === undefined ? {} : { nodePath: values['node-path'] }),
-    sea: values.sea ?? false,
-  });
-  console.log(made);
+  const { values } = parseArgs({ options: { out: { type: 'string' }, arch: { type: 'string' } } });
+  const { arch } = values;
+  if (arch !== undefined && arch !== 'x64' && arch !== 'arm64') throw new Error('--arch must be x64 or arm64');
+  const outFile = values.out ?? source('..', 'dist', 'ovpn-cni');
+  console.log(await buildCni({ outFile, ...(arch === undefined ? {} : { arch }) }));
 }

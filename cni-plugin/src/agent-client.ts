@@ -1,91 +1,54 @@
 /** One request to the node agent over its Unix socket, by attach-protocol.ts. Every wait has a bound. */
-import { createConnection } from 'node:net';
-import { isUtf8 } from 'node:buffer';
 import type { AgentFailure, AgentReply, AgentRequest } from '@ovpn-operator/operator/attach-protocol';
 import { maxMessageBytes } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
 import { agentFailure } from './cni-error.ts';
+import { codeOf, type Host, phaseOf } from './host.ts';
 import { Reader } from './json-reader.ts';
 
-export interface AgentBounds {
-  readonly connectMs: number;
-  /** From the connection on until the whole reply is there. */
-  readonly replyMs: number;
-}
+/** A runtime retries, so a missing agent is told at once. */
+const connectMs = 1_000;
 
-/** A runtime retries, so a missing agent is told at once; an ADD may wait for kernel and allocation. */
-export const defaultBounds: AgentBounds = { connectMs: 1_000, replyMs: 30_000 };
+/** How long each request may take from the connection on. An ADD may wait for kernel and allocation. */
+const replyMs = { add: 30_000, del: 10_000, check: 10_000, gc: 30_000, status: 5_000, report: 5_000 } as const;
 
-/** Sends the request; resolves with the agent's result, rejects with OvpnError or CniFailure. */
-export async function callAgent(
-  socketPath: string,
-  request: AgentRequest,
-  bounds: AgentBounds = defaultBounds,
-): Promise<unknown> {
-  const reply = parseReply(await exchange(socketPath, `${JSON.stringify(request)}\n`, bounds));
+/** Sends the request and gives the agent's result. @throws OvpnError AgentUnreachable, AgentProtocol; CniFailure */
+export function callAgent(host: Host, socketPath: string, request: AgentRequest): unknown {
+  const reply = parseReply(exchange(host, socketPath, request));
   if (!reply.ok) {
     throw agentFailure(reply.error);
   }
   return reply.result;
 }
 
-/** Sends one line and resolves with the line that comes back, without its newline. */
-function exchange(socketPath: string, line: string, bounds: AgentBounds): Promise<Uint8Array> {
-  const where = { object: socketPath };
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let size = 0;
-    let connected = false;
-    const socket = createConnection({ path: socketPath });
+function exchange(host: Host, socketPath: string, request: AgentRequest): string {
+  const bound = replyMs[request.op];
+  try {
+    return host.exchange(socketPath, `${JSON.stringify(request)}\n`, connectMs, bound, maxMessageBytes);
+  } catch (error) {
+    const code = codeOf(error);
+    const where = { object: socketPath };
+    if (code === 'EMSGSIZE') {
+      throw new OvpnError('AgentProtocol', `the reply is longer than ${maxMessageBytes} bytes`, where, {
+        cause: error,
+      });
+    }
+    if (code === 'EILSEQ') throw new OvpnError('AgentProtocol', 'the reply is not UTF-8', where, { cause: error });
+    throw new OvpnError('AgentUnreachable', unreachable(code, phaseOf(error), bound), where, { cause: error });
+  }
+}
 
-    const finish = (settle: () => void): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      settle();
-    };
-    const fail = (name: 'AgentUnreachable' | 'AgentProtocol', problem: string, cause?: unknown): void =>
-      finish(() => reject(new OvpnError(name, problem, where, { cause })));
-
-    let timer = setTimeout(
-      () => fail('AgentUnreachable', `no connection to the agent within ${bounds.connectMs} ms`),
-      bounds.connectMs,
-    );
-    socket.on('connect', () => {
-      connected = true;
-      clearTimeout(timer);
-      timer = setTimeout(
-        () => fail('AgentUnreachable', `the agent did not answer within ${bounds.replyMs} ms`),
-        bounds.replyMs,
-      );
-      socket.write(line);
-    });
-    socket.on('data', (chunk: Buffer) => {
-      const newline = chunk.indexOf(0x0a);
-      const part = newline === -1 ? chunk : chunk.subarray(0, newline);
-      size += part.length;
-      if (size > maxMessageBytes) {
-        fail('AgentProtocol', `the reply is longer than ${maxMessageBytes} bytes`);
-        return;
-      }
-      chunks.push(part);
-      if (newline !== -1) {
-        finish(() => resolve(Buffer.concat(chunks)));
-      }
-    });
-    socket.on('end', () =>
-      fail(
-        'AgentUnreachable',
-        `the agent closed the connection ${size === 0 ? 'without an answer' : 'within its answer'}`,
-      ),
-    );
-    socket.on('error', (error: NodeJS.ErrnoException) =>
-      fail(
-        'AgentUnreachable',
-        `${connected ? 'the connection to the agent broke' : 'no connection to the agent'}: ${error.code ?? 'unknown error'}`,
-        error,
-      ),
-    );
-  });
+function unreachable(code: string, phase: string | undefined, bound: number): string {
+  if (phase === 'connect') {
+    return code === 'ETIMEDOUT'
+      ? `no connection to the agent within ${connectMs} ms`
+      : `no connection to the agent: ${code}`;
+  }
+  if (code === 'ETIMEDOUT') return `the agent did not answer within ${bound} ms`;
+  if (code === 'EOF') {
+    return `the agent closed the connection ${phase === 'answer' ? 'within its answer' : 'without an answer'}`;
+  }
+  return `the connection to the agent broke: ${code}`;
 }
 
 function refuse(field: string, problem: string): never {
@@ -93,13 +56,10 @@ function refuse(field: string, problem: string): never {
 }
 
 /** The reply, with every field checked; throws OvpnError AgentProtocol on anything else. */
-export function parseReply(bytes: Uint8Array): AgentReply<unknown> {
-  if (!isUtf8(bytes)) {
-    return refuse('', 'is not UTF-8');
-  }
+export function parseReply(text: string): AgentReply<unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    value = JSON.parse(text);
   } catch {
     return refuse('', 'is not JSON');
   }

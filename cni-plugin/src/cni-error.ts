@@ -15,7 +15,11 @@ export const cniCode = {
   decodingFailure: 6,
   invalidConfig: 7,
   tryAgainLater: 11,
+  /** Section 5, "Error": ADD cannot be served; or it cannot, and what stands has no or little connectivity. */
   notAvailable: 50,
+  limitedConnectivity: 51,
+  /** OVPN508: an IPAM plugin that ends without saying a code of its own. */
+  ipamFailed: 508,
   /** Not in the specification, but what containernetworking/cni's own skeleton uses for a defect. */
   internal: 999,
 } as const;

@@ -1,6 +1,7 @@
 /** The CNI_* variables (section 2, "Parameters"), checked once and turned into types. */
 import type { PodIdentity } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
+import { byteLength } from './text.ts';
 import type { Operation } from './versions.ts';
 import { operations } from './versions.ts';
 
@@ -55,7 +56,7 @@ export function parseAttachmentParameters(env: Env, operation: 'ADD' | 'DEL' | '
     refuse('CNI_IFNAME', ifnameProblem);
   }
   const netns = env['CNI_NETNS'] ?? '';
-  if (netns !== '' && (!netns.startsWith('/') || Buffer.byteLength(netns) > maxPathBytes)) {
+  if (netns !== '' && (!netns.startsWith('/') || byteLength(netns) > maxPathBytes)) {
     refuse('CNI_NETNS', `must be an absolute path, not ${quote(netns)}`);
   }
   const pod = parseArgs(env['CNI_ARGS'] ?? '');
@@ -72,7 +73,7 @@ export function interfaceNameProblem(name: string): string | undefined {
   if (name === '.' || name === '..') {
     return `must not be ${quote(name)}`;
   }
-  const bytes = Buffer.byteLength(name);
+  const bytes = byteLength(name);
   if (bytes < 1 || bytes > 15) {
     return `must be 1 to 15 bytes long, not ${bytes}`;
   }

@@ -26,6 +26,11 @@ export function get(object: JsonObject, key: string): unknown {
   return value === null ? undefined : value;
 }
 
+/** What is present of the given values: an absent property differs from an undefined one. */
+export function present<T extends object>(values: { readonly [K in keyof T]: T[K] | undefined }): Partial<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
 /** One object with the path that leads to it, for messages that name the field. */
 export class Reader {
   readonly #object: JsonObject;
@@ -36,6 +41,13 @@ export class Reader {
     this.#object = isObject(value) ? value : refuse(path, `must be an object, not ${typeName(value)}`);
     this.#path = path;
     this.#refuse = refuse;
+  }
+
+  /** Whether nothing in it says anything: null, empty texts and empty lists are what Go programs write for nothing. */
+  get isEmpty(): boolean {
+    return Object.values(this.#object).every(
+      (value) => value === null || value === '' || (Array.isArray(value) && value.length === 0),
+    );
   }
 
   /** Refuses the field of that name. */

@@ -1,7 +1,7 @@
 /** The built binary as a runtime calls it, against the agent's real socket server with a stub behind it. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import type { Server, Socket } from 'node:net';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,15 +10,19 @@ import type { AgentRequest, Attachment } from '@ovpn-operator/operator/attach-pr
 import { maxMessageBytes, protocolVersion } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
 import fc from 'fast-check';
+import type { Log } from '../../operator/src/telemetry/log.ts';
+import { leftDetaches } from '../../operator/src/agent/left-detaches.ts';
 import { createAttachServer } from '../../operator/src/agent/attach-server.ts';
 import { buildCni } from '../build.ts';
-import { callAgent, parseReply } from './agent-client.ts';
+import { parseReply } from './agent-client.ts';
+import { supportedVersions } from './versions.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ovpn-cni-'));
 const binary = join(folder, 'bin', 'ovpn-cni');
 const socketPath = join(folder, 'agent.sock');
 
-beforeAll(() => buildCni({ outFile: binary, nodePath: process.execPath }));
+// Without a cache, what it is built with is fetched first.
+beforeAll(() => buildCni({ outFile: binary }), 600_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -36,10 +40,10 @@ interface Exit {
 }
 
 /** Runs the binary; `stdin` undefined leaves its stdin open. */
-function run(env: Record<string, string>, stdin: string | undefined, file = binary): Promise<Exit> {
+function run(env: Record<string, string>, stdin: string | Buffer | undefined): Promise<Exit> {
   const started = performance.now();
   // Nothing of the test's own environment: a runtime gives CNI_* and little more.
-  const child = spawn(file, [], { env });
+  const child = spawn(binary, [], { env });
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString('utf8')));
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString('utf8')));
@@ -114,7 +118,7 @@ describe('the binary', () => {
   test('VERSION needs no agent', async () => {
     const { code, stdout, stderr } = await run({ CNI_COMMAND: 'VERSION' }, '{"cniVersion":"1.0.0"}');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(JSON.parse(stdout)).toEqual({ cniVersion: '1.0.0', supportedVersions: ['0.3.0', '0.3.1'] });
+    expect(JSON.parse(stdout)).toEqual({ cniVersion: '1.0.0', supportedVersions });
   });
 
   test('VERSION does not hang on a stdin that stays open', async () => {
@@ -159,11 +163,50 @@ describe('the binary', () => {
     expect(stderr).toContain('OVPN504');
   });
 
-  test.each(['ADD', 'DEL'])('%s without an agent is "try again later", at once', async (CNI_COMMAND) => {
-    const { code, stdout, ms } = await run({ ...env, CNI_COMMAND }, config);
+  test('ADD without an agent is "try again later", at once', async () => {
+    const { code, stdout, ms } = await run(env, config);
     expect(code).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({ code: 11, details: expect.stringContaining('OVPN401') });
-    expect(ms).toBeLessThan(1_500);
+    expect(ms).toBeLessThan(1_000);
+  });
+
+  test('STATUS without an agent is "not available", at once', async () => {
+    const newest = config.replace('1.0.0', '1.1.0');
+    const { code, stdout, ms } = await run({ CNI_COMMAND: 'STATUS' }, newest);
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ code: 50, details: expect.stringContaining('OVPN401') });
+    expect(ms).toBeLessThan(1_000);
+  });
+
+  test('DEL without an agent succeeds and leaves the request for it, once however often it comes', async () => {
+    const left = join(folder, 'detach');
+    for (const CNI_CONTAINERID of ['abc123', 'abc123', 'a'.repeat(256), `${'a'.repeat(255)}b`]) {
+      const deleted = await run({ ...env, CNI_CONTAINERID, CNI_COMMAND: 'DEL' }, config);
+      expect(deleted).toMatchObject({ code: 0, stdout: '', stderr: '' });
+    }
+    const quiet = (): void => undefined;
+    const detaches = leftDetaches(left, { error: quiet } as unknown as Log);
+    expect(detaches.map(({ request: { containerId } }) => containerId).sort()).toEqual(
+      ['a'.repeat(256), `${'a'.repeat(255)}b`, 'abc123'].sort(),
+    );
+    expect(detaches.find(({ request: { containerId } }) => containerId === 'abc123')?.request).toEqual({
+      version: protocolVersion,
+      op: 'del',
+      config: 'vpn',
+      containerId: 'abc123',
+      cniIfname: 'vpn0',
+      netns: '/run/netns/pod',
+    });
+    expect(statSync(left).mode & 0o777).toBe(0o700);
+    expect(readdirSync(left)).toHaveLength(3);
+    rmSync(left, { recursive: true });
+  });
+
+  test('DEL that cannot be left for the agent either is "try again later"', async () => {
+    const nowhere = config.replace(socketPath, '/proc/none/agent.sock');
+    const { code, stdout } = await run({ ...env, CNI_COMMAND: 'DEL' }, nowhere);
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ code: 11, msg: expect.stringContaining('/proc/none/detach: ') });
   });
 
   test('a socket nobody listens on is "try again later", too', async () => {
@@ -197,16 +240,20 @@ describe('the binary', () => {
         socket.on('close', () => clearInterval(timer));
       },
     ],
-  ])('an agent that %s is left after the bound', async (_name, behave) => {
-    await foreignAgent(behave);
-    const started = performance.now();
-    const call = callAgent(socketPath, { version: protocolVersion, op: 'status' }, { connectMs: 1000, replyMs: 100 });
-    await expect(call).rejects.toMatchObject({
-      name: 'AgentUnreachable',
-      problem: 'the agent did not answer within 100 ms',
-    });
-    expect(performance.now() - started).toBeLessThan(1_000);
-  });
+  ])(
+    'an agent that %s is left after the bound',
+    async (_name, behave) => {
+      await foreignAgent(behave);
+      const { code, stdout, ms } = await run({ CNI_COMMAND: 'STATUS' }, config.replace('1.0.0', '1.1.0'));
+      expect(code).toBe(1);
+      expect(JSON.parse(stdout)).toMatchObject({
+        code: 50,
+        msg: expect.stringContaining('the agent did not answer within 5000 ms'),
+      });
+      expect(ms).toBeGreaterThan(4_500);
+    },
+    30_000,
+  );
 
   test('a slow answer within the bound is waited for', async () => {
     await agent(() => new Promise((resolve) => setTimeout(() => resolve({ attachments: [attachment] }), 700)));
@@ -214,23 +261,115 @@ describe('the binary', () => {
     expect(code).toBe(0);
   });
 
-  test('runs as ES module, too, where the nearest package.json says so', async () => {
-    const file = await buildCni({ outFile: join(folder, 'esm', 'ovpn-cni'), nodePath: process.execPath });
-    writeFileSync(join(folder, 'esm', 'package.json'), '{"type":"module"}');
-    const { code, stderr } = await run({ CNI_COMMAND: 'VERSION' }, '', file);
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  test.each<[string, Buffer | string, number, string]>([
+    ['more than 4 MiB', 'x'.repeat(4 * 1024 * 1024 + 1), 5, 'more than'],
+    ['no UTF-8', Buffer.from([0x7b, 0xff, 0x7d]), 6, 'UTF-8'],
+    ['an overlong form', Buffer.from([0xc0, 0xaf]), 6, 'UTF-8'],
+    ['a surrogate', Buffer.from([0xed, 0xa0, 0x80]), 6, 'UTF-8'],
+    ['a cut sequence', Buffer.from([0xf0, 0x9f, 0x98]), 6, 'UTF-8'],
+    ['nothing', '', 6, 'empty'],
+  ])('stdin with %s', async (_name, stdin, expected, text) => {
+    const { code, stdout } = await run(env, stdin);
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ code: expected, msg: expect.stringContaining(text) });
   });
 
-  test.each(['node', '/opt/my node', `/${'a'.repeat(251)}`])(
-    'is not built for the interpreter %s',
-    async (nodePath) => {
-      await expect(buildCni({ outFile: join(folder, 'never'), nodePath })).rejects.toThrow('nodePath');
-    },
-  );
+  test('stdin without an end is left after the bound', async () => {
+    const { stdout, ms } = await run(env, undefined);
+    expect(JSON.parse(stdout)).toMatchObject({ code: 5, msg: expect.stringContaining('10000 ms') });
+    expect(ms).toBeGreaterThan(9_500);
+  }, 30_000);
+
+  test.each([
+    ['a stdout that nobody reads', 'exec 1>&-'],
+    ['neither stdout nor stderr', 'exec 1>&- 2>&-'],
+  ])('ends with code 1 with %s', async (_name, close) => {
+    const child = spawn('sh', ['-c', `${close}; exec "$0"`, binary], { env: { CNI_COMMAND: 'STATUS' } });
+    child.stdin.end(config.replace('1.0.0', '1.1.0'));
+    expect(await new Promise((resolve) => child.on('close', resolve))).toBe(1);
+  });
+
+  test('very deep nesting is refused or ignored, and no crash', async () => {
+    const deep = '['.repeat(1_000_000) + ']'.repeat(1_000_000);
+    const { code, stdout } = await run(env, `${config.slice(0, -1)},"other":${deep}}`);
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toHaveProperty('code');
+  });
+
+  test('passes a result of others through byte for byte when the agent chooses no network', async () => {
+    await agent(() => Promise.resolve({ attachments: [] }));
+    const previous =
+      '{ "cniVersion":"1.0.0", "x": 12345678901234567890, "y":1.0, "ips":[], "s":"a\\u00e4\\"}, {", "interfaces":[]}';
+    const chained = `{"prevResult":${previous} ,"cniVersion":"1.0.0","name":"vpn","type":"ovpn-cni","agentSocket":"${socketPath}"}`;
+    const { code, stdout } = await run({ ...env, CNI_IFNAME: 'eth0' }, chained);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: `${previous}\n` });
+  });
+
+  describe('with an IPAM plugin', () => {
+    const plugins = join(folder, 'plugins');
+    const calls = join(folder, 'ipam-calls');
+    const withIpam = JSON.stringify({ ...JSON.parse(config), ipam: { type: 'other-ipam', range: 'x' } });
+    const ipamEnv = { ...env, CNI_PATH: `/nowhere:${plugins}` };
+
+    /** A plugin of another make: writes down how it was called. */
+    function ipamPlugin(script: string): void {
+      mkdirSync(plugins, { recursive: true });
+      rmSync(calls, { force: true });
+      const path = join(plugins, 'other-ipam');
+      writeFileSync(path, `#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID $(cat)" >>${calls}\n${script}\n`);
+      chmodSync(path, 0o755);
+    }
+    const called = (): string[] => readFileSync(calls, 'utf8').trim().split('\n');
+    const allocated = '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.5/24","gateway":"10.9.0.1"}]}';
+
+    test('hands its addresses to the agent and releases them by DEL', async () => {
+      ipamPlugin(`[ $CNI_COMMAND = DEL ] || echo '${allocated}'`);
+      const requests = await agent((request) =>
+        Promise.resolve(request.op === 'add' ? { attachments: [attachment] } : {}),
+      );
+      expect(await run(ipamEnv, withIpam)).toMatchObject({ code: 0, stderr: '' });
+      expect(await run({ ...ipamEnv, CNI_COMMAND: 'DEL' }, withIpam)).toMatchObject({ code: 0, stdout: '' });
+      expect(requests).toMatchObject([{ op: 'add', delegated: ['10.9.0.5/24'] }, { op: 'del' }]);
+      expect(called()).toEqual([`ADD abc123 ${withIpam}`, `DEL abc123 ${withIpam}`]);
+    });
+
+    test('releases them when the agent refuses', async () => {
+      ipamPlugin(`[ $CNI_COMMAND = DEL ] || echo '${allocated}'`);
+      await agent(() => Promise.reject(new OvpnError('AttachNotAllowed', 'no', { object: 'VpnNetwork office' })));
+      const { stdout } = await run(ipamEnv, withIpam);
+      expect(JSON.parse(stdout)).toMatchObject({ code: 504 });
+      expect(called().map((line) => line.split(' ')[0])).toEqual(['ADD', 'DEL']);
+    });
+
+    test.each([
+      [
+        'an error of its own',
+        `echo '{"code":117,"msg":"range is full","details":"10.9.0.0/24"}'; exit 1`,
+        117,
+        'full; 10',
+      ],
+      ['no word', 'exit 3', 508, 'exit code 3'],
+      ['no address', 'echo {}', 508, 'no address'],
+      ['no JSON', 'echo hello', 508, 'must be an object'],
+      ['a signal', 'kill -9 $$', 508, 'exit code 137'],
+    ])('tells %s and asks no agent', async (_name, script, expected, text) => {
+      ipamPlugin(script);
+      const requests = await agent(() => Promise.resolve({}));
+      const { code, stdout } = await run(ipamEnv, withIpam);
+      expect(code).toBe(1);
+      expect(JSON.parse(stdout)).toMatchObject({ code: expected, msg: expect.stringContaining(text) });
+      expect(requests).toEqual([]);
+    });
+
+    test('that is not there is code 4 and names it', async () => {
+      const { stdout } = await run({ ...ipamEnv, CNI_PATH: '/nowhere' }, withIpam);
+      expect(JSON.parse(stdout)).toMatchObject({ code: 4, msg: expect.stringContaining('other-ipam') });
+    });
+  });
 });
 
 describe('replies', () => {
-  test('of any bytes are a reply or AgentProtocol', () => {
+  test('of any text are a reply or AgentProtocol', () => {
     const shaped = fc
       .record(
         {
@@ -243,11 +382,11 @@ describe('replies', () => {
         },
         { requiredKeys: [] },
       )
-      .map((value) => Buffer.from(JSON.stringify(value)));
+      .map((value) => JSON.stringify(value));
     fc.assert(
-      fc.property(fc.oneof(fc.uint8Array(), shaped), (bytes) => {
+      fc.property(fc.oneof(fc.string(), shaped), (text) => {
         try {
-          expect(typeof parseReply(bytes).ok).toBe('boolean');
+          expect(typeof parseReply(text).ok).toBe('boolean');
         } catch (error) {
           expect(error).toMatchObject({ name: 'AgentProtocol' });
         }

@@ -19,7 +19,7 @@ const attachment: Attachment = {
 };
 
 describe('the result of one plugin', () => {
-  const result = appendAttachment(parsePrevResult(undefined), attachment, netns);
+  const result = appendAttachment(parsePrevResult(undefined), attachment);
 
   test('in 1.1.0 has the MTU of interface and route', () => {
     expect(formatResult(result, '1.1.0')).toEqual({
@@ -83,7 +83,7 @@ describe('the result after a chain', () => {
       cniVersion: '1.0.0',
       ips: [{ address: '10.1.0.5/16', gateway: '10.1.0.1', interface: 2 }],
     });
-    expect(formatResult(appendAttachment(previous, attachment, netns), '1.0.0')).toEqual({
+    expect(formatResult(appendAttachment(previous, attachment), '1.0.0')).toEqual({
       cniVersion: '1.0.0',
       interfaces: [
         ...earlier.interfaces,

@@ -3,13 +3,13 @@
  * Inside, a result has the newest form; writing it leaves out what an older version does not have.
  */
 import { isIPv6 } from 'node:net';
-import type { Attachment } from '@ovpn-operator/operator/attach-protocol';
+import type { Attachment, ExpectedInterface } from '@ovpn-operator/operator/attach-protocol';
 import { OvpnError } from '@ovpn-operator/operator/errors';
-import { isPrefix } from './attachment.ts';
 import { quote } from './environment.ts';
-import { Reader } from './json-reader.ts';
+import { present, Reader } from './json-reader.ts';
+import { parsePrefix } from './prefix.ts';
 import type { CniVersion } from './versions.ts';
-import { isKnownVersion } from './versions.ts';
+import { isSupportedVersion } from './versions.ts';
 
 export interface ResultInterface {
   readonly name: string;
@@ -58,11 +58,6 @@ function refuse(field: string, problem: string): never {
   throw new OvpnError('CniConfigInvalid', problem, { field });
 }
 
-/** What is present of the given values: an absent property differs from an undefined one. */
-function present<T extends object>(values: { readonly [K in keyof T]: T[K] | undefined }): Partial<T> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>;
-}
-
 /** The prevResult of a chain, in any known version; without a version of its own it has the configuration's. */
 export function parsePrevResult(value: unknown): CniResult {
   if (value === undefined) {
@@ -70,7 +65,7 @@ export function parsePrevResult(value: unknown): CniResult {
   }
   const reader = new Reader(value, 'prevResult', refuse);
   const version = reader.optionalString('cniVersion');
-  if (version !== undefined && version !== '' && !isKnownVersion(version)) {
+  if (version !== undefined && version !== '' && !isSupportedVersion(version)) {
     reader.refuse('cniVersion', `version ${quote(version)} has another form of result than this plugin knows`);
   }
   const interfaces = reader.objects('interfaces').map((entry) => ({
@@ -89,7 +84,7 @@ export function parsePrevResult(value: unknown): CniResult {
       entry.refuse('interface', `is ${index}, but there are ${interfaces.length} interfaces`);
     }
     return {
-      address: prefix(entry, 'address'),
+      address: parsePrefix(entry, 'address'),
       ...present<Omit<ResultIp, 'address' | 'version'>>({
         interface: index,
         gateway: entry.optionalString('gateway'),
@@ -97,7 +92,7 @@ export function parsePrevResult(value: unknown): CniResult {
     };
   });
   const routes = reader.objects('routes').map((entry) => ({
-    dst: prefix(entry, 'dst'),
+    dst: parsePrefix(entry, 'dst'),
     ...present<Omit<ResultRoute, 'dst'>>({
       gw: entry.optionalString('gw'),
       mtu: entry.optionalUint('mtu'),
@@ -108,11 +103,6 @@ export function parsePrevResult(value: unknown): CniResult {
     }),
   }));
   return { interfaces, ips, routes, dns: parseDns(reader.optionalObject('dns')) };
-}
-
-function prefix(reader: Reader, key: string): string {
-  const text = reader.string(key);
-  return isPrefix(text) ? text : reader.refuse(key, `must be an IP address with a prefix length, not ${quote(text)}`);
 }
 
 function parseDns(dns: Reader | undefined): ResultDns {
@@ -145,7 +135,7 @@ export function refuseTakenInterface(previous: CniResult, ifname: string, netns:
 }
 
 /** What earlier plugins reported with the attachment after it. */
-export function appendAttachment(previous: CniResult, attachment: Attachment, netns: string): CniResult {
+export function appendAttachment(previous: CniResult, attachment: Attachment): CniResult {
   const sandboxIndex = previous.interfaces.length + 1;
   return {
     interfaces: [
@@ -153,7 +143,7 @@ export function appendAttachment(previous: CniResult, attachment: Attachment, ne
       // The far end lies in the network's namespace, which is the node's and not the pod's. It has no
       // `sandbox`, since consumers (Multus' network-status) take every interface with one for the pod's.
       { name: attachment.hostInterface.name, mac: attachment.hostInterface.mac },
-      { name: attachment.ifname, mac: attachment.mac, mtu: attachment.mtu, sandbox: netns },
+      { name: attachment.ifname, mac: attachment.mac, mtu: attachment.mtu, sandbox: attachment.netns },
     ],
     ips: [
       ...previous.ips,
@@ -162,6 +152,14 @@ export function appendAttachment(previous: CniResult, attachment: Attachment, ne
     routes: [...previous.routes, ...attachment.routes],
     dns: previous.dns,
   };
+}
+
+/** What of a result stands in the sandbox: what CHECK looks for. */
+export function interfacesIn(result: CniResult, netns: string): readonly ExpectedInterface[] {
+  return result.interfaces.flatMap(({ name, mac, mtu, sandbox }, index) => {
+    const addresses = result.ips.flatMap((ip) => (ip.interface === index ? [ip.address] : []));
+    return sandbox === netns ? [{ ifname: name, addresses, ...present({ mac, mtu }) }] : [];
+  });
 }
 
 /** The result as JSON value in the form of that version. */

@@ -1,49 +1,45 @@
-/** Reading of stdin to its end, within bounds. */
+/** The network configuration on stdin, within bounds. */
 import { OvpnError } from '@ovpn-operator/operator/errors';
 import { CniFailure, cniCode } from './cni-error.ts';
-
-export interface StdinBounds {
-  readonly bytes: number;
-  readonly ms: number;
-}
+import { codeOf, type Host } from './host.ts';
 
 /** Configurations are a few kilobytes; a long chain's prevResult and a GC's list of attachments are more. */
-export const configBounds: StdinBounds = { bytes: 4 * 1024 * 1024, ms: 10_000 };
+const maxBytes = 4 * 1024 * 1024;
+const maxMs = 10_000;
 
-/** Everything up to the end of the stream; rejects with CNI code 5 on failure, excess or a stream without an end. */
-export async function readAll(stream: AsyncIterable<Uint8Array>, bounds: StdinBounds): Promise<Uint8Array> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(ioFailure(`stdin did not end within ${bounds.ms} ms`)), bounds.ms);
-  });
+/** All of stdin; throws CNI code 5 on failure, excess or a stream without an end, code 6 when it is no text. */
+export function readConfigText(host: Host): string {
   try {
-    return await Promise.race([collect(stream, bounds.bytes), timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-async function collect(stream: AsyncIterable<Uint8Array>, limit: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  try {
-    for await (const chunk of stream) {
-      size += chunk.length;
-      if (size > limit) {
-        break;
-      }
-      chunks.push(chunk);
-    }
+    return host.readStdin(maxBytes, maxMs);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException | undefined)?.code ?? 'unknown error';
-    throw ioFailure(`stdin cannot be read: ${code}`, error);
+    const code = codeOf(error);
+    const cni = code === 'EILSEQ' ? cniCode.decodingFailure : cniCode.ioFailure;
+    throw new CniFailure(cni, new OvpnError('CniConfigInvalid', problemOf(code)).message, { cause: error });
   }
-  if (size > limit) {
-    throw ioFailure(`stdin holds more than ${limit} bytes`);
-  }
-  return Buffer.concat(chunks);
 }
 
-function ioFailure(problem: string, cause?: unknown): CniFailure {
-  return new CniFailure(cniCode.ioFailure, new OvpnError('CniEnvironmentInvalid', problem).message, { cause });
+function problemOf(code: string): string {
+  switch (code) {
+    case 'EILSEQ':
+      return 'the network configuration on stdin is not UTF-8';
+    case 'EMSGSIZE':
+      return `stdin holds more than ${maxBytes} bytes`;
+    case 'ETIMEDOUT':
+      return `stdin did not end within ${maxMs} ms`;
+    default:
+      return `stdin cannot be read: ${code}`;
+  }
+}
+
+/**
+ * VERSION works for a person at a terminal and for a caller that leaves stdin open: neither has an end of input to
+ * wait for, and the input matters little.
+ */
+export function readVersionText(host: Host): string {
+  if (host.isTerminal) return '';
+  try {
+    return host.readStdin(maxBytes, 500);
+  } catch {
+    return '';
+  }
 }

@@ -72,6 +72,7 @@ export const errorTable = {
     code: 'OVPN507',
     remedy: 'look who changed it; the agent mends its own part with its next round, and a new pod is as it should be',
   },
+  IpamFailed: { code: 'OVPN508', remedy: 'correct the ipam section, or look at what its plugin needs' },
   PoolExhausted: { code: 'OVPN505', remedy: 'delete unused pods or give the node a larger pod block' },
 } as const;
 

@@ -20,7 +20,7 @@ async function main(): Promise<number> {
 
 async function bench(options: BenchOptions): Promise<number> {
   const reference = await buildReference();
-  const cni = await buildCni({ outFile: join(benchCache(), 'ovpn-cni'), nodePath: process.execPath });
+  const cni = await buildCni({ outFile: join(benchCache(), 'ovpn-cni') });
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
     const { suites, peers, clients } = options;

@@ -53,11 +53,14 @@ export function networkSettings(dump: string): string {
 export class PrivateApt {
   readonly #folder: string;
   readonly #progress: Progress;
+  readonly #architecture: string | undefined;
   #ready = false;
 
-  constructor(cache: string, progress: Progress) {
-    this.#folder = join(cache, 'apt');
+  /** @param architecture Debian's name of one that is not the machine's own */
+  constructor(cache: string, progress: Progress, architecture?: string) {
+    this.#folder = join(cache, architecture === undefined ? 'apt' : `apt-${architecture}`);
     this.#progress = progress;
+    this.#architecture = architecture;
   }
 
   #run(program: string, args: readonly string[], cwd = this.#folder): ReturnType<typeof run> {
@@ -75,7 +78,7 @@ export class PrivateApt {
     ])
       await mkdir(at(folder), { recursive: true });
     const machine = await run('apt-config', ['dump']);
-    const settings: [string, string][] = [
+    const settings: (readonly [string, string])[] = [
       ['Dir::State', at('state')],
       ['Dir::State::status', at('state/status')],
       ['Dir::Cache', at('cache')],
@@ -87,6 +90,12 @@ export class PrivateApt {
       ['Acquire::Languages', 'none'],
       // apt's own download user cannot enter a person's cache folder; without this it warns and does the same.
       ['APT::Sandbox::User', ''],
+      ...(this.#architecture === undefined
+        ? []
+        : ([
+            ['APT::Architecture', this.#architecture],
+            ['APT::Architectures', this.#architecture],
+          ] as const)),
     ];
     await writeFile(
       at('apt.conf'),

@@ -6,11 +6,13 @@ import { callReport } from '../../operator/src/cli/agent-call.ts';
 import { attempt, eventually, type Finished, patienceMs, run, Service } from './run.ts';
 
 const projectRoot = join(import.meta.dirname, '../..');
-/** The programs to run: the sources as they are, or what `npm run build` made of them. */
-const programs =
-  process.env['OVPN_PROGRAMS'] === 'dist'
-    ? { agent: join(projectRoot, 'dist/agent/ovpn-agent.js'), cni: join(projectRoot, 'dist/ovpn-cni') }
-    : { agent: join(projectRoot, 'operator/src/cli/ovpn-agent.ts'), cni: join(projectRoot, 'cni-plugin/src/main.ts') };
+/** The agent to run: its source as it is, or what `npm run build` made of it. */
+const agentProgram = join(
+  projectRoot,
+  process.env['OVPN_PROGRAMS'] === 'dist' ? 'dist/agent/ovpn-agent.js' : 'operator/src/cli/ovpn-agent.ts',
+);
+/** The CNI binary as `npm run build` makes it. */
+export const cniBinary = join(projectRoot, 'dist/ovpn-cni');
 
 /**
  * Hosts on one machine: network namespaces joined by a bridge, the "internet" that encrypted packets cross.
@@ -194,7 +196,7 @@ export class AgentProcess {
   startHolder(): void {
     const args = this.host.command(
       process.execPath,
-      programs.agent,
+      agentProgram,
       'holder',
       '--socket',
       join(this.folder, 'holder.sock'),
@@ -228,7 +230,7 @@ export class AgentProcess {
       ...this.#options,
     ];
     const variables = Object.entries(this.environment).map(([name, value]) => `${name}=${value}`);
-    const command = ['env', ...variables, process.execPath, programs.agent, 'run', ...args] as const;
+    const command = ['env', ...variables, process.execPath, agentProgram, 'run', ...args] as const;
     const agent = new Service('nsenter', this.host.command(...command));
     this.#agent = agent;
     const started = await eventually(
@@ -279,7 +281,7 @@ export class AgentProcess {
   }
 
   /** Calls the CNI binary as a container runtime on this host does. */
-  async cni(command: 'ADD' | 'DEL' | 'VERSION' | 'STATUS', call: CniCall): Promise<Finished> {
+  async cni(command: 'ADD' | 'DEL' | 'CHECK' | 'GC' | 'VERSION' | 'STATUS', call: CniCall): Promise<Finished> {
     const config = {
       cniVersion: '1.1.0',
       name: 'ovpn',
@@ -287,7 +289,7 @@ export class AgentProcess {
       network: call.network,
       agentSocket: this.socket,
     };
-    return attempt('nsenter', this.host.command(process.execPath, programs.cni), {
+    return attempt('nsenter', this.host.command(cniBinary), {
       input: JSON.stringify({ ...config, ...call.config }),
       env: {
         CNI_COMMAND: command,

@@ -1,5 +1,5 @@
-import { callAgent } from '../../cni-plugin/src/agent-client.ts';
 import { type AddResult, type Attachment, protocolVersion } from '../../operator/src/agent/attach-protocol.ts';
+import { callAgent } from './agent-socket.ts';
 import { type AgentProcess as Agent, AgentProcess, type CniCall, type Host, Hosts } from './hosts.ts';
 import { KernelView } from './kernel-view.ts';
 import { key, network, newStaticKey, peer, secret } from './manifests.ts';
