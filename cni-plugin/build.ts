@@ -48,11 +48,18 @@ function thisArch(): Arch {
 }
 
 /** Static: it runs in whatever root filesystem the container runtime has. */
-async function compile({ gcc, sysroot, include, library }: Toolchain, inputs: string[], out: string): Promise<void> {
+async function compile(toolchain: Toolchain, inputs: readonly string[], out: string): Promise<void> {
+  const { gcc, sysroot, includes, libraries, quickjs } = toolchain;
   const warnings = ['-Wall', '-Wextra', '-Werror'];
   const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-Wl,-z,relro,-z,now'];
-  const flags = ['-std=gnu17', '-O2', '-static', `--sysroot=${sysroot}`, '-isystem', include];
-  await run(gcc, [...flags, ...warnings, ...hardening, ...inputs, library, '-lm', '-o', out]);
+  const places = [
+    `--sysroot=${sysroot}`,
+    ...includes.flatMap((path) => ['-isystem', path]),
+    `-B${libraries}/`,
+    `-L${libraries}`,
+  ];
+  const flags = ['-std=gnu17', '-O2', '-static', ...places];
+  await run(gcc, [...flags, ...warnings, ...hardening, ...inputs, quickjs, '-lm', '-o', out]);
 }
 
 /** The plugin as one script without imports. What it uses of Node.js, src/engine has. */

@@ -18,10 +18,12 @@ export interface Toolchain {
   readonly gcc: string;
   /** The root that headers and libraries of the C library are found in. */
   readonly sysroot: string;
-  /** The folder of `quickjs/quickjs.h`. */
-  readonly include: string;
+  /** Folders of headers. Cross compilers of Debian do not look into those of its architectures by themselves. */
+  readonly includes: readonly string[];
+  /** The folder of the start files and archives of the C library. */
+  readonly libraries: string;
   /** libquickjs.a */
-  readonly library: string;
+  readonly quickjs: string;
 }
 
 /** One suite, so that QuickJS and the C library it was built with fit. */
@@ -62,7 +64,8 @@ export async function needToolchain(arch: Arch): Promise<Toolchain> {
   return {
     gcc,
     sysroot,
-    include: join(sysroot, 'usr/include'),
-    library: join(sysroot, 'usr/lib', triplet, 'quickjs/libquickjs.a'),
+    includes: [join(sysroot, 'usr/include'), join(sysroot, 'usr/include', triplet)],
+    libraries: join(sysroot, 'usr/lib', triplet),
+    quickjs: join(sysroot, 'usr/lib', triplet, 'quickjs/libquickjs.a'),
   };
 }
