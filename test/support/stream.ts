@@ -8,6 +8,8 @@ export interface StreamResult {
   readonly lost: number;
   /** Sequence numbers without an answer, the first few. */
   readonly missing: readonly number[];
+  /** When those were sent, in words. */
+  readonly gaps: readonly string[];
   readonly output: string;
 }
 
@@ -18,7 +20,8 @@ export interface StreamResult {
  */
 export class PingStream {
   readonly #child: ChildProcess;
-  readonly #seen = new Set<number>();
+  /** When each answer came. Milliseconds since 1970. */
+  readonly #seen = new Map<number, number>();
   readonly #intervalMs: number;
   readonly #started = Date.now();
   #first = Infinity;
@@ -75,7 +78,20 @@ export class PingStream {
     for (let sequence = this.#first; sequence <= this.#last; sequence++)
       if (!this.#seen.has(sequence)) missing.push(sequence);
     const sent = Math.max(0, this.#last - this.#first + 1);
-    return { sent, lost: missing.length, missing: missing.slice(0, 20), output: this.#output };
+    return { sent, lost: missing.length, missing: missing.slice(0, 20), gaps: this.#gaps(), output: this.#output };
+  }
+
+  #gaps(): string[] {
+    const gaps: string[] = [];
+    let before: [number, number] | undefined;
+    for (const [sequence, at] of [...this.#seen].toSorted(([a], [b]) => a - b)) {
+      if (before !== undefined && sequence > before[0] + 1) {
+        const [from, to] = [before[1], at].map((time) => new Date(time).toISOString().slice(11, 23));
+        gaps.push(`${before[0] + 1} to ${sequence - 1} between ${from} and ${to}`);
+      }
+      before = [sequence, at];
+    }
+    return gaps.slice(0, 20);
   }
 
   /** Ends on answers; a stream that gets none any more fails. */
@@ -104,7 +120,7 @@ export class PingStream {
       const match = /icmp_seq=(\d+) (.*)/.exec(line);
       if (match?.[2]?.startsWith('ttl=') === true) {
         const sequence = Number(match[1]);
-        this.#seen.add(sequence);
+        if (!this.#seen.has(sequence)) this.#seen.set(sequence, Date.now());
         this.#first = Math.min(this.#first, sequence);
         this.#last = Math.max(this.#last, sequence);
       } else if (line.trim() !== '' && this.#output.length < 2_000) this.#output += `${line}\n`;
