@@ -407,7 +407,7 @@ export class NodeAgent {
     managed?.cancelRetry?.();
     try {
       if (managed === undefined || !wanted) {
-        this.#removeNetwork(name);
+        await this.#removeNetwork(name);
         return;
       }
       if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
@@ -485,7 +485,7 @@ export class NodeAgent {
     if (desired === undefined) {
       const here = agent.device !== undefined || isOurs(network.metadata.name, this.#options.netnsFolder);
       if (here && this.#options.source.complete) {
-        managed.sessions.stop();
+        await managed.sessions.stop();
         agent.remove();
       }
       return;
@@ -563,7 +563,7 @@ export class NodeAgent {
   }
 
   /** A namespace of ours that no network wants; kept while a source might still name it. */
-  #removeNetwork(name: string): void {
+  async #removeNetwork(name: string): Promise<void> {
     const managed = this.#networks.get(name);
     if (!this.#options.source.complete) return;
     if (managed === undefined && !isOurs(name, this.#options.netnsFolder)) return;
@@ -572,8 +572,13 @@ export class NodeAgent {
       new NetworkAgent(name, this.#services).remove();
     } else {
       managed.cancelRetry?.();
-      managed.sessions.stop();
+      await managed.sessions.stop();
       managed.agent.remove();
+      if (this.#options.source.get('VpnNetwork', undefined, name) !== undefined) {
+        // It has come back meanwhile.
+        this.#enqueueWhole(name);
+        return;
+      }
       this.#networks.delete(name);
       for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
       for (const peer of this.#options.source.list('VpnPeer'))

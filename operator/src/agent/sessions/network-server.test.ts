@@ -683,23 +683,48 @@ describe('the sockets', () => {
     expect([kernel.peers.size, kernel.routes.size, gateway.clock.pending]).toEqual([1, 1, undefined]);
   });
 
-  test('a server that stops takes its clients out of the kernel', () => {
-    const { server } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }), dialIn('bob'));
-    gateway.connect('alice');
-    gateway.authenticate(new FakeClient('bob'));
-    server.stop();
+  test('a server that stops tells its clients, and lets nobody in; who has heard it leaves the kernel', async () => {
+    const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }), dialIn('bob'));
+    const alice = gateway.connect('alice');
+    const bob = gateway.authenticate(new FakeClient('bob'));
+    const stopped = server.stop();
+    for (const client of [alice, bob]) expect(client.last).toMatch(/^restart: this gateway serves the network no more/);
+    expect(kernel.peers.size).toBe(1);
+    expect(gateway.authenticate(new FakeClient('alice')).last).toContain('refuse for now');
+    for (const client of [bob, alice]) server.ended(client, { cause: 'closed', reason: '' });
+    await stopped;
     expect(gateway.left).toEqual(nothing);
+  });
+
+  test('a server that stops does not wait long for a client that does not listen', async () => {
+    const { server } = open(dialIn('alice'));
+    gateway.connect('alice');
+    const stopped = server.stop();
+    gateway.clock.advance(3_000);
+    await stopped;
+    expect(gateway.left).toEqual(nothing);
+  });
+
+  test('a process that ends while its server says goodbye waits for nobody', async () => {
+    const { server, kernel } = open(dialIn('alice'));
+    gateway.connect('alice');
+    const stopped = server.stop();
+    server.close();
+    await stopped;
+    expect(kernel.peers.size).toBe(0);
   });
 });
 
-test('what is thrown in the kernel does not come out at the network', () => {
+test('what is thrown in the kernel does not come out at the network', async () => {
   const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
   const client = gateway.connect('alice');
   kernel.broken = true;
   expect(() => gateway.connect('bob')).not.toThrow();
   expect(() => server.rekeyed(client, 1, freshKeys())).not.toThrow();
   expect(() => server.setPeer(refOfPeer('alice'), undefined)).not.toThrow();
-  expect(() => server.stop()).not.toThrow();
+  const stopped = server.stop();
+  gateway.clock.advance(3_000);
+  await expect(stopped).resolves.toBeUndefined();
 });
 
 test('a connection costs the same number of calls and news however many others there are', () => {

@@ -18,6 +18,7 @@ import type { Log } from '../../telemetry/log.ts';
 import { peerRoutes } from '../diff.ts';
 import { Admission } from './admission.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
+import { Farewells } from './farewells.ts';
 import { KeyUsage } from './key-usage.ts';
 import { ListenerSockets, type OpenListener } from './listener-sockets.ts';
 import { type LivePeer, LivePeers } from './live-peers.ts';
@@ -101,6 +102,7 @@ export class NetworkServer implements ServerOwner {
    */
   readonly #orphans = new Map<string, LivePeer>();
   readonly #sockets: ListenerSockets;
+  readonly #farewells: Farewells;
   #server: OpenvpnServer | undefined;
   #desired: DesiredServer | undefined;
   #revision = '';
@@ -114,6 +116,7 @@ export class NetworkServer implements ServerOwner {
     this.#log = services.log;
     this.#facts = new Tunnels(services.clock, services.changed);
     this.#sockets = new ListenerSockets(services.poller);
+    this.#farewells = new Farewells(services.scheduler);
   }
 
   /**
@@ -252,14 +255,21 @@ export class NetworkServer implements ServerOwner {
     return stay;
   }
 
-  /** Ends everything here and in the kernel. */
-  stop(): void {
+  /**
+   * Ends everything here and in the kernel, once the clients were told to go to their next server. Takes some seconds
+   * when one of them does not listen; until then their data goes on, and nobody is let in any more.
+   */
+  async stop(): Promise<void> {
+    this.#desired = undefined;
+    const reason = 'this gateway serves the network no more';
+    await this.#farewells.say(this.#tunnels.keys(), (client) => client.restart(reason, { nextRemote: true }));
     for (const name of [...this.#byPeer.keys(), ...this.#orphans.keys()]) this.#endOf(name, 'the server stops');
     this.#stopServing();
   }
 
   /** Leaves the kernel as it is: for a restart of this process. */
   close(): void {
+    this.#farewells.cancel();
     // The server first, as it is silent about it: clients whose listener closes would be ended in the kernel, too.
     this.#server?.close();
     this.#sockets.close();
@@ -351,6 +361,7 @@ export class NetworkServer implements ServerOwner {
   }
 
   ended(client: ServedClient, { cause, reason }: ClientEnd): void {
+    this.#farewells.over(client);
     const tunnel = this.#tunnels.get(client);
     if (tunnel === undefined) return;
     if (cause === 'failed') this.#problem(tunnel.dialIn.ref, reason);

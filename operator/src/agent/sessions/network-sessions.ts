@@ -113,11 +113,11 @@ export class NetworkSessions {
     return [...this.#dialed.values()].map(({ ref }) => ref);
   }
 
-  /** Ends everything, here and in the kernel. */
-  stop(): void {
+  /** Ends everything, here and in the kernel; the other ends are told before. */
+  async stop(): Promise<void> {
     for (const dialed of this.#dialed.values()) dialed.stop();
     this.#dialed.clear();
-    this.#server.stop();
+    await this.#server.stop();
     this.#services.memory.close();
   }
 
