@@ -184,6 +184,8 @@ export class DialedPeer implements DialerOwner {
   rekeyed(_tunnel: DialedTunnel, keyId: number, keys: DataKeys): void {
     const tunnel = this.#tunnel;
     if (tunnel === undefined) return;
+    // Of a resumed tunnel: what it was to renegotiate for has come about.
+    tunnel.cancelRekey();
     tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
     // The kernel may have refused it.
     if (this.#tunnel !== tunnel) return;

@@ -554,6 +554,18 @@ describe('the PKI', () => {
     expect(client.last).toContain('restart');
   });
 
+  test('that changes during a renegotiation: the next one counts, whoever begins it', () => {
+    const { server } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    client.busy = true;
+    server.configure(other, listeners());
+    server.rekeyFailed(client, 1, 'the line was down');
+    client.busy = false;
+    server.rekeying(client);
+    server.rekeyed(client, 2, freshKeys());
+    expect(client.last).toBe('confirm');
+  });
+
   test('that changes ends the data of clients without a session, and clients that the kernel has not yet', () => {
     const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
     leaveAlice(kernel);

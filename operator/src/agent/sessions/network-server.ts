@@ -337,13 +337,18 @@ export class NetworkServer implements ServerOwner {
     tunnel.lastHandshake = this.#services.clock();
     this.#facts.update(tunnel.dialIn.ref, { lastHandshake: tunnel.lastHandshake });
     this.#log.debug({ event: 'session.rekeyed', peer: formatRef(tunnel.dialIn.ref), keyId }, 'a further data key');
+    // Of a resumed session: what it was to renegotiate for has come about.
+    tunnel.cancelRekey();
     if (tunnel.recheck === 'running') tunnel.recheck = 'none';
     else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
     this.#save(tunnel);
   }
 
   rekeying(client: ServedClient): void {
-    this.#tunnels.get(client)?.keys?.rekeying();
+    const tunnel = this.#tunnels.get(client);
+    // Whoever began it: certificates are verified as of now.
+    if (tunnel?.recheck === 'wanted') tunnel.recheck = 'running';
+    tunnel?.keys?.rekeying();
   }
 
   keyConfirmed(client: ServedClient): void {
