@@ -61,7 +61,7 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
     files.length === 0 || files.some((file) => file.includes(`test/${project}/`));
   let counts = noTests;
   if (wanted('kube'))
-    counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=60000']));
+    counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=120000']));
   if (wanted('kube-lab')) {
     const lab = labTier('kube-lab', { workers: 2, testTimeout: 120_000, timeout: 1500 });
     counts = add(counts, await lab(jestOptions));
