@@ -31,7 +31,10 @@ let pki: Pki;
 beforeAll(async () => {
   hosts = await Hosts.create('kcl');
   pki = new Pki('CA of the cluster');
-  hosts.onCleanup(() => Promise.resolve(pki.remove()));
+  hosts.onCleanup(() => {
+    pki.remove();
+    return Promise.resolve();
+  });
   plane = await ControlPlane.start({ host: await hosts.host('api'), controllers: true });
   controller = new ControllerProcess('ovpn-controller-0', await plane.controller());
   await controller.start();

@@ -75,8 +75,8 @@ describe('copies of key material on a real API server', () => {
     const path = `${apiPath('Secret', { namespace: system })}?labelSelector=${materialLabel}%3Dtrue`;
     const { items } = await plane.admin.get<{ items: Copy[] }>(path);
     return Object.fromEntries(
-      items.map(({ metadata, data = {} }) => [
-        metadata.annotations[sourceAnnotation],
+      items.map(({ metadata, data = {} }): [string, Record<string, string>] => [
+        metadata.annotations[sourceAnnotation] ?? '',
         Object.fromEntries(Object.entries(data).map(([name, text]) => [name, Buffer.from(text, 'base64').toString()])),
       ]),
     );

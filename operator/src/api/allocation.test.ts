@@ -1,6 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { networkManifest, peerManifest } from '../cluster/testing/objects.ts';
 import {
   addressesOfNumber,
   blockCount,
@@ -16,16 +15,22 @@ import {
 } from './allocation.ts';
 import { contains, overlaps, parseAddress, parseCidr } from './ip.ts';
 import { parseResource } from './parse.ts';
-import { apiVersion, type VpnAllocation, type VpnNetwork, type VpnPeer } from './types.ts';
+import { apiVersion, type Resource, type VpnAllocation, type VpnNetwork, type VpnPeer } from './types.ts';
 
-function parsed<T>(manifest: object): T {
+function parsed(manifest: object): Resource {
   const result = parseResource(manifest, 'test');
   if (!result.ok) throw result.errors[0]!;
-  return result.resource as T;
+  return result.resource;
 }
 
 const network = (spec: object, status?: object): VpnNetwork =>
-  parsed({ ...networkManifest('corp', spec), ...(status === undefined ? {} : { status }) });
+  parsed({
+    apiVersion,
+    kind: 'VpnNetwork',
+    metadata: { name: 'corp' },
+    spec: { pools: { peers: ['10.8.0.0/16'] }, listeners: [{ name: 'udp', port: 1194 }], ...spec },
+    ...(status === undefined ? {} : { status }),
+  }) as VpnNetwork;
 
 describe('numbers', () => {
   test.each([
@@ -124,7 +129,7 @@ describe('what was decided becomes part of what is read', () => {
       metadata: { name },
       spec: { networkRef: { name: 'corp' }, holder: { kind: 'Node', name: node } },
       ...(released ? { status: { releasedAt: '2026-01-01T00:00:00Z' } } : {}),
-    });
+    }) as VpnAllocation;
   const pools = { peers: ['10.8.0.0/16'], pods: ['10.9.0.0/22'] };
 
   test('a network gets the nodes that hold a number, and leaves fixed ones as they are', () => {
@@ -150,13 +155,14 @@ describe('what was decided becomes part of what is read', () => {
   });
 
   test('a peer gets its addresses unless its spec names some', () => {
-    const { static: _, endpoint: __, keyRef: ___, ...spec } = peerManifest('p').spec;
     const peer = (addresses: string[]): VpnPeer =>
       parsed({
-        ...peerManifest('p'),
-        spec: { ...spec, identity: { commonName: 'p' }, addresses },
+        apiVersion,
+        kind: 'VpnPeer',
+        metadata: { namespace: 'team-a', name: 'p' },
+        spec: { networkRef: { name: 'corp' }, identity: { commonName: 'p' }, addresses },
         status: { allocation: { number: 9, addresses: ['10.8.0.9'] } },
-      });
+      }) as VpnPeer;
     expect(withAllocatedAddresses(peer([])).spec.addresses).toEqual(['10.8.0.9']);
     expect(withAllocatedAddresses(peer(['10.8.0.7'])).spec.addresses).toEqual(['10.8.0.7']);
   });

@@ -81,12 +81,14 @@ export class LeaderElection {
   async run(signal: AbortSignal, lead: (signal: AbortSignal) => Promise<void>): Promise<'stopped' | 'lost'> {
     const { clock, random, log, identity } = this.#options;
     const { retryMs } = this.#timing;
+    // It changes while something is waited for.
+    const over = (): boolean => signal.aborted;
     while (!(await this.#try(signal))) {
       // Spread, so that candidates do not try in step (client-go's JitterFactor).
       await sleep(clock, retryMs * (1 + 1.2 * random()), signal);
-      if (signal.aborted) return 'stopped';
+      if (over()) return 'stopped';
     }
-    if (signal.aborted) return 'stopped';
+    if (over()) return 'stopped';
     this.#leading = true;
     log.info({ event: 'leader.elected', identity }, 'leading');
     const ended = new AbortController();
@@ -100,7 +102,7 @@ export class LeaderElection {
       ended.abort();
       await Promise.allSettled([leading, renewing]);
     }
-    if (!signal.aborted) {
+    if (!over()) {
       log.error({ event: 'leader.lost', identity }, 'the lease could not be renewed in time');
       return 'lost';
     }
@@ -110,10 +112,11 @@ export class LeaderElection {
 
   async #renewUntilLost(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
+    const over = (): boolean => signal.aborted;
     let renewed = clock.now();
-    while (!signal.aborted) {
+    while (!over()) {
       await sleep(clock, this.#timing.retryMs, signal);
-      if (signal.aborted) return;
+      if (over()) return;
       // A request that hangs must not outlast the deadline.
       const remaining = renewed + this.#timing.renewDeadlineMs - clock.now();
       if (remaining <= 0) return;

@@ -1,8 +1,8 @@
 import { parseResource } from '../api/parse.ts';
 import {
   apiVersion,
-  type Resource,
   type ResourceKind,
+  type ResourceOf,
   type Secret,
   type VpnAllocation,
   type VpnKey,
@@ -70,9 +70,9 @@ export class Caches implements View {
   constructor({ namespace, ...shared }: CachesOptions) {
     const newer = new NewerFields(shared.log);
     const read =
-      <R extends Resource>(kind: R['kind']) =>
-      (object: unknown): R | undefined =>
-        usable<R>(kind, object, shared.log, newer);
+      <K extends ResourceKind>(kind: K) =>
+      (object: unknown): ResourceOf<K> | undefined =>
+        usable(kind, object, shared.log, newer);
     const labels = (_object: unknown, meta: Labelled): Labelled => ({ labels: meta.labels });
     this.networks = new Informer<VpnNetwork>({ ...shared, path: apiPath('VpnNetwork'), read: read('VpnNetwork') });
     this.peers = new Informer<VpnPeer>({ ...shared, path: apiPath('VpnPeer'), read: read('VpnPeer') });
@@ -128,13 +128,18 @@ export class Caches implements View {
 }
 
 /** The object as a checked resource; undefined (and a line in the log) when it is none. */
-function usable<R extends Resource>(kind: ResourceKind, object: unknown, log: Log, newer: NewerFields): R | undefined {
+function usable<K extends ResourceKind>(
+  kind: K,
+  object: unknown,
+  log: Log,
+  newer: NewerFields,
+): ResourceOf<K> | undefined {
   const version = kind === 'Secret' ? 'v1' : apiVersion;
   const result = parseResource({ apiVersion: version, kind, ...asRecord(object) }, 'the API server', {
     onNewerField: (field) => newer.tell(kind, field),
   });
   // The server gives what was asked for: the kind is that of the path.
-  if (result.ok) return result.resource as R;
+  if (result.ok) return result.resource as ResourceOf<K>;
   const { errors } = result;
   log.warn({ event: 'object.unusable', kind, errors: errors.map((error: OvpnError) => describe(error)) }, 'left alone');
   return undefined;

@@ -55,7 +55,7 @@ class Replica {
                 const answer = request();
                 if (!lose) resolve(answer);
               } catch (error) {
-                if (!lose) reject(error as Error);
+                if (!lose) reject(error instanceof Error ? error : new Error('no error'));
               }
             },
           });
@@ -93,7 +93,9 @@ class Replica {
     this.allocation
       .reconcile(key)
       .then(
-        (again) => void (again !== undefined && this.later.set(key, now + again)),
+        (again) => {
+          if (again !== undefined) this.later.set(key, now + again);
+        },
         () => void this.dirty.add(key),
       )
       .finally(() => this.busy.delete(key));

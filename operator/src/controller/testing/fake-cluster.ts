@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { parseResource } from '../../api/parse.ts';
-import type { Resource } from '../../api/types.ts';
+import type { ResourceKind, ResourceOf } from '../../api/types.ts';
 import { ApiError } from '../../cluster/api-client.ts';
 import { ObjectCache } from '../../cluster/informer.ts';
 import { asRecord } from '../../cluster/json.ts';
@@ -119,19 +119,19 @@ export class HandCache<T> extends ObjectCache<T> {
 /** Empty caches, and what takes changes into the right one of them. */
 export function handView(): { view: View; take: (change: Change) => void } {
   const read =
-    <R extends Resource>() =>
-    (object: unknown): R | undefined => {
+    <K extends ResourceKind>(kind: K) =>
+    (object: unknown): ResourceOf<K> | undefined => {
       const result = parseResource(object, 'test');
-      return result.ok ? (result.resource as R) : undefined;
+      return result.ok && result.resource.kind === kind ? (result.resource as ResourceOf<K>) : undefined;
     };
   const labels = (_object: unknown, { labels: found }: Labelled): Labelled => ({ labels: found });
   const view = {
-    networks: new HandCache(read<Extract<Resource, { kind: 'VpnNetwork' }>>()),
-    peers: new HandCache(read<Extract<Resource, { kind: 'VpnPeer' }>>()),
-    keys: new HandCache(read<Extract<Resource, { kind: 'VpnKey' }>>()),
-    allocations: new HandCache(read<Extract<Resource, { kind: 'VpnAllocation' }>>()),
-    secrets: new HandCache(read<Extract<Resource, { kind: 'Secret' }>>()),
-    caSecrets: new HandCache(read<Extract<Resource, { kind: 'Secret' }>>()),
+    networks: new HandCache(read('VpnNetwork')),
+    peers: new HandCache(read('VpnPeer')),
+    keys: new HandCache(read('VpnKey')),
+    allocations: new HandCache(read('VpnAllocation')),
+    secrets: new HandCache(read('Secret')),
+    caSecrets: new HandCache(read('Secret')),
     nodes: new HandCache(labels),
     namespaces: new HandCache(labels),
   };
