@@ -99,7 +99,7 @@ async function store(manifest: Manifest, status?: object): Promise<void> {
 
 describe('kubectl get', () => {
   beforeAll(async () => {
-    await store(baseManifests.VpnNetwork, { conditions: [ready], nodes: [node] });
+    await store(baseManifests.VpnNetwork, { conditions: [ready], nodes: [node], nodesReady: 1, peersConnected: 3 });
     await store(baseManifests.dialOut, {
       conditions: [ready, connected],
       addresses: ['10.8.0.20'],
@@ -125,7 +125,8 @@ describe('kubectl get', () => {
 
   test('shows a network', async () => {
     const wide = await row('vpnnet', '-o', 'wide');
-    expect(wide).toMatchObject({ NAME: 'offices', READY: 'True', REASON: 'Ready', NODES: 'worker-1' });
+    expect(wide).toMatchObject({ NAME: 'offices', READY: 'True', REASON: 'Ready', NODES: '1' });
+    expect(wide['CONNECTED']).toBe('3');
     expect(wide['POOLS']).toContain('10.8.0.0/24');
     expect(wide['AGE']).toMatch(/^\d+s$/);
   });

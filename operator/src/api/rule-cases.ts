@@ -779,6 +779,19 @@ export const ruleCases: readonly RuleCase[] = [
     { says: 'must have values for In and NotIn' },
   ),
   ofNetwork(
+    'a selector of allowed namespaces compares by a known operator',
+    'spec.allowedPeers.namespaces.selector.matchExpressions[0].operator',
+    { allowedPeers: selectedBy({ key: 'team', operator: 'Exists' }) },
+    { allowedPeers: selectedBy({ key: 'team', operator: 'Equals', values: ['shop'] }) },
+  ),
+  ofNetwork(
+    'a selector of allowed namespaces has values to compare with',
+    'spec.allowedPeers.namespaces.selector.matchExpressions[0].values',
+    { allowedPeers: selectedBy({ key: 'team', operator: 'In', values: ['shop'] }) },
+    { allowedPeers: selectedBy({ key: 'team', operator: 'In' }) },
+    { says: 'must have values for In and NotIn' },
+  ),
+  ofNetwork(
     'allowed namespaces have names',
     'spec.allowedPeers.namespaces.names[0]',
     {},
