@@ -4,7 +4,7 @@ import { join, relative } from 'node:path';
 import { report } from '../test/lab/errors.ts';
 import { screenProgress } from '../test/lab/progress.ts';
 import { needGoPrograms } from '../test/programs/build.ts';
-import { controlPlanePrograms } from '../test/programs/programs.ts';
+import { cniPrograms, controlPlanePrograms, type ProgramName } from '../test/programs/programs.ts';
 import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
 import { countsOf, type FileOutcome, outcomesOfReport, withSecondTry, worthASecondTry } from './second-try.ts';
 import { staticChecks } from './static-checks.ts';
@@ -30,7 +30,7 @@ const tiers: Readonly<Record<string, Tier>> = {
   static: staticTier,
   unit: unitTier,
   fuzz: fuzzTier,
-  kernel: labTier('kernel', { workers: 2, testTimeout: 180_000, timeout: 1500 }),
+  kernel: labTier('kernel', { workers: 2, testTimeout: 180_000, timeout: 1500, programs: cniPrograms }),
   kube: kubeTier,
   // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
   e2e: labTier('e2e', { workers: 4, testTimeout: 300_000, timeout: 1500 }),
@@ -45,17 +45,23 @@ async function staticTier(): Promise<Counts> {
   return counts;
 }
 
+/** Builds what is missing; says what went wrong, if something does. */
+async function havePrograms(names: readonly ProgramName[]): Promise<boolean> {
+  try {
+    await needGoPrograms(names, screenProgress('programs'));
+    return true;
+  } catch (error) {
+    report(error);
+    return false;
+  }
+}
+
 /**
  * The tests that need nothing but an API server run on this machine, those with agents in the lab. The programs
  * are built first, here: in the lab there is no network. A test file that is named runs where it belongs.
  */
 async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
-  try {
-    await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
-  } catch (error) {
-    report(error);
-    return { ...noTests, failed: 1 };
-  }
+  if (!(await havePrograms(controlPlanePrograms))) return { ...noTests, failed: 1 };
   const files = jestOptions.filter((option) => !option.startsWith('-'));
   const wanted = (project: string): boolean =>
     files.length === 0 || files.some((file) => file.includes(`test/${project}/`));
@@ -101,11 +107,14 @@ interface LabTier {
   readonly testTimeout: number;
   /** For the whole tier. Seconds. */
   readonly timeout: number;
+  /** Go programs that it needs: in the lab there is no network to build them. */
+  readonly programs?: readonly ProgramName[];
 }
 
 /** Runs a jest project in the lab; files that failed get a second try alone. */
-function labTier(project: string, { workers, testTimeout, timeout }: LabTier): Tier {
+function labTier(project: string, { workers, testTimeout, timeout, programs = [] }: LabTier): Tier {
   return async (jestOptions) => {
+    if (!(await havePrograms(programs))) return { ...noTests, failed: 1 };
     // The bundles are what is shipped, and they start faster than the sources: a node is started some hundred times.
     if ((await show(process.execPath, ['scripts/build.ts', '--no-types'])) !== 0) return { ...noTests, failed: 1 };
     const jest = ['jest', `--selectProjects=${project}`, `--testTimeout=${testTimeout}`];

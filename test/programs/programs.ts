@@ -19,11 +19,18 @@ const kubernetes = {
   stamp: 'k8s.io/component-base/version.gitVersion',
 };
 
+const cni = { folder: 'cni', module: 'github.com/containernetworking/cni' };
+const cniPlugins = { folder: 'cni', module: 'github.com/containernetworking/plugins' };
+
 export const programs = {
   'kube-apiserver': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-apiserver' },
   'kube-controller-manager': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-controller-manager' },
   kubectl: { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kubectl' },
   etcd: { folder: 'etcd', module: 'go.etcd.io/etcd/server/v3', package: 'go.etcd.io/etcd/server/v3' },
+  cnitool: { ...cni, package: 'github.com/containernetworking/cni/cnitool' },
+  bridge: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/bridge' },
+  ptp: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/ptp' },
+  'host-local': { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/ipam/host-local' },
 } as const satisfies Readonly<Record<string, Program>>;
 
 export type ProgramName = keyof typeof programs;
@@ -35,6 +42,9 @@ export const controlPlanePrograms: readonly ProgramName[] = [
   'kube-controller-manager',
   'kubectl',
 ];
+
+/** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
+export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'ptp', 'host-local'];
 
 /** The version of a module that a go.mod requires. */
 export function versionIn(goMod: string, module: string): string | undefined {
