@@ -13,16 +13,26 @@ interface Rule {
 const rightOf = (verb: string, group: string, resource: string, scope: string): Right =>
   `${verb} ${group}/${resource} @${scope}`;
 
-/** What the roles of the chart grant to one of our service accounts: its ClusterRole and its Role share its name. */
+interface Binding {
+  readonly metadata: { readonly namespace?: string };
+  readonly roleRef: { readonly kind: string; readonly name: string };
+  readonly subjects?: readonly { readonly name: string; readonly namespace?: string }[];
+}
+
+/** What is granted to one of our service accounts, by all roles that are bound to it. */
 export async function grantedRights(admin: KubeUser, account: string, namespace: string): Promise<Set<Right>> {
   const base = '/apis/rbac.authorization.k8s.io/v1';
-  const roles = [
-    ['*', `${base}/clusterroles/${account}`],
-    [namespace, `${base}/namespaces/${namespace}/roles/${account}`],
-  ] as const;
+  const all = async (plural: string): Promise<readonly Binding[]> =>
+    (await admin.get<{ items: readonly Binding[] }>(`${base}/${plural}`)).items;
   const rights = new Set<Right>();
-  for (const [scope, path] of roles) {
-    const { rules } = await admin.get<{ rules: readonly Rule[] }>(path);
+  for (const { metadata, roleRef, subjects } of [
+    ...(await all('clusterrolebindings')),
+    ...(await all('rolebindings')),
+  ]) {
+    if (subjects?.some((subject) => subject.name === account && subject.namespace === namespace) !== true) continue;
+    const scope = metadata.namespace ?? '*';
+    const place = roleRef.kind === 'ClusterRole' ? 'clusterroles' : `namespaces/${scope}/roles`;
+    const { rules } = await admin.get<{ rules: readonly Rule[] }>(`${base}/${place}/${roleRef.name}`);
     for (const { apiGroups, resources, verbs } of rules) {
       for (const group of apiGroups)
         for (const resource of resources) for (const verb of verbs) rights.add(rightOf(verb, group, resource, scope));
