@@ -18,6 +18,8 @@ export const conditionTypes = {
   Connected: 'Connected',
   /** A certificate or a CRL that it depends on expires soon, or has expired. */
   Expiring: 'Expiring',
+  /** cert-manager has issued the certificate that the network asks it for. */
+  CertificateReady: 'CertificateReady',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
 
@@ -51,6 +53,7 @@ export const conditionReasons = {
   Valid: 'Valid',
   ExpiresSoon: 'ExpiresSoon',
   Expired: 'Expired',
+  CertManagerNotFound: 'CertManagerNotFound',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

@@ -1,4 +1,4 @@
-import type { ObjectRef, VpnKey, VpnNetworkSpec, VpnPeer } from './types.ts';
+import type { ObjectRef, VpnKey, VpnNetwork, VpnNetworkSpec, VpnPeer } from './types.ts';
 import type { IdentityFields } from './certificate-names.ts';
 
 /**
@@ -18,6 +18,18 @@ export function issuedCommonName({ namespace, name }: { readonly namespace: stri
 export function issuedServerSecret(network: string): string {
   // A dot: the names of networks have none, so no other Secret of ours can have this name.
   return `${network}.pki`;
+}
+
+/** The Certificate, and the Secret of it, in the operator's namespace, of a network whose certificate cert-manager makes. */
+export function certManagerSecret(network: string): string {
+  return `${network}.tls`;
+}
+
+/** The Secret with the server's certificate: the one that is named, or the one that is made. */
+export function serverSecretOf({ metadata, spec: { pki } }: VpnNetwork): string | undefined {
+  if (pki === undefined) return undefined;
+  if (pki.secretRef !== undefined) return pki.secretRef.name;
+  return pki.issuerRef === undefined ? issuedServerSecret(metadata.name) : certManagerSecret(metadata.name);
 }
 
 /** Entries of Secrets, by the names that cert-manager and we give them. */

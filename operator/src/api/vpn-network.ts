@@ -225,6 +225,28 @@ const builtInPki = withRules(
   ],
 );
 
+const issuer = closed(
+  {
+    name: objectName('The name of the issuer.'),
+    kind: Type.String({
+      description: 'Its kind: Issuer (in the namespace ovpn-system), ClusterIssuer, or that of an external issuer.',
+      maxLength: 63,
+      pattern: '^[A-Z][A-Za-z0-9]*$',
+      default: 'Issuer',
+    }),
+    group: Type.String({
+      description: 'Its API group.',
+      maxLength: 253,
+      pattern: '^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$',
+      default: 'cert-manager.io',
+    }),
+  },
+  {
+    description:
+      "The issuer of cert-manager that signs the server's certificate. It has to give its CA (ca.crt), which is also that of the clients.",
+  },
+);
+
 const pki = withRules(
   closed(
     {
@@ -238,6 +260,7 @@ const pki = withRules(
           },
         ),
       ),
+      issuerRef: Type.Optional(issuer),
       minTLSVersion: oneOf(['1.2', '1.3'], {
         description: 'The lowest version of TLS that is accepted.',
         default: '1.2',
@@ -245,10 +268,10 @@ const pki = withRules(
     },
     {
       description:
-        "The server's certificate and the CA of clients: exactly one of builtIn and secretRef. Without it the network takes no dial-in peers.",
+        "The server's certificate and the CA of clients: exactly one of builtIn, secretRef and issuerRef. Without it the network takes no dial-in peers.",
     },
   ),
-  [exactlyOneOf('builtIn', 'secretRef')],
+  [exactlyOneOf('builtIn', 'secretRef', 'issuerRef')],
 );
 
 const rekey = closed(

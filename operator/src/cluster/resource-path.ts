@@ -12,6 +12,7 @@ const collections = {
   Node: { base: '/api/v1', plural: 'nodes' },
   Namespace: { base: '/api/v1', plural: 'namespaces' },
   Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },
+  Certificate: { base: '/apis/cert-manager.io/v1', plural: 'certificates' },
   Event: { base: '/apis/events.k8s.io/v1', plural: 'events' },
 } as const;
 

@@ -2,6 +2,7 @@ import { Acceptance } from './acceptance.ts';
 import { Allocation } from './allocation/allocation.ts';
 import { ExpiryWarnings } from './expiry/expiry.ts';
 import { MaterialCopies } from './material/material-copies.ts';
+import { CertManager } from './pki/cert-manager.ts';
 import { IssuedKeys } from './pki/issued-keys.ts';
 import { NetworkPki } from './pki/network-pki.ts';
 import type { ReconcilerFactory } from './reconciler.ts';
@@ -13,6 +14,7 @@ export const reconcilers: readonly ReconcilerFactory[] = [
   (context) => new Allocation(context),
   (context) => new MaterialCopies(context),
   (context) => new NetworkPki(context),
+  (context) => new CertManager(context),
   (context) => new IssuedKeys(context),
   (context) => new NetworkSummary(context),
   (context) => new ExpiryWarnings(context),

@@ -8,6 +8,7 @@ import {
   issuedServerSecret,
   networkWrap,
   secretEntries,
+  serverSecretOf,
   validCertificates,
 } from '../../api/issued.ts';
 import { type DialInPeer, type DialOutPeer } from '../../api/peer-kind.ts';
@@ -45,7 +46,7 @@ export function planServer(
   const { pki } = serverSecrets(network);
   const credentials = tlsCredentials(
     find(pki ?? ''),
-    { object, field: spec.pki.builtIn === undefined ? 'spec.pki.secretRef.name' : 'spec.pki.builtIn' },
+    { object, field: sourceField(spec.pki) },
     `TLSv${spec.pki.minTLSVersion}`,
   );
   const { wrapKey } = serverSecrets(network);
@@ -72,16 +73,21 @@ export function secretsOfNetwork(network: VpnNetwork, namespace: string): Object
   return [...names].map((name) => secretRefOf(namespace, name));
 }
 
+function sourceField({ builtIn, secretRef }: NonNullable<VpnNetwork['spec']['pki']>): string {
+  if (secretRef !== undefined) return 'spec.pki.secretRef.name';
+  return builtIn === undefined ? 'spec.pki.issuerRef' : 'spec.pki.builtIn';
+}
+
 /** Where the server's certificate and the key for wrapping are: Secrets that are named, or those that the controller makes. */
-function serverSecrets({ metadata, spec }: VpnNetwork): {
+function serverSecrets(network: VpnNetwork): {
   readonly pki: string | undefined;
   readonly wrapKey: { readonly name: string; readonly key: string } | undefined;
 } {
-  const issued = issuedServerSecret(metadata.name);
+  const { metadata, spec } = network;
   return {
-    pki: spec.pki?.builtIn === undefined ? spec.pki?.secretRef?.name : issued,
+    pki: serverSecretOf(network),
     wrapKey: hasIssuedWrapKey(spec)
-      ? { name: issued, key: secretEntries.serverWrapKey }
+      ? { name: issuedServerSecret(metadata.name), key: secretEntries.serverWrapKey }
       : spec.controlChannel.secretRef,
   };
 }

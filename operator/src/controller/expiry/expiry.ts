@@ -1,5 +1,5 @@
 import { findCondition, setCondition } from '../../api/conditions.ts';
-import { issuedServerSecret } from '../../api/issued.ts';
+import { serverSecretOf } from '../../api/issued.ts';
 import { apiVersion, type Condition, type VpnKey, type VpnNetwork } from '../../api/types.ts';
 import { type Index, keyOf, splitKey, type Tracked } from '../../cluster/informer.ts';
 import { sourceAnnotation } from '../../cluster/material-secret.ts';
@@ -85,9 +85,8 @@ export class ExpiryWarnings implements Reconciler {
 
   #secretsOfNetwork(network: VpnNetwork | undefined): { readonly namespace: string; readonly name: string }[] {
     const { namespace } = this.#context;
-    const { pki } = network?.spec ?? {};
-    if (network === undefined || pki === undefined) return [];
-    return [{ namespace, name: pki.secretRef?.name ?? issuedServerSecret(network.metadata.name) }];
+    const name = network === undefined ? undefined : serverSecretOf(network);
+    return name === undefined ? [] : [{ namespace, name }];
   }
 
   async #status({ kind, tracked }: Subject, expiry: Expiry | undefined, message: string): Promise<void> {
