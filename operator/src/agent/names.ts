@@ -24,9 +24,12 @@ export function deviceAlias(network: string): string {
   return `${aliasPrefix}${network}`;
 }
 
+/** What names of far ends begin with; nothing else in a network's namespace does. */
+export const vethPrefix = 'veth';
+
 /** The far end of an attachment, in the network's namespace: at most 15 bytes. */
 export function vethName({ containerId, ifname }: AttachmentKey): string {
-  return `veth${createHash('sha256').update(`${containerId}/${ifname}`).digest('hex').slice(0, 11)}`;
+  return `${vethPrefix}${createHash('sha256').update(`${containerId}/${ifname}`).digest('hex').slice(0, 11)}`;
 }
 
 /** The name under which the holder keeps the socket of a listener. */

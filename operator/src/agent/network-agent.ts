@@ -282,7 +282,11 @@ export class NetworkAgent {
 
   /** How an attachment differs from what it should be, in words; reads the kernel. @throws OvpnError NetworkNotReady */
   check(record: AttachmentRecord): string[] {
-    return deviations(record, this.#settings(record), observeAttachment(record, this.#ready().kernel));
+    const { kernel } = this.#ready();
+    return [
+      ...deviations(record, this.#settings(record), observeAttachment(record, kernel)),
+      ...(kernel.filterStands() ? [] : ["the packet filter in the network's namespace is not as it was made"]),
+    ];
   }
 
   /** Whether the network's namespace has a route to just this address. */
@@ -399,6 +403,7 @@ export class NetworkAgent {
     }
     const index = observed.device?.index ?? 0;
     const diff = diffBase(desired, deviceAlias(this.name), observed);
+    kernel.ensureFilter();
     const requests: Request[] = [];
     if (diff.loopbackUp) requests.push(setLink(1, { up: true }));
     if (Object.keys(diff.device).length > 0) requests.push(setLink(index, diff.device));

@@ -1,7 +1,9 @@
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { describe, OvpnError } from '../errors.ts';
 import { NETLINK_ROUTE, NetlinkSocket, type Outcome, type Request } from '../kernel/netlink/socket.ts';
 import { defaultNetnsFolder, namespaceId } from '../kernel/netns.ts';
+import { NETLINK_NETFILTER, replaceTable, tableStands } from '../kernel/nftables/table.ts';
 import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../kernel/ovpn/codec.ts';
 import { dumpAddresses, type InterfaceAddress } from '../kernel/rtnetlink/addresses.ts';
@@ -10,6 +12,7 @@ import { dumpOurRoutes, type Route } from '../kernel/rtnetlink/routes.ts';
 import { readSysctls } from '../kernel/sysctl.ts';
 import { namespaceSysctls } from './diff.ts';
 import { emptySlots, type KeySlots } from './key-slots.ts';
+import { networkFilter } from './filter.ts';
 import { deviceName } from './names.ts';
 import { type ObservedNetwork, routeKey } from './observed.ts';
 
@@ -29,23 +32,35 @@ export class NetworkKernel {
   readonly #id: string | undefined;
   readonly #routes: NetlinkSocket;
   readonly #ovpn: OvpnFamily;
+  readonly #filter: NetlinkSocket;
 
-  private constructor(namespace: string, path: string, routes: NetlinkSocket, ovpn: OvpnFamily) {
+  private constructor(namespace: string, path: string, routes: NetlinkSocket, ovpn: OvpnFamily, filter: NetlinkSocket) {
     this.namespace = namespace;
     this.path = path;
     this.#id = namespaceId(path);
     this.#routes = routes;
     this.#ovpn = ovpn;
+    this.#filter = filter;
   }
 
   /** @throws OvpnError KernelWithoutOvpn; SystemError when the namespace is not there */
   static open(namespace: string, folder = defaultNetnsFolder): NetworkKernel {
     const path = join(folder, namespace);
-    const routes = NetlinkSocket.open(NETLINK_ROUTE, path);
+    const opened: { close(): void }[] = [];
+    const opening = <T extends { close(): void }>(socket: T): T => {
+      opened.push(socket);
+      return socket;
+    };
     try {
-      return new NetworkKernel(namespace, path, routes, OvpnFamily.open(path));
+      return new NetworkKernel(
+        namespace,
+        path,
+        opening(NetlinkSocket.open(NETLINK_ROUTE, path)),
+        opening(OvpnFamily.open(path)),
+        opening(openFilter(path)),
+      );
     } catch (error) {
-      routes.close();
+      for (const socket of opened) socket.close();
       throw error;
     }
   }
@@ -61,7 +76,7 @@ export class NetworkKernel {
 
   /** Requests sent so far in this namespace. */
   get writes(): number {
-    return this.#routes.counters.writes + this.#ovpn.counters.writes;
+    return this.#routes.counters.writes + this.#ovpn.counters.writes + this.#filter.counters.writes;
   }
 
   get reads(): number {
@@ -71,6 +86,7 @@ export class NetworkKernel {
   close(): void {
     this.#routes.close();
     this.#ovpn.close();
+    this.#filter.close();
   }
 
   /** Reads everything. Gives way to other work in between when there are many peers. */
@@ -133,6 +149,16 @@ export class NetworkKernel {
     return dumpAddresses(this.#routes);
   }
 
+  /** Whether the packet filter is as it should be. */
+  filterStands(): boolean {
+    return tableStands(this.#filter, networkFilter);
+  }
+
+  /** Makes the packet filter what it should be. @throws NetlinkError */
+  ensureFilter(): void {
+    if (!this.filterStands()) replaceTable(this.#filter, networkFilter);
+  }
+
   /** The routes that carry our protocol number. */
   ourRoutes(): Route[] {
     return dumpOurRoutes(this.#routes);
@@ -170,6 +196,19 @@ export class NetworkKernel {
       for (const outcome of this.#ovpn.batch(requests.slice(start, start + size))) outcomes.push(outcome);
     }
     return outcomes;
+  }
+}
+
+function openFilter(path: string): NetlinkSocket {
+  try {
+    return NetlinkSocket.open(NETLINK_NETFILTER, path);
+  } catch (error) {
+    throw new OvpnError(
+      'KernelRefused',
+      `the kernel has no packet filter: ${describe(error)}`,
+      { object: path },
+      { cause: error, remedy: 'boot a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET and CONFIG_NFT_FIB_INET' },
+    );
   }
 }
 

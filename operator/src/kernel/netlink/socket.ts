@@ -195,6 +195,28 @@ export class NetlinkSocket {
   }
 
   /**
+   * Sends requests that the kernel takes all or none of, as nfnetlink does between the edges of a batch. The last one
+   * is acknowledged only when all are in force (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch).
+   *
+   * @throws NetlinkError the first refusal: nothing was changed then
+   */
+  transact(requests: readonly Request[]): void {
+    this.counters.writes += requests.length;
+    const refused: NetlinkError[] = [];
+    try {
+      this.#exchange(requests, 0, {
+        reply: () => undefined,
+        refused: (index, message) => refused.push(refusal(requests[index], message)),
+      });
+    } catch (error) {
+      // Without a refusal the missing acknowledgement is what went wrong.
+      if (refused.length === 0) throw error;
+    }
+    const [first] = refused;
+    if (first !== undefined) throw first;
+  }
+
+  /**
    * Sends requests from `start` until the batch is full, and hands on what the kernel says to each.
    *
    * Only the last request asks for an acknowledgement. The kernel works through a send in order and before
