@@ -10,6 +10,7 @@ import {
   officePeer,
   type Pod,
   podAddress,
+  sandboxWithEth0,
 } from '../support/office.ts';
 import { PlainRemote } from '../support/remote.ts';
 import { attempt, eventually, run } from '../support/run.ts';
@@ -102,22 +103,7 @@ describe('packets of the size of the MTU', () => {
 describe('a pod that has an eth0 and a default route', () => {
   let pod: Pod;
   beforeAll(async () => {
-    const netns = await office.hosts.namespace('cni-e');
-    await office.hosts.namespace('cni-gw');
-    const ip = (name: string, ...args: string[]): Promise<string> => run('ip', '-n', name, ...args);
-    await ip('cni-e', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', 'cni-gw');
-    for (const [name, host] of [
-      ['cni-e', 2],
-      ['cni-gw', 1],
-    ] as const) {
-      await ip(name, 'addr', 'add', `10.244.0.${host}/24`, 'dev', 'eth0');
-      await ip(name, 'addr', 'add', `fd44::${host}/64`, 'dev', 'eth0', 'nodad');
-      await ip(name, 'link', 'set', 'eth0', 'up');
-    }
-    await ip('cni-gw', 'addr', 'add', '8.8.8.8/32', 'dev', 'lo');
-    await ip('cni-e', 'route', 'add', 'default', 'via', '10.244.0.1');
-    await ip('cni-e', 'route', 'add', 'default', 'via', 'fd44::1');
-    pod = await attachPod(office.agent, 'e', { netns });
+    pod = await attachPod(office.agent, 'e', { netns: await sandboxWithEth0(office.hosts, 'cni-e', 'cni-gw') });
   }, 30_000);
 
   test('keeps its default route and its other traffic', async () => {

@@ -36,6 +36,29 @@ export async function attachPod(agent: Agent, name: string, options: Partial<Cni
   return { name, netns, call, result: JSON.parse(added.stdout) as CniResult };
 }
 
+/**
+ * A sandbox as a cluster's primary plugin leaves it: eth0 with a default route, over a gateway that is the rest of
+ * the world and has 8.8.8.8.
+ */
+export async function sandboxWithEth0(hosts: Hosts, name: string, gateway: string): Promise<string> {
+  const netns = await hosts.namespace(name);
+  await hosts.namespace(gateway);
+  const ip = (namespace: string, ...args: string[]): Promise<string> => run('ip', '-n', namespace, ...args);
+  await ip(name, 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', gateway);
+  for (const [namespace, host] of [
+    [name, 2],
+    [gateway, 1],
+  ] as const) {
+    await ip(namespace, 'addr', 'add', `10.244.0.${host}/24`, 'dev', 'eth0');
+    await ip(namespace, 'addr', 'add', `fd44::${host}/64`, 'dev', 'eth0', 'nodad');
+    await ip(namespace, 'link', 'set', 'eth0', 'up');
+  }
+  await ip(gateway, 'addr', 'add', '8.8.8.8/32', 'dev', 'lo');
+  await ip(name, 'route', 'add', 'default', 'via', '10.244.0.1');
+  await ip(name, 'route', 'add', 'default', 'via', 'fd44::1');
+  return netns;
+}
+
 /** Attaches by the agent's socket, as the CNI binary does, without the time that its process takes to start. */
 export async function attachDirectly(
   agent: Agent,

@@ -276,6 +276,12 @@ export class NetworkAgent {
    * Brings one attachment about. @throws OvpnError or NetlinkError when it cannot stand
    */
   attach(record: AttachmentRecord): SandboxLinks {
+    // The kernel takes these along with a link that goes down, and the last round knows nothing of that.
+    this.#forgetFarRoutes(record);
+    return this.#ensure(record);
+  }
+
+  #ensure(record: AttachmentRecord): SandboxLinks {
     const { kernel, observed } = this.#ready();
     return ensureAttachment(record, this.#settings(record), kernel, observed, this.#sandboxWrites);
   }
@@ -303,6 +309,10 @@ export class NetworkAgent {
     return before.length - this.#services.attachments.ofNetwork(this.name).length;
   }
 
+  #forgetFarRoutes(record: AttachmentRecord): void {
+    for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
+  }
+
   #settings(record: AttachmentRecord): SandboxSettings {
     const { desired } = this.#ready();
     return {
@@ -320,7 +330,7 @@ export class NetworkAgent {
     const kernel = this.#kernel?.current === true ? this.#kernel : undefined;
     removeAttachment(record, foreign, kernel, this.#sandboxWrites);
     // The routes went with the link.
-    for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
+    this.#forgetFarRoutes(record);
   }
 
   /** The device of a remote that is dialled; made when it is missing. @throws OvpnError NetworkNotReady, NetlinkError */
@@ -647,7 +657,7 @@ export class NetworkAgent {
   #collect(record: AttachmentRecord): void {
     if (this.#ready().kernel.link(vethName(record)) !== undefined) return;
     this.#services.attachments.remove(record);
-    for (const route of farRoutes(record, 0)) this.#observed?.routes.delete(routeKey(route));
+    this.#forgetFarRoutes(record);
     const { containerId, ifname, addresses } = record;
     this.#log.info(
       { event: 'attachment.collected', containerId, ifname, addresses },
@@ -657,7 +667,7 @@ export class NetworkAgent {
 
   #tryAttachment(record: AttachmentRecord): void {
     try {
-      if (sandboxStands(record)) this.attach(record);
+      if (sandboxStands(record)) this.#ensure(record);
       else this.#collect(record);
     } catch (error) {
       this.#log.warn(
