@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { callAgent } from '../../cni-plugin/src/agent-client.ts';
 import {
   type AddRequest,
   type AddResult,
@@ -10,6 +9,7 @@ import {
   detachFolder,
   protocolVersion as version,
 } from '../../operator/src/agent/attach-protocol.ts';
+import { callAgent } from '../support/agent-socket.ts';
 import { Capture } from '../support/capture.ts';
 import { ping } from '../support/hosts.ts';
 import { network } from '../support/manifests.ts';
@@ -20,10 +20,10 @@ import { attempt, eventually, run } from '../support/run.ts';
 let office: Office;
 beforeAll(async () => {
   office = await Office.open('att', { options: ['--resync', '3600'] });
-}, 60_000);
+}, 120_000);
 afterAll(async () => {
   await office.close();
-}, 30_000);
+}, 120_000);
 
 const corp = (): string => join(office.agent.netns, 'ovpn-corp');
 const inside = (netns: string, ...command: string[]): Promise<string> => run('nsenter', `--net=${netns}`, ...command);
@@ -81,7 +81,7 @@ describe('what a pod sends', () => {
       await capture.stop();
       await del(`att-n${family}`);
     },
-    30_000,
+    120_000,
   );
 
   test.each([4, 6] as const)(
@@ -94,8 +94,18 @@ describe('what a pod sends', () => {
       await inside(netns, 'ip', 'link', 'set', 'vpn0', 'mtu', '9000');
       const capture = await Capture.start(corp(), 'ovpn0', `host ${lan} and (tcp or ip6)`);
       try {
-        await attempt('nsenter', [`--net=${netns}`, 'timeout', '5', 'bash', '-c', `exec 3<>/dev/tcp/${lan}/9`]);
-        const syn = await eventually('a SYN', () => capture.packets.find((line) => line.includes('Flags [S]')));
+        // Nobody listens there: each try is one SYN that is answered by a reset.
+        const connect = ['timeout', '2', 'bash', '-c', `exec 3<>/dev/tcp/${lan}/9`];
+        const syn = await eventually(
+          'a SYN',
+          async () => {
+            await attempt('nsenter', [`--net=${netns}`, ...connect]);
+            return capture.packets.find((line) => line.includes('Flags [S]'));
+          },
+          { timeoutMs: 60_000 },
+        ).catch((error: unknown) => {
+          throw new Error(`${String(error)}; captured: ${capture.packets.join('; ')}`, { cause: error });
+        });
         expect(syn).toContain(`mss ${1416 - header},`);
       } finally {
         await capture.stop();
@@ -103,7 +113,7 @@ describe('what a pod sends', () => {
         await inside(netns, 'ip', 'route', 'del', `${lan}/${prefix}`, 'via', gateway, 'dev', 'vpn0');
       }
     },
-    30_000,
+    120_000,
   );
 
   test.each([4, 6] as const)(
@@ -171,7 +181,7 @@ describe('what a pod sends', () => {
       expect(await send(1300 - header)).toContain(' 3 received');
       expect(await send(1301 - header)).toMatch(/mtu ?= ?1300|too long, mtu=1300|Packet too big: mtu=1300/i);
     },
-    30_000,
+    120_000,
   );
 
   test('over IPv6 goes out at once: no address waits for duplicate address detection', async () => {
@@ -192,7 +202,7 @@ describe('what a pod sends', () => {
     expect(Number(/time=([\d.]+) ms/.exec(stdout)?.[1])).toBeLessThan(900);
     expect(attachment?.addresses).toHaveLength(2);
     await del('att-dad');
-  }, 20_000);
+  }, 120_000);
 });
 
 describe('CHECK', () => {
@@ -283,7 +293,7 @@ describe('attachments that nobody takes away', () => {
     expect(await attached()).toContain('att-g2');
     expect(await inside('/run/netns/att-g1', 'ip', '-br', 'link')).not.toContain('vpn0');
     await del('att-g2');
-  }, 20_000);
+  }, 120_000);
 
   test('go when their sandbox is gone and the agent starts, and a new sandbox at its path is left alone', async () => {
     const before = await attached();
@@ -307,7 +317,7 @@ describe('attachments that nobody takes away', () => {
     ).toBeDefined();
     expect(await inside('/run/netns/att-x2', 'ip', '-br', 'link')).not.toContain('vpn0');
     expect(await inside('/run/netns/att-x2', 'ip', 'route')).toBe('');
-  }, 60_000);
+  }, 120_000);
 
   test('go by the DEL that the plugin left while the agent was away', async () => {
     const before = await attached();
@@ -325,7 +335,7 @@ describe('attachments that nobody takes away', () => {
     );
     expect(await inside(netns, 'ip', '-br', 'link')).not.toContain('vpn0');
     expect((await attempt('ls', [folder])).stdout).toBe('');
-  }, 60_000);
+  }, 120_000);
 });
 
 describe('pods that the manifests know', () => {
@@ -362,7 +372,7 @@ describe('pods that the manifests know', () => {
     expect(await ping('/run/netns/att-p1', office.lan.ipv4, { count: 2 })).toMatchObject({ received: 2 });
     await del('att-p1');
     expect(await inside('/run/netns/att-p1', 'ip', 'route')).toBe('');
-  }, 30_000);
+  }, 120_000);
 
   test('join by themselves what selects them, and nothing else', async () => {
     await describePod({ lab: 'yes' }, {});
@@ -375,7 +385,7 @@ describe('pods that the manifests know', () => {
     await del('att-p2');
     expect(await add('att-p3', { ifname: 'vpn', netns, pod: { ...pod, name: 'unknown' } })).toEqual([]);
     await expect(add('att-p3', { network: 'lab', netns, pod: { ...pod, name: 'unknown' } })).rejects.toThrow('OVPN504');
-  }, 30_000);
+  }, 120_000);
 });
 
 test('an agent says whether it can serve', async () => {
