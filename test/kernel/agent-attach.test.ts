@@ -85,38 +85,6 @@ describe('what a pod sends', () => {
   );
 
   test.each([4, 6] as const)(
-    'announces TCP segments that fit, whatever the pod wants: IPv%i',
-    async (family) => {
-      const { netns } = office.pod;
-      const [lan, gateway, header, prefix] =
-        family === 4 ? [office.lan.ipv4, '10.81.1.1', 40, 32] : [office.lan.ipv6, 'fd81::1', 60, 128];
-      await inside(netns, 'ip', 'route', 'add', `${lan}/${prefix}`, 'via', gateway, 'dev', 'vpn0', 'advmss', '9000');
-      await inside(netns, 'ip', 'link', 'set', 'vpn0', 'mtu', '9000');
-      const capture = await Capture.start(corp(), 'ovpn0', `host ${lan} and (tcp or ip6)`);
-      try {
-        // Nobody listens there: each try is one SYN that is answered by a reset.
-        const connect = ['timeout', '2', 'bash', '-c', `exec 3<>/dev/tcp/${lan}/9`];
-        const syn = await eventually(
-          'a SYN',
-          async () => {
-            await attempt('nsenter', [`--net=${netns}`, ...connect]);
-            return capture.packets.find((line) => line.includes('Flags [S]'));
-          },
-          { timeoutMs: 60_000 },
-        ).catch((error: unknown) => {
-          throw new Error(`${String(error)}; captured: ${capture.packets.join('; ')}`, { cause: error });
-        });
-        expect(syn).toContain(`mss ${1416 - header},`);
-      } finally {
-        await capture.stop();
-        await inside(netns, 'ip', 'link', 'set', 'vpn0', 'mtu', '1416');
-        await inside(netns, 'ip', 'route', 'del', `${lan}/${prefix}`, 'via', gateway, 'dev', 'vpn0');
-      }
-    },
-    120_000,
-  );
-
-  test.each([4, 6] as const)(
     'learns of a narrow path behind the peer: IPv%i',
     async (family) => {
       const remote = office.remote.host.namespace;
