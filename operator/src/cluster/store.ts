@@ -229,6 +229,7 @@ function content(resource: Resource): unknown {
 /** What the controller decides in a status, for agents to go by. */
 function decided(resource: Resource): unknown {
   if (resource.kind === 'VpnPeer') return resource.status?.allocation;
+  if (resource.kind === 'VpnKey') return resource.status?.certificates;
   return resource.kind === 'VpnAllocation' ? resource.status : undefined;
 }
 
