@@ -6,7 +6,7 @@ import { deriveDataKeys, parseStaticKey } from '../openvpn/static-key.ts';
 import type { DesiredKey, DesiredNetwork, DesiredPeer } from './desired.ts';
 import type { DesiredSession } from './sessions/desired-session.ts';
 import { kernelCipher } from './sessions/live-peers.ts';
-import { planDialIn, planDialOut, routesVia, type SecretLookup } from './sessions/plan-sessions.ts';
+import { issuedKeyProblem, planDialIn, planDialOut, routesVia, type SecretLookup } from './sessions/plan-sessions.ts';
 
 /**
  * The plan: resources in, desired state out. Pure; nothing here reads a clock, a file or the kernel.
@@ -123,7 +123,8 @@ export function planPeer(
   if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
   if (isDialInPeer(peer)) {
     const session = planDialIn(network, peer, key);
-    return session instanceof OvpnError ? { ...absent, problems: [session] } : { ...absent, session, problems: [] };
+    if (session instanceof OvpnError) return { ...absent, problems: [session] };
+    return { ...absent, session, keyProblem: issuedKeyProblem(network, peer, key), problems: [] };
   }
   const object = formatRef(refOf(peer));
   if (network.spec.nodes.length > 1 && peer.spec.placement.nodeSelector[hostnameLabel] === undefined) {

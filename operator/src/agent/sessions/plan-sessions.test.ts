@@ -4,13 +4,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseResource } from '../../api/parse.ts';
 import { isDialInPeer, isDialOutPeer } from '../../api/peer-kind.ts';
-import type { Resource, Secret, VpnKey, VpnNetwork, VpnPeer } from '../../api/types.ts';
+import { apiVersion, type Resource, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../../api/types.ts';
 import { networkManifest, peerManifest } from '../../cluster/testing/objects.ts';
 import { OvpnError } from '../../errors.ts';
 import { testPki } from '../../openvpn/tls/pki.fixture.ts';
 import { clientKeyFile, serverKeyFile, tlsAuthKeyFile, tlsCryptKeyFile } from '../../openvpn/wrap/recorded.fixture.ts';
 import type { DesiredDialOut, DesiredServer } from './desired-session.ts';
-import { isWithin, planDialIn, planDialOut, planServer, secretsOfNetwork } from './plan-sessions.ts';
+import { issuedKeyProblem, isWithin, planDialIn, planDialOut, planServer, secretsOfNetwork } from './plan-sessions.ts';
 
 const pki = testPki();
 const other = testPki('Another CA');
@@ -202,6 +202,36 @@ const dialIn = (spec: object = {}): VpnPeer =>
       ...{ identity: { commonName: 'alice' }, ...spec },
     }),
   ) as VpnPeer;
+
+describe('a client of a network that issues certificates', () => {
+  const issuing = network({ pki: { builtIn: {} } });
+  const peer = dialIn({ identity: { key: 'alice' } });
+  const key = (issued: object = {}): VpnKey => ({
+    ...(parse({
+      apiVersion,
+      kind: 'VpnKey',
+      metadata: { namespace: 'team-a', name: 'alice' },
+      spec: { issued: { networkRef: { name: issuing.metadata.name }, ...issued } },
+    }) as VpnKey),
+    status: { certificates: [{ fingerprint: 'ab:CD', serialNumber: '1', notAfter: '2030-01-01T00:00:00Z' }] },
+  });
+
+  test('goes by the name and the certificates of its VpnKey', () => {
+    const planned = isDialInPeer(peer) ? planDialIn(issuing, peer, key()) : undefined;
+    expect(planned).toMatchObject({ identity: { commonName: 'alice.team-a' }, certificates: ['ABCD'] });
+    expect(issuedKeyProblem(issuing, peer, key())).toBeUndefined();
+  });
+
+  test.each([
+    ['there is no VpnKey', undefined],
+    ['is revoked', key({ revoked: true })],
+    ['is not one that VpnNetwork', key({ networkRef: { name: 'another' } })],
+  ])('has no certificate when its VpnKey %s', (words, given) => {
+    const planned = isDialInPeer(peer) ? planDialIn(issuing, peer, given) : undefined;
+    expect(planned).toMatchObject({ certificates: [] });
+    expect(issuedKeyProblem(issuing, peer, given)?.message).toContain(words);
+  });
+});
 
 describe('a client', () => {
   const plan = (spec: object = {}, of = network()) => {

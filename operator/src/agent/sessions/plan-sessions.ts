@@ -12,7 +12,15 @@ import {
   validCertificates,
 } from '../../api/issued.ts';
 import { type DialInPeer, type DialOutPeer } from '../../api/peer-kind.ts';
-import { formatRef, type ObjectRef, refOf, type Secret, type VpnKey, type VpnNetwork } from '../../api/types.ts';
+import {
+  formatRef,
+  type ObjectRef,
+  refOf,
+  type Secret,
+  type VpnKey,
+  type VpnNetwork,
+  type VpnPeer,
+} from '../../api/types.ts';
 import { OvpnError } from '../../errors.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
 import type { DesiredNetwork, PeerRoute } from '../desired.ts';
@@ -107,15 +115,13 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer, key: VpnKey | 
   }
   const routes = routesVia(spec.routes, vpnIpv4, vpnIpv6, object);
   if (routes instanceof OvpnError) return routes;
-  const certificates = issuedTo(network, peer, key);
-  if (certificates instanceof OvpnError) return certificates;
   const { intervalSeconds, timeoutSeconds } = spec.keepalive ?? network.spec.keepalive;
   return {
     kind: 'dial-in',
     ref: refOf(peer),
     claimant: claimantOf(peer),
     identity: effectiveIdentity(peer) ?? {},
-    certificates,
+    certificates: issuedTo(network, peer, key),
     vpnIpv4,
     vpnIpv6,
     keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
@@ -124,11 +130,16 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer, key: VpnKey | 
 }
 
 /** The certificates by which a client is known where the network issues them; undefined where it does not. */
-function issuedTo(
-  network: VpnNetwork,
-  peer: DialInPeer,
-  key: VpnKey | undefined,
-): readonly string[] | undefined | OvpnError {
+function issuedTo(network: VpnNetwork, peer: DialInPeer, key: VpnKey | undefined): readonly string[] | undefined {
+  if (identityKeyRef(peer) === undefined) return undefined;
+  return validCertificates(key, network.metadata.name).map(normaliseFingerprint);
+}
+
+/**
+ * Why the certificates of a client's VpnKey are no good, whatever they are. The peer is in force all the same, with
+ * none of them: a VpnKey that is deleted or revoked ends the client's session.
+ */
+export function issuedKeyProblem(network: VpnNetwork, peer: VpnPeer, key: VpnKey | undefined): OvpnError | undefined {
   const ref = identityKeyRef(peer);
   if (ref === undefined) return undefined;
   const where = { object: formatRef(refOf(peer)), field: 'spec.identity.key' };
@@ -140,7 +151,9 @@ function issuedTo(
     const remedy = 'refer to a VpnKey with spec.issued.networkRef of the same network';
     return new OvpnError('KeyMaterialInvalid', problem, where, { remedy });
   }
-  return validCertificates(key, network.metadata.name).map(normaliseFingerprint);
+  if (!key.spec.issued.revoked) return undefined;
+  const remedy = 'create another VpnKey for the client, or set spec.issued.revoked to false';
+  return new OvpnError('KeyMaterialInvalid', `${formatRef(ref)} is revoked`, where, { remedy });
 }
 
 /**
