@@ -85,6 +85,36 @@ describe('what a pod sends', () => {
   );
 
   test.each([4, 6] as const)(
+    'announces TCP segments that fit, whatever the pod wants: IPv%i',
+    async (family) => {
+      const { netns } = office.pod;
+      const [lan, gateway, header, prefix] =
+        family === 4 ? [office.lan.ipv4, '10.81.1.1', 40, 32] : [office.lan.ipv6, 'fd81::1', 60, 128];
+      await inside(netns, 'ip', 'route', 'add', `${lan}/${prefix}`, 'via', gateway, 'dev', 'vpn0', 'advmss', '9000');
+      await inside(netns, 'ip', 'link', 'set', 'vpn0', 'mtu', '9000');
+      const capture = await Capture.start(corp(), 'ovpn0', `host ${lan} and (tcp or ip6)`);
+      try {
+        // Nobody listens there: each try is one SYN that is answered by a reset.
+        const connect = `require('node:net').connect(9, '${lan}').on('error', ({ code }) => console.log(code)).setTimeout(5000, process.exit)`;
+        const answers: string[] = [];
+        const syn = await eventually('a SYN', async () => {
+          answers.push(await inside(netns, process.execPath, '-e', connect));
+          return capture.packets.find((line) => line.includes('Flags [S]'));
+        }).catch((error: unknown) => {
+          throw new Error(`${String(error)}; ${answers.join('')}${capture.packets.join('\n')}`, { cause: error });
+        });
+        expect(answers.at(-1)?.trim()).toBe('ECONNREFUSED');
+        expect(syn).toContain(`mss ${1416 - header},`);
+      } finally {
+        await capture.stop();
+        await inside(netns, 'ip', 'link', 'set', 'vpn0', 'mtu', '1416');
+        await inside(netns, 'ip', 'route', 'del', `${lan}/${prefix}`, 'via', gateway, 'dev', 'vpn0');
+      }
+    },
+    120_000,
+  );
+
+  test.each([4, 6] as const)(
     'learns of a narrow path behind the peer: IPv%i',
     async (family) => {
       const remote = office.remote.host.namespace;
