@@ -14,6 +14,8 @@ import type { WrapConfig } from '../../openvpn/wrap/session-wrapper.ts';
 export interface FoundSecret {
   readonly ref: ObjectRef;
   readonly secret: Secret | undefined;
+  /** What to do when it is not there; by default to create it. */
+  readonly remedy?: string;
 }
 
 /**
@@ -106,14 +108,15 @@ export function revisionOf(value: unknown): string {
   return createHash('sha256').update(JSON.stringify(value)).digest('base64');
 }
 
-function textOf({ ref, secret }: FoundSecret, key: string, user: Where): string {
+function textOf({ ref, secret, remedy }: FoundSecret, key: string, user: Where): string {
+  const options = remedy === undefined ? {} : { remedy };
   if (secret === undefined) {
-    throw new OvpnError('SecretMissing', `there is no Secret ${ref.namespace ?? ''}/${ref.name}`, user);
+    throw new OvpnError('SecretMissing', `there is no Secret ${ref.namespace ?? ''}/${ref.name}`, user, options);
   }
   const data = secret.data[key];
   if (data === undefined) {
     const missing = `Secret ${ref.namespace ?? ''}/${ref.name} has no key ${JSON.stringify(key)}`;
-    throw new OvpnError('SecretMissing', missing, user);
+    throw new OvpnError('SecretMissing', missing, user, options);
   }
   return Buffer.from(data).toString('latin1');
 }

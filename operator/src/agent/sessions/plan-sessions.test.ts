@@ -203,6 +203,11 @@ const dialIn = (spec: object = {}): VpnPeer =>
     }),
   ) as VpnPeer;
 
+test('a network that issues certificates waits for the controller', () => {
+  const problem = problemOf(() => planServer(network({ pki: { builtIn: {} } }), desired, system, () => undefined));
+  expect(problem).toMatchObject({ name: 'SecretMissing', message: expect.stringContaining('wait for the controller') });
+});
+
 describe('a client of a network that issues certificates', () => {
   const issuing = network({ pki: { builtIn: {} } });
   const peer = dialIn({ identity: { key: 'alice' } });

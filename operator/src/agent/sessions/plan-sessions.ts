@@ -50,14 +50,17 @@ export function planServer(
   const { spec } = network;
   if (spec.pki === undefined) return undefined;
   const object = formatRef(refOf(network));
-  const find = (name: string): FoundSecret => findSecret(lookup, namespace, name);
-  const { pki } = serverSecrets(network);
+  const remedy =
+    spec.pki.secretRef === undefined
+      ? { remedy: 'wait for the controller, which makes it; where there is none, give spec.pki.secretRef' }
+      : {};
+  const find = (name: string): FoundSecret => ({ ...findSecret(lookup, namespace, name), ...remedy });
+  const { pki, wrapKey } = serverSecrets(network);
   const credentials = tlsCredentials(
     find(pki ?? ''),
     { object, field: sourceField(spec.pki) },
     `TLSv${spec.pki.minTLSVersion}`,
   );
-  const { wrapKey } = serverSecrets(network);
   const channel = {
     ...spec.controlChannel,
     wrap: networkWrap(spec),
