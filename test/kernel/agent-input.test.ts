@@ -183,11 +183,6 @@ describe('a mistake in a call of the CNI plugin is named and changes nothing', (
 
   test.each<[string, object, object]>([
     [
-      'no network',
-      { network: undefined },
-      { code: 7, text: expect.stringMatching(/network: is missing.*\[OVPN501\]/) as unknown },
-    ],
-    [
       'an unknown network',
       { network: 'nope' },
       { code: 11, text: expect.stringMatching(/VpnNetwork nope: .*\[OVPN503\]/) as unknown },

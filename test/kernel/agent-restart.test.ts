@@ -28,9 +28,10 @@ async function keepsAll(restart: () => Promise<void>): Promise<void> {
   expect(Number(after?.link.rxPackets)).toBeGreaterThanOrEqual(Number(before?.link.rxPackets) + stream.sent);
 }
 
-const silent = async (): Promise<void> => {
+/** @param writes more than none only after a call that writes by itself */
+const silent = async (writes = 0): Promise<void> => {
   const report = await office.agent.until('two rounds', ({ netlink }) => netlink.rounds >= 2);
-  expect(report.netlink.writes).toBe(0);
+  expect(report.netlink.writes).toBe(writes);
   expect(report.networks[0]?.peers).toMatchObject([{ ready: 'True', keyGeneration: expect.any(Number) as unknown }]);
 };
 
@@ -52,7 +53,8 @@ describe('the agent starts anew under traffic', () => {
       await office.agent.startAgent();
       const { code } = await office.agent.cni('ADD', office.pod.call);
       expect(code).toBe(0);
-      await silent();
+      // ADD makes the two routes to the pod again, as the kernel may have taken them since the last look.
+      await silent(2);
     });
   });
 });
