@@ -86,7 +86,7 @@ const issuedKey = withRules(
       ),
       certificateDays: Type.Optional(
         integer(
-          "Days for which a certificate is valid; without it the network's pki.builtIn.certificateDays.",
+          "Days for which a certificate is valid: at most, and without it, the network's pki.builtIn.certificateDays.",
           1,
           3650,
         ),

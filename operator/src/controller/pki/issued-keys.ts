@@ -14,13 +14,13 @@ import {
   secretEntries,
 } from '../../api/issued.ts';
 import { parseResource } from '../../api/parse.ts';
-import { allowsNamespace } from '../../api/rules.ts';
 import { apiVersion, type Secret, type VpnKey, type VpnKeyStatus, type VpnNetwork } from '../../api/types.ts';
 import { type Index, keyOf, metaOf, splitKey, type Tracked } from '../../cluster/informer.ts';
 import { asRecord } from '../../cluster/json.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { unwrapClientKey } from '../../openvpn/wrap/client-key.ts';
 import { parseClientKey, parseServerKey } from '../../openvpn/wrap/key-file.ts';
+import { admits, onAdmissionChange } from '../admission.ts';
 import { type ProfileWrap, type Remote, renderProfile } from '../profile/profile.ts';
 import { newClientWrapKey } from '../profile/wrap-keys.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
@@ -28,9 +28,11 @@ import { planCa, renewAt } from './ca-plan.ts';
 import { factsOf, isSignedBy, issue } from './certificates.ts';
 import { type NetworkCa, readCas } from './network-ca.ts';
 import { dayMs, lifetimesOf, longestWaitMs, networkOf } from './network-pki.ts';
-import { caNamespace, type Owner, ownerAnnotation, sameText, secretObject, textOf } from './secret-store.ts';
+import { caNamespace, type Owner, ownerOf, sameText, secretObject, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/issued-keys';
+/** How often it is looked whether a Secret that is in the way is still there; nobody tells of Secrets of users. */
+const conflictMs = 60_000;
 /** As many as the schema of status.certificates takes. */
 const mostCertificates = 8;
 
@@ -77,12 +79,18 @@ export class IssuedKeys implements Reconciler {
   readonly name = 'issued-keys';
   readonly #context: ReconcilerContext;
   readonly #byNetwork: Index<VpnKey>;
+  readonly #networksByWrapSecret: Index<VpnNetwork>;
 
   constructor(context: ReconcilerContext) {
     this.#context = context;
-    this.#byNetwork = context.caches.keys.index(({ value }) => {
+    const { keys, networks } = context.caches;
+    this.#byNetwork = keys.index(({ value }) => {
       const network = value?.spec.issued?.networkRef.name;
       return network === undefined ? [] : [network];
+    });
+    this.#networksByWrapSecret = networks.index(({ value }) => {
+      const name = value?.spec.controlChannel.secretRef?.name;
+      return name === undefined ? [] : [name];
     });
   }
 
@@ -101,6 +109,13 @@ export class IssuedKeys implements Reconciler {
         if (network !== undefined) allOf(network);
       });
     }
+    secrets.onChange((now, before) => {
+      const name = (now ?? before)?.meta.name ?? '';
+      for (const { key } of this.#networksByWrapSecret.get(name)) allOf(key);
+    });
+    onAdmissionChange(this.#context.caches, (network, namespace) => {
+      for (const { key, meta } of this.#byNetwork.get(network)) if (meta.namespace === namespace) enqueue(key);
+    });
   }
 
   async reconcile(key: string): Promise<number | undefined> {
@@ -115,7 +130,7 @@ export class IssuedKeys implements Reconciler {
     } catch (error) {
       if (!(error instanceof NotIssued)) throw error;
       await this.#status(request, { reason: error.reason, message: error.message });
-      return undefined;
+      return error.reason === 'Conflict' ? conflictMs : undefined;
     }
   }
 
@@ -170,7 +185,7 @@ export class IssuedKeys implements Reconciler {
     if (network.spec.pki?.builtIn === undefined) {
       throw new NotIssued('Invalid', `VpnNetwork ${name} issues no certificates; give it spec.pki.builtIn`);
     }
-    if (!allowsNamespace(network.spec.allowedPeers.namespaces, key.metadata.namespace)) {
+    if (!admits(caches, network, key.metadata.namespace)) {
       const remedy = 'have its owner add the namespace to spec.allowedPeers.namespaces';
       throw new NotIssued('NotAllowed', `VpnNetwork ${name} issues nothing to this namespace; ${remedy}`);
     }
@@ -190,14 +205,15 @@ export class IssuedKeys implements Reconciler {
     const path = secretPathOf(request);
     const found = await this.#context.writer.get(path);
     if (found === undefined) return { text: {}, resourceVersion: undefined };
-    const { resourceVersion, annotations } = metaOf(found);
-    const owner = annotations[ownerAnnotation];
-    if (owner === undefined) {
-      const name = secretNameOf(request);
-      throw new NotIssued('Conflict', `Secret ${name} is somebody else's; rename it, or set spec.issued.secretName`);
+    const { resourceVersion } = metaOf(found);
+    const owner = ownerOf(found);
+    if (owner?.kind !== 'VpnKey' || owner.name !== request.owner.name) {
+      const whose = owner === undefined ? "somebody else's" : `that of ${owner.kind} ${owner.name}`;
+      const remedy = 'rename it, or set spec.issued.secretName';
+      throw new NotIssued('Conflict', `Secret ${secretNameOf(request)} is ${whose}; ${remedy}`);
     }
     // What an earlier VpnKey of that name had is nothing to go on with.
-    if (owner !== request.owner.uid) return { text: {}, resourceVersion };
+    if (owner.uid !== request.owner.uid) return { text: {}, resourceVersion };
     const result = parseResource({ ...asRecord(found), apiVersion: 'v1', kind: 'Secret' }, path);
     const secret: Secret | undefined = result.ok && result.resource.kind === 'Secret' ? result.resource : undefined;
     return { text: textOf(secret?.data), resourceVersion };
@@ -212,17 +228,18 @@ export class IssuedKeys implements Reconciler {
     const now = this.#context.clock.now();
     const { [secretEntries.certificate]: cert, [secretEntries.privateKey]: privateKey } = present;
     const facts = factsOf(cert ?? '');
+    const commonName = issuedCommonName(key.metadata);
     if (
       cert !== undefined &&
       privateKey !== undefined &&
-      facts !== undefined &&
+      facts?.commonName === commonName &&
       now < renewAt(facts) &&
       isSignedBy(cert, trusted)
     )
       return { cert, key: privateKey };
-    const commonName = issuedCommonName(key.metadata);
-    const lifetimeMs =
-      issued.certificateDays === undefined ? lifetimesOf(network).certificateMs : issued.certificateDays * dayMs;
+    // No longer than the network's: a new CA signs the server when all certificates of that lifetime were renewed.
+    const { certificateMs } = lifetimesOf(network);
+    const lifetimeMs = Math.min(certificateMs, (issued.certificateDays ?? Infinity) * dayMs);
     return issue(signs, { commonName, usage: 'clientAuth', now, lifetimeMs });
   }
 

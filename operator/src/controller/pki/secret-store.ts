@@ -1,3 +1,4 @@
+import { asRecord } from '../../cluster/json.ts';
 import { materialLabel, sourceAnnotation } from '../../cluster/material-secret.ts';
 
 /** Secrets as they are written: what all of ours have, and their entries as text. */
@@ -48,6 +49,22 @@ export function secretObject({ namespace, name, owner, material, data }: SecretT
       Object.entries(data).map(([entry, text]) => [entry, Buffer.from(text, 'utf8').toString('base64')]),
     ),
   };
+}
+
+/** The owner that an object of ours was written with; undefined for one of somebody else. */
+export function ownerOf(
+  object: unknown,
+): { readonly kind: string; readonly name: string; readonly uid: string } | undefined {
+  const metadata = asRecord(asRecord(object)?.['metadata']);
+  const { [ownerAnnotation]: uid } = asRecord(metadata?.['annotations']) ?? {};
+  const references: unknown = metadata?.['ownerReferences'];
+  const owner = (Array.isArray(references) ? (references as unknown[]) : [])
+    .map((reference) => asRecord(reference) ?? {})
+    .find((reference) => reference['uid'] === uid);
+  const { kind, name } = owner ?? {};
+  return typeof kind === 'string' && typeof name === 'string' && typeof uid === 'string'
+    ? { kind, name, uid }
+    : undefined;
 }
 
 /** The entries of a Secret as text. */

@@ -9,6 +9,9 @@ import type { Writer } from '../reconciler.ts';
 
 type Fields = Record<string, unknown>;
 
+/** The operator's own namespace in these tests. */
+export const ownNamespace = 'ovpn-system';
+
 interface Stored {
   readonly path: string;
   readonly object: Fields;
@@ -53,6 +56,13 @@ export class FakeCluster {
       metadata: { ...metadata, uid: randomUUID(), generation: 1, creationTimestamp: '2026-01-01T00:00:00Z' },
     };
     return this.#put(path, stored);
+  }
+
+  /** Puts a whole object in the place of the version that its metadata names. */
+  replace(path: string, object: Fields): Fields {
+    const said = asRecord(object['metadata']) ?? {};
+    const { metadata } = this.#find(path, { resourceVersion: said['resourceVersion'] });
+    return this.#put(path, { ...object, metadata: { ...metadata, ...said } });
   }
 
   /** Changes the spec as a person would. */
@@ -136,7 +146,9 @@ export function handView(): { view: View; take: (change: Change) => void } {
     namespaces: new HandCache(labels),
   };
   const take = ({ path, object, gone }: Change): void => {
-    const plural = path.split('/').at(-2) ?? '';
+    const [, namespace = ''] = /\/namespaces\/([^/]+)\/secrets\//.exec(path) ?? [];
+    if (namespace !== '' && !namespace.startsWith(ownNamespace)) return; // Secrets of users are not watched.
+    const plural = namespace.endsWith('-ca') ? 'caSecrets' : (path.split('/').at(-2) ?? '');
     const cache = Object.entries(view).find(([name]) => plural.endsWith(name))?.[1];
     if (cache === undefined) throw new Error(`no cache for ${path}`);
     if (gone) cache.lose(object);
@@ -166,6 +178,6 @@ export function fakeWriter(cluster: FakeCluster, admit: <R>(request: () => R) =>
       }
     }),
     apply: () => Promise.reject(new Error('not in this model')),
-    replace: () => Promise.reject(new Error('not in this model')),
+    replace: write((path: string, object: object) => cluster.replace(path, object as Fields)),
   };
 }
