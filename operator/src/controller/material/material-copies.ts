@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto';
-import { parseResource } from '../../api/parse.ts';
 import type { Secret, VpnKey, VpnNetwork, VpnPeer } from '../../api/types.ts';
 import { keyOf, splitKey, type Index, type Tracked } from '../../cluster/informer.ts';
-import { asRecord } from '../../cluster/json.ts';
 import { materialLabel, sourceAnnotation } from '../../cluster/material-secret.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { admits, onAdmissionChange } from '../admission.ts';
+import { liveSecret } from '../live-secret.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
 import { type Need, needsOfKey, needsOfNetwork, needsOfPeer } from './needs.ts';
 
@@ -126,9 +125,7 @@ export class MaterialCopies implements Reconciler {
   async #read(namespace: string, name: string): Promise<Secret | undefined> {
     const found = await this.#context.writer.get(apiPath('Secret', { namespace, name }));
     if (found === undefined) return undefined;
-    const origin = `Secret ${namespace}/${name}`;
-    const result = parseResource({ ...asRecord(found), apiVersion: 'v1', kind: 'Secret' }, origin);
-    return result.ok && result.resource.kind === 'Secret' ? result.resource : undefined;
+    return liveSecret(found, `Secret ${namespace}/${name}`);
   }
 
   async #write(

@@ -13,14 +13,13 @@ import {
   networkWrap,
   secretEntries,
 } from '../../api/issued.ts';
-import { parseResource } from '../../api/parse.ts';
-import { apiVersion, type Secret, type VpnKey, type VpnKeyStatus, type VpnNetwork } from '../../api/types.ts';
+import { apiVersion, type VpnKey, type VpnKeyStatus, type VpnNetwork } from '../../api/types.ts';
 import { type Index, keyOf, metaOf, splitKey, type Tracked } from '../../cluster/informer.ts';
-import { asRecord } from '../../cluster/json.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { unwrapClientKey } from '../../openvpn/wrap/client-key.ts';
 import { parseClientKey, parseServerKey } from '../../openvpn/wrap/key-file.ts';
 import { admits, onAdmissionChange } from '../admission.ts';
+import { liveSecret } from '../live-secret.ts';
 import { type ProfileWrap, type Remote, renderProfile } from '../profile/profile.ts';
 import { newClientWrapKey } from '../profile/wrap-keys.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
@@ -214,9 +213,7 @@ export class IssuedKeys implements Reconciler {
     }
     // What an earlier VpnKey of that name had is nothing to go on with.
     if (owner.uid !== request.owner.uid) return { text: {}, resourceVersion };
-    const result = parseResource({ ...asRecord(found), apiVersion: 'v1', kind: 'Secret' }, path);
-    const secret: Secret | undefined = result.ok && result.resource.kind === 'Secret' ? result.resource : undefined;
-    return { text: textOf(secret?.data), resourceVersion };
+    return { text: textOf(liveSecret(found, path)?.data), resourceVersion };
   }
 
   /** The present certificate as long as it is good, else a new one. */
