@@ -2,6 +2,8 @@
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
+  /** Milliseconds since some moment. Nobody sets this clock, so it is the one to measure how long something lasts. */
+  monotonic(): number;
   /** Calls once after that many milliseconds, unless cancelled by the function it returns. */
   after(ms: number, call: () => void): () => void;
 }
@@ -9,6 +11,7 @@ export interface Clock {
 /** The system's clock. Its timers do not keep the process alive. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   after: (ms, call) => {
     const timer = setTimeout(call, ms).unref();
     return () => clearTimeout(timer);

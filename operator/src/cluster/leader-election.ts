@@ -1,7 +1,7 @@
 import { describe } from '../errors.ts';
 import type { Log } from '../telemetry/log.ts';
 import { ApiError } from './api-client.ts';
-import type { ApiClient } from './api-client.ts';
+import type { ApiCall, ApiClient } from './api-client.ts';
 import type { Random } from './backoff.ts';
 import { sleep } from './clock.ts';
 import type { Clock } from './clock.ts';
@@ -12,7 +12,10 @@ import { apiPath } from './resource-path.ts';
 export interface LeaderElectionTiming {
   /** How long others take a leader that does not renew for alive. */
   readonly leaseMs: number;
-  /** How long a leader goes on trying to renew before it gives up. Less than `leaseMs`, so that two never overlap. */
+  /**
+   * For how long from sending a renewal its sender leads, if it succeeds. Less than `leaseMs`, by which others go from
+   * when they see the renewal, so that two never overlap.
+   */
   readonly renewDeadlineMs: number;
   /** How often it is tried. */
   readonly retryMs: number;
@@ -47,10 +50,17 @@ interface LeaseRecord {
   readonly leaseTransitions: number;
 }
 
+type Limits = Pick<ApiCall, 'signal' | 'timeoutMs'>;
+
+/** How an attempt went: the lease is ours, somebody else's, or nobody knows. */
+type Attempt = 'held' | 'taken' | 'unknown';
+
 /**
  * Leader election by a Lease, with the rules of client-go: whether a holder is alive is judged by how long its
  * record has not changed on the own clock, never by comparing clocks; a leader that cannot renew within the
- * deadline stops leading before anybody else may begin.
+ * deadline stops leading before anybody else may begin. Stricter than there: a renewal counts from when it was sent,
+ * not from its answer, which may be late; nothing begins that would outlast the deadline; and a leader that reads
+ * another's name stops at once.
  *
  * This is no fence: a process that was stopped for a while may still send one write afterwards. So nothing in the
  * controller relies on there being one leader; election only keeps two from doing the same work.
@@ -59,9 +69,11 @@ export class LeaderElection {
   readonly #options: LeaderElectionOptions;
   readonly #timing: LeaderElectionTiming;
   readonly #path: string;
-  /** The record that was seen last, and since when it has not changed, on the own clock. */
+  /** The record that was seen last, and since when it has not changed, on the monotonic clock. */
   #seen: { readonly text: string; readonly since: number } | undefined;
   #leading = false;
+  /** When the last write that took or renewed the lease was sent. */
+  #sentAt = 0;
 
   constructor(options: LeaderElectionOptions) {
     this.#options = options;
@@ -83,7 +95,7 @@ export class LeaderElection {
     const { retryMs } = this.#timing;
     // It changes while something is waited for.
     const over = (): boolean => signal.aborted;
-    while (!(await this.#try(signal))) {
+    while ((await this.#try(signal, clock.monotonic() + this.#timing.renewDeadlineMs)) !== 'held') {
       // Spread, so that candidates do not try in step (client-go's JitterFactor).
       await sleep(clock, retryMs * (1 + 1.2 * random()), signal);
       if (over()) return 'stopped';
@@ -103,7 +115,10 @@ export class LeaderElection {
       await Promise.allSettled([leading, renewing]);
     }
     if (!over()) {
-      log.error({ event: 'leader.lost', identity }, 'the lease could not be renewed in time');
+      log.error(
+        { event: 'leader.lost', identity },
+        'the lease is lost: somebody else has it, or it could not be renewed in time',
+      );
       return 'lost';
     }
     await this.#release();
@@ -112,60 +127,55 @@ export class LeaderElection {
 
   async #renewUntilLost(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
+    const { retryMs, renewDeadlineMs } = this.#timing;
     const over = (): boolean => signal.aborted;
-    let renewed = clock.now();
     while (!over()) {
-      await sleep(clock, this.#timing.retryMs, signal);
-      if (over()) return;
-      // A request that hangs must not outlast the deadline.
-      const remaining = renewed + this.#timing.renewDeadlineMs - clock.now();
-      if (remaining <= 0) return;
-      if (await this.#try(signal, remaining)) renewed = clock.now();
+      const deadline = this.#sentAt + renewDeadlineMs;
+      await sleep(clock, Math.min(retryMs, Math.max(0, deadline - clock.monotonic())), signal);
+      if (over() || clock.monotonic() >= deadline) return;
+      if ((await this.#try(signal, deadline)) === 'taken') return;
     }
   }
 
-  /** Takes or renews the lease. False when somebody else has it, or the server does not answer. */
-  async #try(signal: AbortSignal, timeoutMs = this.#timing.renewDeadlineMs): Promise<boolean> {
+  /** Takes or renews the lease, within the deadline on the monotonic clock. */
+  async #try(signal: AbortSignal, deadline: number): Promise<Attempt> {
     const { clock, log, identity } = this.#options;
+    const limits = (): Limits => ({ signal, timeoutMs: Math.max(1, deadline - clock.monotonic()) });
     try {
-      const found = await this.#read(signal, timeoutMs);
+      const found = await this.#read(limits());
       const now = microTime(clock.now());
+      const sentAt = clock.monotonic();
       const fresh = { holderIdentity: identity, leaseDurationSeconds: Math.ceil(this.#timing.leaseMs / 1000) };
       if (found === undefined) {
-        await this.#write('POST', { ...fresh, acquireTime: now, renewTime: now, leaseTransitions: 0 }, '', {
-          signal,
-          timeoutMs,
-        });
-        return true;
+        await this.#write('POST', { ...fresh, acquireTime: now, renewTime: now, leaseTransitions: 0 }, '', limits());
+        this.#sentAt = sentAt;
+        return 'held';
       }
       const { record, resourceVersion } = found;
       const text = canonical(record);
-      if (this.#seen?.text !== text) this.#seen = { text, since: clock.now() };
+      if (this.#seen?.text !== text) this.#seen = { text, since: sentAt };
       const mine = record.holderIdentity === identity;
       const validMs = Math.max(record.leaseDurationSeconds * 1000, 0);
-      if (!mine && record.holderIdentity !== '' && clock.now() < this.#seen.since + validMs) return false;
+      if (!mine && record.holderIdentity !== '' && sentAt < this.#seen.since + validMs) return 'taken';
       const next = mine
         ? { ...fresh, acquireTime: record.acquireTime, renewTime: now, leaseTransitions: record.leaseTransitions }
         : { ...fresh, acquireTime: now, renewTime: now, leaseTransitions: record.leaseTransitions + 1 };
-      await this.#write('PUT', next, resourceVersion, { signal, timeoutMs });
-      this.#seen = { text: canonical(next), since: clock.now() };
-      return true;
+      await this.#write('PUT', next, resourceVersion, limits());
+      this.#sentAt = sentAt;
+      return 'held';
     } catch (error) {
-      if (signal.aborted) return false;
+      if (signal.aborted) return 'unknown';
       const lostRace = error instanceof ApiError && error.status === 409;
       const fields = { event: 'leader.attempt_failed', error: describe(error) };
       if (lostRace) log.debug(fields, 'another candidate was faster');
       else log.warn(fields, 'the lease could not be read or written');
-      return false;
+      return 'unknown';
     }
   }
 
-  async #read(
-    signal: AbortSignal,
-    timeoutMs: number,
-  ): Promise<{ record: LeaseRecord; resourceVersion: string } | undefined> {
+  async #read(limits: Limits): Promise<{ record: LeaseRecord; resourceVersion: string } | undefined> {
     try {
-      const lease = await this.#options.client.json({ path: this.#path, signal, timeoutMs });
+      const lease = await this.#options.client.json({ path: this.#path, ...limits });
       return { record: recordOf(lease), resourceVersion: metaOf(lease).resourceVersion };
     } catch (error) {
       if (error instanceof ApiError && error.notFound) return undefined;
@@ -173,12 +183,7 @@ export class LeaderElection {
     }
   }
 
-  async #write(
-    method: 'POST' | 'PUT',
-    spec: LeaseRecord,
-    resourceVersion: string,
-    limits: { readonly signal: AbortSignal; readonly timeoutMs: number },
-  ): Promise<void> {
+  async #write(method: 'POST' | 'PUT', spec: LeaseRecord, resourceVersion: string, limits: Limits): Promise<void> {
     const { client, namespace, name } = this.#options;
     const metadata = { namespace, name, ...(resourceVersion === '' ? {} : { resourceVersion }) };
     const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata, spec };
@@ -195,7 +200,7 @@ export class LeaderElection {
     const { clock, log, identity } = this.#options;
     const limits = { signal: new AbortController().signal, timeoutMs: this.#timing.retryMs };
     try {
-      const found = await this.#read(limits.signal, limits.timeoutMs);
+      const found = await this.#read(limits);
       if (found?.record.holderIdentity !== identity) return;
       const now = microTime(clock.now());
       const { leaseTransitions } = found.record;

@@ -27,6 +27,10 @@ class BenchClock implements Clock {
     return systemClock.now();
   }
 
+  monotonic(): number {
+    return systemClock.monotonic();
+  }
+
   after(ms: number, call: () => void): () => void {
     if (ms === resyncMs) this.resync = call;
     return systemClock.after(ms, call);

@@ -2,15 +2,25 @@ import type { Clock } from '../clock.ts';
 
 /** A clock that stands still until a test moves it. */
 export class FakeClock implements Clock {
-  #now = 1_000_000;
+  #elapsed = 0;
+  #epoch = 1_000_000;
   readonly #timers = new Set<{ at: number; call: () => void }>();
 
   now(): number {
-    return this.#now;
+    return this.#epoch + this.#elapsed;
+  }
+
+  monotonic(): number {
+    return this.#elapsed;
+  }
+
+  /** Somebody sets the time of day, by this much. Timers do not care. */
+  set(ms: number): void {
+    this.#epoch += ms;
   }
 
   after(ms: number, call: () => void): () => void {
-    const timer = { at: this.#now + ms, call };
+    const timer = { at: this.#elapsed + ms, call };
     this.#timers.add(timer);
     return () => void this.#timers.delete(timer);
   }
@@ -18,21 +28,21 @@ export class FakeClock implements Clock {
   /** How long until the first timer; undefined when there is none. */
   get pending(): number | undefined {
     const first = Math.min(...[...this.#timers].map(({ at }) => at));
-    return Number.isFinite(first) ? first - this.#now : undefined;
+    return Number.isFinite(first) ? first - this.#elapsed : undefined;
   }
 
   /** Moves on and calls what is due, in order. */
   advance(ms: number): void {
-    const end = this.#now + ms;
+    const end = this.#elapsed + ms;
     for (;;) {
       const due = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at);
       const [next] = due;
       if (next === undefined) break;
       this.#timers.delete(next);
-      this.#now = Math.max(this.#now, next.at);
+      this.#elapsed = Math.max(this.#elapsed, next.at);
       next.call();
     }
-    this.#now = end;
+    this.#elapsed = end;
   }
 }
 

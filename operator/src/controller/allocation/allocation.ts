@@ -55,7 +55,7 @@ export class Allocation implements Reconciler {
   readonly #peersOfNetwork: Index<VpnPeer>;
   readonly #numbers = new Map<string, FreeList>();
   readonly #blocks = new Map<string, FreeList>();
-  /** Since when this process knows of claims that they are given up: no clock but the own is asked. */
+  /** Since when this process knows of claims that they are given up, on the monotonic clock: no other is asked. */
   readonly #releasedSince = new Map<string, number>();
 
   constructor(context: ReconcilerContext) {
@@ -326,13 +326,13 @@ export class Allocation implements Reconciler {
     const find = (name: string): TrackedClaim[] => claims.filter(({ key }) => key === name);
     for (const tracked of plan.release.flatMap(find)) {
       await this.#setReleased(tracked, timestampOf(clock.now()));
-      this.#releasedSince.set(tracked.key, clock.now());
+      this.#releasedSince.set(tracked.key, clock.monotonic());
     }
     let again = plan.release.length > 0 ? quarantineMs : undefined;
     for (const tracked of plan.quarantined.flatMap(find)) {
-      const since = this.#releasedSince.get(tracked.key) ?? clock.now();
+      const since = this.#releasedSince.get(tracked.key) ?? clock.monotonic();
       this.#releasedSince.set(tracked.key, since);
-      const left = since + quarantineMs - clock.now();
+      const left = since + quarantineMs - clock.monotonic();
       if (left > 0) {
         again = Math.min(again ?? left, left);
         continue;
