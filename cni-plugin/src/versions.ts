@@ -2,6 +2,9 @@
  * Which operations each version of the CNI specification asks of a plugin, and which versions this plugin
  * can therefore claim. https://github.com/containernetworking/cni/blob/main/SPEC.md
  */
+import { type CniVersion, cniVersions } from '@ovpn-operator/operator/cni-versions';
+
+export { type CniVersion, isCniVersion as isSupportedVersion } from '@ovpn-operator/operator/cni-versions';
 
 export const operations = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
 export type Operation = (typeof operations)[number];
@@ -13,19 +16,12 @@ const operationsOf = {
   '0.4.0': ['ADD', 'DEL', 'CHECK', 'VERSION'],
   '1.0.0': ['ADD', 'DEL', 'CHECK', 'VERSION'],
   '1.1.0': ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'],
-} as const satisfies Record<string, readonly Operation[]>;
-
-export type CniVersion = keyof typeof operationsOf;
+} as const satisfies Record<CniVersion, readonly Operation[]>;
 
 /** Every version whose formats this plugin reads and writes and whose operations it has, oldest first: what VERSION lists. */
-export const supportedVersions = Object.keys(operationsOf) as readonly CniVersion[];
+export const supportedVersions: readonly CniVersion[] = cniVersions;
 
 export const newestVersion: CniVersion = '1.1.0';
-
-/** Whether this plugin speaks that version. */
-export function isSupportedVersion(version: string): version is CniVersion {
-  return Object.hasOwn(operationsOf, version);
-}
 
 /** Whether that version of the specification has the operation at all. */
 export function hasOperation(version: CniVersion, operation: Operation): boolean {

@@ -73,6 +73,10 @@ export const errorTable = {
     remedy: 'look who changed it; the agent mends its own part with its next round, and a new pod is as it should be',
   },
   IpamFailed: { code: 'OVPN508', remedy: 'correct the ipam section, or look at what its plugin needs' },
+  CniInstallFailed: {
+    code: 'OVPN509',
+    remedy: "correct the file, or see that the folder is the container runtime's and that root can write to it",
+  },
   PoolExhausted: { code: 'OVPN505', remedy: 'delete unused pods or give the node a larger pod block' },
 } as const;
 

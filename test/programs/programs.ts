@@ -20,6 +20,8 @@ const kubernetes = {
 };
 
 const cni = { folder: 'cni', module: 'github.com/containernetworking/cni' };
+const multus = { folder: 'multus', module: 'gopkg.in/k8snetworkplumbingwg/multus-cni.v4' };
+const containerd = { folder: 'cri', module: 'github.com/containerd/containerd/v2' };
 const cniPlugins = { folder: 'cni', module: 'github.com/containernetworking/plugins' };
 
 export const programs = {
@@ -31,6 +33,14 @@ export const programs = {
   bridge: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/bridge' },
   ptp: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/ptp' },
   'host-local': { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/ipam/host-local' },
+  multus: { ...multus, package: 'gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus' },
+  containerd: { ...containerd, package: 'github.com/containerd/containerd/v2/cmd/containerd' },
+  'containerd-shim-runc-v2': {
+    ...containerd,
+    package: 'github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2',
+  },
+  ctr: { ...containerd, package: 'github.com/containerd/containerd/v2/cmd/ctr' },
+  crictl: { folder: 'cri', module: 'sigs.k8s.io/cri-tools', package: 'sigs.k8s.io/cri-tools/cmd/crictl' },
 } as const satisfies Readonly<Record<string, Program>>;
 
 export type ProgramName = keyof typeof programs;
@@ -45,6 +55,9 @@ export const controlPlanePrograms: readonly ProgramName[] = [
 
 /** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
 export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'ptp', 'host-local'];
+
+/** A container runtime as a node has it, and the way to ask it for sandboxes as a kubelet does. */
+export const runtimePrograms: readonly ProgramName[] = ['containerd', 'containerd-shim-runc-v2', 'ctr', 'crictl'];
 
 /** The version of a module that a go.mod requires. */
 export function versionIn(goMod: string, module: string): string | undefined {

@@ -3,15 +3,20 @@ import { Command } from 'commander';
 import { describe } from '../errors.ts';
 import { checkCommand } from './check.ts';
 import { holderCommand } from './holder.ts';
+import { installCniCommand } from './install-cni.ts';
 import { runCommand } from './run.ts';
 import { statusCommand } from './status.ts';
 
-/** The node agent's program: `run` and `holder` are the services, `status` and `check` are for people. */
+/**
+ * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status` and `check`
+ * are for people.
+ */
 const program = new Command('ovpn-agent')
   .description('Runs OpenVPN tunnels of VpnNetwork, VpnPeer and VpnKey resources on the Linux ovpn driver.')
   .showHelpAfterError('(ovpn-agent --help shows the options)')
   .addCommand(runCommand())
   .addCommand(holderCommand())
+  .addCommand(installCniCommand())
   .addCommand(statusCommand())
   .addCommand(checkCommand());
 
