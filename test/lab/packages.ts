@@ -38,6 +38,8 @@ export const tools = [
   'ethtool',
   'strace',
   'conntrack',
+  // What containerd starts containers with.
+  'runc',
 ] as const;
 
 /** OpenVPN of the previous series, without data-channel offload on this kernel: the other interop peer. */
