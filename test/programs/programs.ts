@@ -31,6 +31,7 @@ export const programs = {
   etcd: { folder: 'etcd', module: 'go.etcd.io/etcd/server/v3', package: 'go.etcd.io/etcd/server/v3' },
   cnitool: { ...cni, package: 'github.com/containernetworking/cni/cnitool' },
   bridge: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/bridge' },
+  loopback: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/loopback' },
   ptp: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/ptp' },
   'host-local': { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/ipam/host-local' },
   multus: { ...multus, package: 'gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus' },
@@ -54,7 +55,7 @@ export const controlPlanePrograms: readonly ProgramName[] = [
 ];
 
 /** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
-export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'ptp', 'host-local'];
+export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'loopback', 'ptp', 'host-local'];
 
 /** A container runtime as a node has it, and the way to ask it for sandboxes as a kubelet does. */
 export const runtimePrograms: readonly ProgramName[] = ['containerd', 'containerd-shim-runc-v2', 'ctr', 'crictl'];
