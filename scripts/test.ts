@@ -4,7 +4,7 @@ import { join, relative } from 'node:path';
 import { report } from '../test/lab/errors.ts';
 import { screenProgress } from '../test/lab/progress.ts';
 import { needGoPrograms } from '../test/programs/build.ts';
-import { cniPrograms, controlPlanePrograms, type ProgramName } from '../test/programs/programs.ts';
+import { cniPrograms, controlPlanePrograms, type ProgramName, runtimePrograms } from '../test/programs/programs.ts';
 import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
 import { countsOf, type FileOutcome, outcomesOfReport, withSecondTry, worthASecondTry } from './second-try.ts';
 import { staticChecks } from './static-checks.ts';
@@ -30,7 +30,12 @@ const tiers: Readonly<Record<string, Tier>> = {
   static: staticTier,
   unit: unitTier,
   fuzz: fuzzTier,
-  kernel: labTier('kernel', { workers: 2, testTimeout: 180_000, timeout: 1500, programs: cniPrograms }),
+  kernel: labTier('kernel', {
+    workers: 2,
+    testTimeout: 180_000,
+    timeout: 1500,
+    programs: [...cniPrograms, ...runtimePrograms],
+  }),
   kube: kubeTier,
   // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
   e2e: labTier('e2e', { workers: 4, testTimeout: 300_000, timeout: 1500 }),

@@ -40,6 +40,8 @@ export const tools = [
   'conntrack',
   // What containerd starts containers with.
   'runc',
+  // What runs inside of containers: one file that needs nothing else.
+  'busybox-static',
 ] as const;
 
 /** OpenVPN of the previous series, without data-channel offload on this kernel: the other interop peer. */

@@ -7,7 +7,7 @@ import { attempt, eventually, type Finished, patienceMs, run, Service } from './
 
 const projectRoot = join(import.meta.dirname, '../..');
 /** The agent to run: its source as it is, or what `npm run build` made of it. */
-const agentProgram = join(
+export const agentProgram = join(
   projectRoot,
   process.env['OVPN_PROGRAMS'] === 'dist' ? 'dist/agent/ovpn-agent.js' : 'operator/src/cli/ovpn-agent.ts',
 );
