@@ -4,7 +4,13 @@ import { join, relative } from 'node:path';
 import { report } from '../test/lab/errors.ts';
 import { screenProgress } from '../test/lab/progress.ts';
 import { needGoPrograms } from '../test/programs/build.ts';
-import { cniPrograms, controlPlanePrograms, type ProgramName, runtimePrograms } from '../test/programs/programs.ts';
+import {
+  cniPrograms,
+  controlPlanePrograms,
+  metaPrograms,
+  type ProgramName,
+  runtimePrograms,
+} from '../test/programs/programs.ts';
 import { add, type Counts, countsOfReport, formatCounts, noTests } from './counts.ts';
 import { countsOf, type FileOutcome, outcomesOfReport, withSecondTry, worthASecondTry } from './second-try.ts';
 import { staticChecks } from './static-checks.ts';
@@ -74,7 +80,8 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
   if (wanted('kube'))
     counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=120000']));
   if (wanted('kube-lab')) {
-    const lab = labTier('kube-lab', { workers: 2, testTimeout: 120_000, timeout: 1500 });
+    const programs = [...cniPrograms, ...metaPrograms];
+    const lab = labTier('kube-lab', { workers: 2, testTimeout: 120_000, timeout: 1500, programs });
     counts = add(counts, await lab(jestOptions));
   }
   return counts;

@@ -57,6 +57,9 @@ export const controlPlanePrograms: readonly ProgramName[] = [
 /** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
 export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'loopback', 'ptp', 'host-local'];
 
+/** A meta plugin that calls ours by what a pod names. */
+export const metaPrograms: readonly ProgramName[] = ['multus'];
+
 /** A container runtime as a node has it, and the way to ask it for sandboxes as a kubelet does. */
 export const runtimePrograms: readonly ProgramName[] = ['containerd', 'containerd-shim-runc-v2', 'ctr', 'crictl'];
 

@@ -37,6 +37,7 @@ export class Containerd {
   readonly #folder: string;
   #service: Service | undefined;
   #logs = '';
+  #attempts = 0;
 
   private constructor(host: Host) {
     this.host = host;
@@ -91,7 +92,7 @@ export class Containerd {
 
   /** Starts a pod, as the kubelet tries to. */
   async tryRun(config: SandboxConfig): Promise<Finished> {
-    return this.crictl('runp', this.#write(`${config.name}.json`, sandboxConfig(config)));
+    return this.crictl('runp', this.#write(`${config.name}.json`, sandboxConfig(config, (this.#attempts += 1))));
   }
 
   /** @throws with the runtime's words */
@@ -108,8 +109,8 @@ export class Containerd {
     return { id, netns, ip: found.status.network.ip, config };
   }
 
-  /** Starts a container in the pod that does nothing, and returns a function that runs commands in it. */
-  async container({ id, config }: Sandbox): Promise<(...command: string[]) => Promise<Finished>> {
+  /** Starts a container in the pod that does nothing, and returns a function that runs commands in it for their output. */
+  async container({ id, config }: Sandbox): Promise<(...command: string[]) => Promise<string>> {
     const container = this.#write(`${config.name}-main.json`, {
       metadata: { name: 'main' },
       image: { image },
@@ -119,7 +120,7 @@ export class Containerd {
     const made = await this.#must('create', id, container, this.#path(`${config.name}.json`));
     const name = made.stdout.trim();
     await this.#must('start', name);
-    return (...command) => this.crictl('exec', '--sync', name, '/bin/busybox', ...command);
+    return async (...command) => (await this.#must('exec', '--sync', name, '/bin/busybox', ...command)).stdout.trim();
   }
 
   /** Ends the pod: the runtime calls DEL. */
@@ -236,9 +237,13 @@ const unneeded = [
   'nri.v1.nri',
 ];
 
-function sandboxConfig({ name, namespace = 'default', uid = `${name}-uid`, dnsServers }: SandboxConfig): object {
+/** Two sandboxes of one pod differ in the number of the attempt. */
+function sandboxConfig(
+  { name, namespace = 'default', uid = `${name}-uid`, dnsServers }: SandboxConfig,
+  attempts: number,
+): object {
   return {
-    metadata: { name, namespace, uid, attempt: 0 },
+    metadata: { name, namespace, uid, attempt: attempts },
     log_directory: '/tmp',
     linux: {},
     ...(dnsServers === undefined
