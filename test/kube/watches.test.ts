@@ -47,7 +47,13 @@ async function follow(timing: Partial<ListWatchTiming> = {}): Promise<Followed> 
   const { log, lines } = recordingLog();
   const headers = { authorization: `Bearer ${agent.credentials.token}` };
   const access = { server: proxy.url, authenticate: () => Promise.resolve({ headers }) };
-  const source = new ApiSource({ access, node: 'node-a', log, timing, statusPerSecond: 100 });
+  const source = new ApiSource({
+    access,
+    node: 'node-a',
+    log,
+    timing,
+    statusRates: { perSecond: 100, newsPerSecond: 100 },
+  });
   sources.push(source);
   await source.start();
   return { source, lines };

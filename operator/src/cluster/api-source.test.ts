@@ -314,7 +314,7 @@ describe('ApiSource writes status', () => {
   });
 
   test('at a limited rate', async () => {
-    const { source, peer, clock, wait } = await synced({ statusPerSecond: 5, statusBurst: 20 }, 50);
+    const { source, peer, clock, wait } = await synced({ statusRates: { newsPerSecond: 5, newsBurst: 20 } }, 50);
     for (let index = 1; index <= 50; index += 1) source.publishStatus(peer(`p${index}`), { peerID: index });
     await until('the burst', () => server.writes().length === 20);
     await pause(50);

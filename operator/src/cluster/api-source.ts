@@ -27,7 +27,7 @@ import { NewerFields } from './newer-fields.ts';
 import { podFromApi, type PodName } from './pods.ts';
 import { collectionPath } from './resource-path.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
-import { StatusWriter, agentFieldManager } from './status-writer.ts';
+import { StatusWriter, agentFieldManager, type StatusWriterOptions } from './status-writer.ts';
 import { ObjectStore } from './store.ts';
 import type { Claim, Outcome } from './store.ts';
 
@@ -43,9 +43,8 @@ export interface ApiSourceOptions {
   readonly random?: Random;
   readonly userAgent?: string;
   readonly timing?: Partial<ListWatchTiming>;
-  /** Status writes per second, and at once. Default 5 and 20. */
-  readonly statusPerSecond?: number;
-  readonly statusBurst?: number;
+  /** Rates of status writes, where they are not those of StatusWriter. */
+  readonly statusRates?: Pick<StatusWriterOptions, 'perSecond' | 'burst' | 'newsPerSecond' | 'newsBurst'>;
 }
 
 const customKinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'VpnAllocation'] as const;
@@ -83,8 +82,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
       log,
       counters: options.counters ?? new Counters(),
       fieldManager: agentFieldManager(node),
-      ...(options.statusPerSecond === undefined ? {} : { perSecond: options.statusPerSecond }),
-      ...(options.statusBurst === undefined ? {} : { burst: options.statusBurst }),
+      ...options.statusRates,
     });
     const shared = { client: this.#client, clock, random, log, timing: options.timing ?? {} };
     const newer = new NewerFields(log);

@@ -9,7 +9,7 @@ import type { ApiClient } from './api-client.ts';
 import { Backoff } from './backoff.ts';
 import type { Random } from './backoff.ts';
 import type { Clock } from './clock.ts';
-import { canonical } from './json.ts';
+import { asRecord, canonical } from './json.ts';
 import type { Health } from './list-watch.ts';
 import { objectPath } from './resource-path.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -21,10 +21,16 @@ export interface StatusWriterOptions {
   readonly log: Log;
   readonly counters: Counters;
   readonly fieldManager: string;
-  /** Writes per second in the long run, and at once. Default 5 and 20. */
+  /** Writes of figures per second in the long run, and at once. Default 5 and 20. */
   readonly perSecond?: number;
   readonly burst?: number;
+  /** The same for writes that say something new. Default 50 and 100: those of a kubelet (kubeAPIQPS, kubeAPIBurst). */
+  readonly newsPerSecond?: number;
+  readonly newsBurst?: number;
 }
+
+/** Fields of a status that change all the time; whoever looks at them can do with those of some minutes ago. */
+const FIGURES: ReadonlySet<string> = new Set(['traffic', 'lastHandshake']);
 
 /** What is to be written for one object, and how far that went. */
 interface Job {
@@ -32,10 +38,20 @@ interface Job {
   readonly path: string;
   readonly backoff: Backoff;
   wanted: string;
+  /** What stands for `wanted` without its figures. */
+  news: string;
+  /** That of the last text which the server took. */
+  settledNews: string | undefined;
   /** The last text that the server took, or refused for good: not sent again. Undefined when not known. */
   settled: string | undefined;
   inFlight: boolean;
   notBefore: number;
+}
+
+/** Keys that wait, and how often one of them may be written. */
+interface Lane {
+  readonly keys: Set<string>;
+  readonly bucket: TokenBucket;
 }
 
 const REQUEST_MS = 30_000;
@@ -53,15 +69,17 @@ export function agentFieldManager(node: string): string {
 
 /**
  * Writes status by server-side apply: at most one request in flight per object, the latest status wins, an
- * equal one is not written again, and all writes together are rate limited. What fails is retried with
- * back-off; what the server refuses for good is logged and waits for a status that differs.
+ * equal one is not written again, and all writes together are rate limited. What says something new goes before
+ * what differs in figures only, and has a rate of its own: a peer that connects is told of at once, also while the
+ * counters of ten thousand others wait for their turn. What fails is retried with back-off; what the server refuses
+ * for good is logged and waits for a status that differs.
  */
 export class StatusWriter {
   readonly #options: StatusWriterOptions;
-  readonly #bucket: TokenBucket;
   readonly #jobs = new Map<string, Job>();
-  /** Keys with something to write, in the order in which they asked. */
-  readonly #queue = new Set<string>();
+  /** Keys with something to write, in the order in which they asked; a key is in one lane at most. */
+  readonly #news: Lane;
+  readonly #figures: Lane;
   readonly #stop = new AbortController();
   readonly #sending = new Set<Promise<void>>();
   #cancelTimer: (() => void) | undefined;
@@ -70,7 +88,9 @@ export class StatusWriter {
 
   constructor(options: StatusWriterOptions) {
     this.#options = options;
-    this.#bucket = new TokenBucket(options.clock, options.perSecond ?? 5, options.burst ?? 20);
+    const { clock, perSecond = 5, burst = 20, newsPerSecond = 50, newsBurst = 100 } = options;
+    this.#news = { keys: new Set(), bucket: new TokenBucket(clock, newsPerSecond, newsBurst) };
+    this.#figures = { keys: new Set(), bucket: new TokenBucket(clock, perSecond, burst) };
   }
 
   get health(): Health {
@@ -87,12 +107,16 @@ export class StatusWriter {
     const { uid, name, namespace } = resource.metadata;
     // With the uid, the status of an object that was deleted and made anew is refused, not applied.
     const wanted = canonical({ apiVersion, kind: ref.kind, metadata: { name, namespace, uid }, status });
+    const news = newsOf(status);
     const job = this.#jobs.get(key) ?? this.#newJob(key, path);
     if (wanted === job.wanted) return;
+    // A process that has just started says what the one before it said: that has time.
+    if (job.wanted === '' && says('status' in resource ? resource.status : undefined, status)) job.settledNews = news;
     job.wanted = wanted;
+    job.news = news;
     this.#jobs.set(key, job);
-    if (wanted === job.settled && !job.inFlight) this.#queue.delete(key);
-    else this.#queue.add(key);
+    if (wanted === job.settled && !job.inFlight) this.#leave(key);
+    else this.#enter(job);
     this.#pump();
   }
 
@@ -100,7 +124,7 @@ export class StatusWriter {
   forget(ref: ObjectRef): void {
     const key = formatRef(ref);
     this.#jobs.delete(key);
-    this.#queue.delete(key);
+    this.#leave(key);
     this.#failing.delete(key);
   }
 
@@ -113,7 +137,19 @@ export class StatusWriter {
 
   #newJob(key: string, path: string): Job {
     const backoff = new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random });
-    return { key, path, backoff, wanted: '', settled: undefined, inFlight: false, notBefore: 0 };
+    const unsaid = { wanted: '', news: '', settledNews: undefined, settled: undefined };
+    return { key, path, backoff, ...unsaid, inFlight: false, notBefore: 0 };
+  }
+
+  /** Puts a key where it belongs now. One that was there keeps its place. */
+  #enter({ key, news, settledNews }: Job): void {
+    const isNews = news !== settledNews;
+    (isNews ? this.#figures : this.#news).keys.delete(key);
+    (isNews ? this.#news : this.#figures).keys.add(key);
+  }
+
+  #leave(key: string): void {
+    for (const { keys } of [this.#news, this.#figures]) keys.delete(key);
   }
 
   /** Sends what may be sent now, and sets a timer for the rest. */
@@ -121,37 +157,45 @@ export class StatusWriter {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     if (this.#stop.signal.aborted) return;
+    let waitMs = Number.POSITIVE_INFINITY;
+    for (const lane of [this.#news, this.#figures]) {
+      if (this.#sending.size >= MAX_IN_FLIGHT) return;
+      waitMs = Math.min(waitMs, this.#pumpLane(lane));
+    }
+    if (Number.isFinite(waitMs)) this.#cancelTimer = this.#options.clock.after(waitMs, () => this.#pump());
+  }
+
+  /** Answers in how many milliseconds more of it may be sent, if time alone changes that. */
+  #pumpLane({ keys, bucket }: Lane): number {
     const now = this.#options.clock.now();
     let waitMs = Number.POSITIVE_INFINITY;
-    for (const key of this.#queue) {
-      if (this.#sending.size >= MAX_IN_FLIGHT) return;
+    for (const key of keys) {
+      // What is under way brings us back here when it is answered.
+      if (this.#sending.size >= MAX_IN_FLIGHT) break;
       const job = this.#jobs.get(key);
       if (job === undefined || job.inFlight) continue;
       if (job.notBefore > now) {
         waitMs = Math.min(waitMs, job.notBefore - now);
         continue;
       }
-      const tokenMs = this.#bucket.take();
-      if (tokenMs > 0) {
-        waitMs = Math.min(waitMs, tokenMs);
-        break;
-      }
-      this.#queue.delete(key);
+      const tokenMs = bucket.take();
+      if (tokenMs > 0) return Math.min(waitMs, tokenMs);
+      keys.delete(key);
       this.#send(job);
     }
-    if (Number.isFinite(waitMs)) this.#cancelTimer = this.#options.clock.after(waitMs, () => this.#pump());
+    return waitMs;
   }
 
   #send(job: Job): void {
-    const text = job.wanted;
+    const { wanted: text, news } = job;
     job.inFlight = true;
-    const sending = this.#apply(job, text).then(() => {
+    const sending = this.#apply(job, text, news).then(() => {
       job.inFlight = false;
       this.#sending.delete(sending);
       // A job that was forgotten meanwhile is no longer the one in the map.
       if (this.#jobs.get(job.key) === job) {
-        if (job.wanted === job.settled) this.#queue.delete(job.key);
-        else this.#queue.add(job.key);
+        if (job.wanted === job.settled) this.#leave(job.key);
+        else this.#enter(job);
       }
       this.#pump();
     });
@@ -159,7 +203,7 @@ export class StatusWriter {
   }
 
   /** One request; afterwards `settled` says whether it has to be made again. Never rejects. */
-  async #apply(job: Job, text: string): Promise<void> {
+  async #apply(job: Job, text: string, news: string): Promise<void> {
     const { client, fieldManager, log, counters, clock } = this.#options;
     try {
       await client.json({
@@ -171,26 +215,27 @@ export class StatusWriter {
         signal: this.#stop.signal,
         timeoutMs: REQUEST_MS,
       });
-      this.#settle(job, text);
+      this.#settle(job, text, news);
       counters.increment('status_writes', { result: 'written' });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       const fields = { event: 'status.failed', object: job.key, error: describe(error) };
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 404) {
-        this.#settle(job, text);
+        this.#settle(job, text, news);
         counters.increment('status_writes', { result: 'gone' });
         log.debug(fields, 'the object of a status is gone');
         return;
       }
       if (status === 400 || status === 405 || status === 415 || status === 422) {
-        this.#settle(job, text);
+        this.#settle(job, text, news);
         counters.increment('status_writes', { result: 'refused' });
         log.error(fields, 'the API server refuses a status for good');
         return;
       }
       // A request without an answer may have been carried out: what the server holds is not known.
       job.settled = undefined;
+      job.settledNews = undefined;
       const delayMs = job.backoff.next(error instanceof ApiError ? error.retryAfterMs : 0);
       job.notBefore = clock.now() + delayMs;
       if (this.#jobs.get(job.key) === job) this.#failing.set(job.key, `status of ${job.key}: ${describe(error)}`);
@@ -199,10 +244,35 @@ export class StatusWriter {
     }
   }
 
-  #settle(job: Job, text: string): void {
+  #settle(job: Job, text: string, news: string): void {
     job.settled = text;
+    job.settledNews = news;
     job.backoff.reset();
     job.notBefore = 0;
     this.#failing.delete(job.key);
   }
+}
+
+/** Whether an object's status has all that this one says, but for figures, and nothing that it has not. */
+function says(present: unknown, status: unknown): boolean {
+  const [have, want] = [asRecord(present) ?? {}, asRecord(status) ?? {}];
+  const { conditions } = have;
+  const known = new Set((Array.isArray(conditions) ? conditions : []).map(canonical));
+  const isThere = ([name, value]: [string, unknown]): boolean =>
+    FIGURES.has(name) ||
+    (name === 'conditions' && Array.isArray(value)
+      ? value.every((condition) => known.has(canonical(condition)))
+      : have[name] !== undefined && canonical(have[name]) === canonical(value));
+  // The controller's word is in `allocation`; conditions of other types are its, too.
+  return (
+    Object.entries(want).every(isThere) && Object.keys(have).every((name) => name === 'allocation' || name in want)
+  );
+}
+
+/** Stands for a status without its figures: a digest, since there may be ten thousand of them. */
+function newsOf(status: unknown): string {
+  const fields = Object.entries(asRecord(status) ?? {}).filter(([name]) => !FIGURES.has(name));
+  return createHash('sha256')
+    .update(canonical(Object.fromEntries(fields)))
+    .digest('base64');
 }
