@@ -79,7 +79,7 @@ describe('a network that issues certificates, on a real API server', () => {
   test('has a CA that agents cannot read, and a server certificate that they can', async () => {
     const server = await eventually("the server's Secret", () => secret('ovpn-system', 'corp.pki'));
     const ca = await secret('ovpn-system-ca', 'corp');
-    expect(Object.keys(ca ?? {}).sort()).toEqual(['ca-1.crt', 'ca-1.key']);
+    expect(Object.keys(ca ?? {}).sort()).toEqual(['ca-1.crt', 'ca-1.key', 'tls-crypt-v2-server.key']);
     expect(server['ca.crt']).toBe(ca?.['ca-1.crt']);
     const certificate = new X509Certificate(server['tls.crt'] ?? '');
     expect(certificate.subject).toBe('CN=corp');

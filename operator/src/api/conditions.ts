@@ -20,6 +20,8 @@ export const conditionTypes = {
   Expiring: 'Expiring',
   /** cert-manager has issued the certificate that the network asks it for. */
   CertificateReady: 'CertificateReady',
+  /** The CA by which the network issues certificates can be used. */
+  PkiReady: 'PkiReady',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
 

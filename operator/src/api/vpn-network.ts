@@ -202,6 +202,15 @@ const namespaces = (whose: string, names: string[]) =>
 const builtInPki = withRules(
   closed(
     {
+      caSecretRef: Type.Optional(
+        closed(
+          { name: objectName('The name of the Secret.') },
+          {
+            description:
+              'The Secret in the namespace ovpn-system-ca with a CA to sign with, instead of one that the controller makes: tls.crt and tls.key, and in ca.crt its issuers up to the root and former CAs that are still trusted.',
+          },
+        ),
+      ),
       caDays: integer('Days for which a CA certificate is valid; a new one follows in good time.', 30, 36500, 3650),
       certificateDays: integer(
         "Days for which the server's certificate, and each that a VpnKey gets, is valid. It is renewed after two thirds of them.",
@@ -212,7 +221,7 @@ const builtInPki = withRules(
     },
     {
       description:
-        'The controller makes a CA for this network alone, the server certificate, and the certificates of clients (VpnKey issued). Clients are then named by spec.identity.key.',
+        'The controller makes a CA for this network alone (or takes that of caSecretRef), the server certificate, and the certificates of clients (VpnKey issued). Clients are then named by spec.identity.key.',
     },
   ),
   [

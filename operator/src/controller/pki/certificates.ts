@@ -1,13 +1,20 @@
 // First: the library's containers look for it when they load.
 import 'reflect-metadata';
-import { randomBytes, webcrypto, X509Certificate as NodeCertificate } from 'node:crypto';
+import {
+  createPrivateKey,
+  type KeyObject,
+  randomBytes,
+  webcrypto,
+  X509Certificate as NodeCertificate,
+} from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 
 /**
  * Certificates of a network's own CA: elliptic curve P-256, signed with ECDSA and SHA-256, as RFC 5280 has them and
- * OpenVPN's `--remote-cert-tls` checks them. Private keys leave here as PKCS#8 in PEM and are kept by the caller alone.
+ * OpenVPN's `--remote-cert-tls` checks them. The CA of a person may also have another curve, or sign with RSA. Private keys leave here as PKCS#8 in PEM and are kept by the caller alone.
  */
 
+const organisation = 'ovpn-operator';
 const keyAlgorithm = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 const signingAlgorithm = { name: 'ECDSA', hash: 'SHA-256' } as const;
 
@@ -44,7 +51,7 @@ export async function newCa(network: string, generation: number, now: number, li
   const cert = await x509.X509CertificateGenerator.createSelfSigned(
     {
       serialNumber: serialNumber(),
-      name: [{ CN: [`${network} CA ${generation}`] }, { O: ['ovpn-operator'] }],
+      name: [{ CN: [`${network} CA ${generation}`] }, { O: [organisation] }],
       notBefore: new Date(now - backdateMs),
       notAfter: new Date(now + lifetimeMs),
       signingAlgorithm,
@@ -73,9 +80,8 @@ export async function issue(ca: KeyPair, request: CertificateRequest): Promise<K
       issuer: issuer.subjectName,
       notBefore: new Date(now - backdateMs),
       notAfter: new Date(Math.min(now + lifetimeMs, issuer.notAfter.getTime())),
-      signingAlgorithm,
+      ...(await signer(ca.key)),
       publicKey: keys.publicKey,
-      signingKey: await importPrivateKey(ca.key),
       extensions: [
         new x509.BasicConstraintsExtension(false, undefined, true),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
@@ -115,6 +121,27 @@ export function isSignedBy(cert: string, cas: readonly { readonly cert: string }
   }
 }
 
+/** Whether a private key is the one of a certificate. */
+export function isPair(cert: string, key: string): boolean {
+  try {
+    return new NodeCertificate(cert).checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a certificate is a CA that `newCa` made for this network and that has not expired. */
+export function isMadeHere(network: string, cert: string, now: number): boolean {
+  try {
+    const { subject, ca, validToDate } = new NodeCertificate(cert);
+    const [name, by] = subject.split('\n');
+    const generation = name?.startsWith(`CN=${network} CA `) === true;
+    return ca && generation && by === `O=${organisation}` && validToDate.getTime() > now;
+  } catch {
+    return false;
+  }
+}
+
 /** A serial number of 127 random bits: positive, and more than the 64 bits that CAs are asked for. */
 function serialNumber(): string {
   const bytes = randomBytes(16);
@@ -131,10 +158,31 @@ async function privateKeyPem(key: webcrypto.CryptoKey): Promise<string> {
   return `${x509.PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }
 
-async function importPrivateKey(key: string): Promise<webcrypto.CryptoKey> {
-  const [der] = x509.PemConverter.decode(key);
-  if (der === undefined) throw new TypeError('the key of the CA is not a private key in PEM');
-  return webcrypto.subtle.importKey('pkcs8', der, keyAlgorithm, false, ['sign']);
+/** The curves by OpenSSL's names, and by those of WebCrypto. */
+const curves: Readonly<Record<string, string>> = { prime256v1: 'P-256', secp384r1: 'P-384', secp521r1: 'P-521' };
+
+/** Why no certificate can be signed with a key, as the end of a sentence; undefined when that can be done. */
+export function signingKeyProblem({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string | undefined {
+  if (asymmetricKeyType === 'rsa') {
+    return (asymmetricKeyDetails?.modulusLength ?? 0) >= 2048 ? undefined : 'has fewer than 2048 bits';
+  }
+  if (asymmetricKeyType === 'ec' && (asymmetricKeyDetails?.namedCurve ?? '') in curves) return undefined;
+  return 'is neither RSA nor on one of the curves P-256, P-384 and P-521';
+}
+
+async function signer(key: string): Promise<{
+  readonly signingKey: webcrypto.CryptoKey;
+  readonly signingAlgorithm: { readonly name: string; readonly hash: string };
+}> {
+  // OpenSSL and cert-manager write PKCS#1 and SEC 1, too; WebCrypto reads PKCS#8 only.
+  const read = createPrivateKey(key);
+  const der = read.export({ type: 'pkcs8', format: 'der' });
+  const ec = read.asymmetricKeyType === 'ec';
+  const algorithm = ec ? signingAlgorithm : { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
+  const namedCurve = curves[read.asymmetricKeyDetails?.namedCurve ?? ''] ?? '';
+  const importAs = ec ? { name: 'ECDSA', namedCurve } : algorithm;
+  const signingKey = await webcrypto.subtle.importKey('pkcs8', der, importAs, false, ['sign']);
+  return { signingKey, signingAlgorithm: algorithm };
 }
 
 function pem(cert: x509.X509Certificate): string {

@@ -23,11 +23,19 @@ import { liveSecret } from '../live-secret.ts';
 import { type ProfileWrap, type Remote, renderProfile } from '../profile/profile.ts';
 import { newClientWrapKey } from '../profile/wrap-keys.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
-import { planCa, renewAt } from './ca-plan.ts';
-import { factsOf, isSignedBy, issue } from './certificates.ts';
-import { type NetworkCa, readCas } from './network-ca.ts';
-import { dayMs, lifetimesOf, longestWaitMs, networkOf } from './network-pki.ts';
-import { caNamespace, type Owner, ownerOf, sameText, secretObject, textOf } from './secret-store.ts';
+import {
+  type Authority,
+  authorityOf,
+  CaUnusable,
+  dayMs,
+  isIssuing,
+  lifetimesOf,
+  onSecretOfNetwork,
+} from './authority.ts';
+import { renewAt } from './ca-plan.ts';
+import { factsOf, isPair, isSignedBy, issue, type KeyPair } from './certificates.ts';
+import { longestWaitMs } from './network-pki.ts';
+import { type Owner, ownerOf, sameText, secretObject, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/issued-keys';
 /** How often it is looked whether a Secret that is in the way is still there; nobody tells of Secrets of users. */
@@ -55,8 +63,8 @@ interface Request {
 /** What a network gives to its clients. */
 interface Issuer {
   readonly network: VpnNetwork;
-  readonly trusted: readonly NetworkCa[];
-  readonly signs: NetworkCa;
+  readonly trusted: Authority['trusted'];
+  readonly signs: KeyPair;
 }
 
 /** The Secret of a client as it is. */
@@ -94,7 +102,7 @@ export class IssuedKeys implements Reconciler {
   }
 
   watch(enqueue: Enqueue): void {
-    const { keys, networks, secrets, caSecrets } = this.#context.caches;
+    const { keys, networks, secrets } = this.#context.caches;
     const allOf = (network: string): void => this.#byNetwork.get(network).forEach(({ key }) => enqueue(key));
     keys.onChange((now, before) => {
       if (now !== undefined && now.meta.generation !== before?.meta.generation) enqueue(now.key);
@@ -102,12 +110,7 @@ export class IssuedKeys implements Reconciler {
     networks.onChange((now, before) => {
       if (now?.meta.generation !== before?.meta.generation) allOf(now?.key ?? before?.key ?? '');
     });
-    for (const cache of [secrets, caSecrets]) {
-      cache.onChange((now, before) => {
-        const network = networkOf(now ?? before);
-        if (network !== undefined) allOf(network);
-      });
-    }
+    onSecretOfNetwork(this.#context, allOf);
     secrets.onChange((now, before) => {
       const name = (now ?? before)?.meta.name ?? '';
       for (const { key } of this.#networksByWrapSecret.get(name)) allOf(key);
@@ -177,11 +180,14 @@ export class IssuedKeys implements Reconciler {
 
   /** @throws NotIssued */
   #issuer({ key, issued }: Request): Issuer {
-    const { caches, clock, namespace } = this.#context;
+    const { caches, clock } = this.#context;
     const { name } = issued.networkRef;
-    const network = caches.networks.get(name)?.value;
-    if (network === undefined) throw new NotIssued('NetworkNotFound', `there is no VpnNetwork ${name}`);
-    if (network.spec.pki?.builtIn === undefined) {
+    const tracked = caches.networks.get(name);
+    const network = tracked?.value;
+    if (tracked === undefined || network === undefined) {
+      throw new NotIssued('NetworkNotFound', `there is no VpnNetwork ${name}`);
+    }
+    if (!isIssuing(network)) {
       throw new NotIssued('Invalid', `VpnNetwork ${name} issues no certificates; give it spec.pki.builtIn`);
     }
     if (!admits(caches, network, key.metadata.namespace)) {
@@ -193,10 +199,15 @@ export class IssuedKeys implements Reconciler {
       throw new NotIssued('Invalid', `${long}, too many for a common name; choose a shorter name`);
     }
     if (issued.revoked) throw new NotIssued('Revoked', 'its certificates are refused (spec.issued.revoked)');
-    const secret = caches.caSecrets.get(keyOf({ namespace: caNamespace(namespace), name }));
-    const plan = planCa(readCas(textOf(secret?.value?.data)), clock.now(), lifetimesOf(network));
-    if (plan.signsClients === undefined) throw new NotIssued('Pending', `the CA of VpnNetwork ${name} is being made`);
-    return { network, trusted: plan.trusted, signs: plan.signsClients };
+    try {
+      const { trusted, signsClients } = authorityOf(this.#context, network, tracked.meta.uid, clock.now());
+      if (signsClients === undefined) throw new NotIssued('Pending', `the CA of VpnNetwork ${name} is being made`);
+      return { network, trusted, signs: signsClients };
+    } catch (error) {
+      if (!(error instanceof CaUnusable)) throw error;
+      const message = `the CA of VpnNetwork ${name} cannot sign; see its condition PkiReady`;
+      throw new NotIssued(error.reason === 'Conflict' ? 'Pending' : error.reason, message);
+    }
   }
 
   /** @throws NotIssued when somebody else has a Secret of that name */
@@ -231,7 +242,8 @@ export class IssuedKeys implements Reconciler {
       privateKey !== undefined &&
       facts?.commonName === commonName &&
       now < renewAt(facts) &&
-      isSignedBy(cert, trusted)
+      isSignedBy(cert, trusted) &&
+      isPair(cert, privateKey)
     )
       return { cert, key: privateKey };
     // No longer than the network's: a new CA signs the server when all certificates of that lifetime were renewed.

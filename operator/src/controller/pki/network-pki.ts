@@ -1,21 +1,32 @@
-import { timestampOf } from '../../api/conditions.ts';
+import { findCondition, setCondition, timestampOf, type ConditionUpdate } from '../../api/conditions.ts';
 import { hasIssuedWrapKey, issuedServerSecret, secretEntries } from '../../api/issued.ts';
-import { apiVersion, type Secret, type VpnNetwork } from '../../api/types.ts';
-import { keyOf, type Tracked } from '../../cluster/informer.ts';
+import { apiVersion, type VpnNetwork } from '../../api/types.ts';
+import { keyOf, metaOf, type Tracked } from '../../cluster/informer.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { newServerWrapKey } from '../profile/wrap-keys.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
-import { type CaPlan, planCa, renewAt } from './ca-plan.ts';
-import { factsOf, isSignedBy, issue, type KeyPair, newCa } from './certificates.ts';
-import { type NetworkCa, readCas, writeCas } from './network-ca.ts';
+import {
+  type Authority,
+  authorityOf,
+  CaUnusable,
+  dayMs,
+  isIssuing,
+  isOf,
+  type Issuing,
+  lifetimesOf,
+  onSecretOfNetwork,
+  readOwn,
+} from './authority.ts';
+import { renewAt } from './ca-plan.ts';
+import { factsOf, isPair, isSignedBy, issue, type KeyPair, newCa } from './certificates.ts';
+import { writeCas } from './network-ca.ts';
 import { caNamespace, type Owner, ownerAnnotation, sameText, secretObject, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/network-pki';
-export const dayMs = 86_400_000;
 /** Timers hold no more than some weeks, and clocks are set: look at least so often. */
 export const longestWaitMs = dayMs / 2;
-
-type Issuing = VpnNetwork & { spec: { pki: { builtIn: object } } };
+/** When another controller did something that is not yet seen here. */
+const lagMs = 1000;
 
 /**
  * What a network with `spec.pki.builtIn` needs: its CA, in a namespace that agents cannot read, and for the agents a
@@ -33,70 +44,101 @@ export class NetworkPki implements Reconciler {
   }
 
   watch(enqueue: Enqueue): void {
-    const { networks, secrets, caSecrets } = this.#context.caches;
-    networks.onChange((now, before) => {
+    this.#context.caches.networks.onChange((now, before) => {
       if (now !== undefined && now.meta.generation !== before?.meta.generation) enqueue(now.key);
     });
-    for (const cache of [secrets, caSecrets]) {
-      cache.onChange((now, before) => {
-        const network = networkOf(now ?? before);
-        if (network !== undefined) enqueue(network);
-      });
-    }
+    onSecretOfNetwork(this.#context, enqueue);
   }
 
   async reconcile(key: string): Promise<number | undefined> {
     const tracked = this.#context.caches.networks.get(key);
     const network = tracked?.value;
-    if (tracked === undefined || network === undefined || !isIssuing(network)) return undefined;
+    if (tracked === undefined || network === undefined) return undefined;
     if (tracked.meta.deletionTimestamp !== undefined) return undefined;
+    if (!isIssuing(network)) {
+      await this.#withdraw(tracked);
+      return undefined;
+    }
+    try {
+      return await this.#bringUp(tracked, network);
+    } catch (error) {
+      if (!(error instanceof CaUnusable)) throw error;
+      if (await this.#lags(network)) return lagMs;
+      await this.#status(tracked, { status: 'False', reason: error.reason, message: error.message });
+      return undefined;
+    }
+  }
+
+  async #bringUp(tracked: Tracked<VpnNetwork>, network: Issuing): Promise<number> {
     const { clock } = this.#context;
-    const owner: Owner = { apiVersion, kind: 'VpnNetwork', name: key, uid: tracked.meta.uid };
-    const lifetimes = lifetimesOf(network);
-    let plan = planCa(this.#cas(owner), clock.now(), lifetimes);
-    if (plan.create) plan = planCa(await this.#create(owner, plan, lifetimes.caMs), clock.now(), lifetimes);
-    const renewal = await this.#server(network, owner, plan);
-    await this.#status(tracked, network, plan);
-    return Math.min(longestWaitMs, Math.max(1000, Math.min(plan.nextAt, renewal) - clock.now()));
+    const { uid } = tracked.meta;
+    const owner: Owner = { apiVersion, kind: 'VpnNetwork', name: tracked.key, uid };
+    const authority = (): Authority => authorityOf(this.#context, network, uid, clock.now());
+    let now = authority();
+    const wrapKey = await this.#own(network, owner, now.create);
+    if (now.create) now = authority();
+    const renewal = await this.#server(network, owner, now, wrapKey);
+    await this.#status(tracked, { status: 'True', reason: 'Ready', message: '' }, now);
+    return Math.min(longestWaitMs, Math.max(1000, Math.min(now.nextAt, renewal) - clock.now()));
   }
 
-  /** The CAs that are there. Those of an earlier network of the same name are nothing to trust, and replaced. */
-  #cas(owner: Owner): NetworkCa[] {
-    const found = this.#caSecret(owner.name);
-    return found !== undefined && isOf(found, owner) ? readCas(textOf(found.value?.data)) : [];
+  /**
+   * The Secret that agents cannot read: the CAs that were made here, with a new one if it is time, and the server's key
+   * for tls-crypt-v2, which every client depends on as on the CA. Answers that key.
+   */
+  async #own(network: Issuing, owner: Owner, createCa: boolean): Promise<string | undefined> {
+    const { writer, caches, clock, log } = this.#context;
+    const namespace = caNamespace(this.#context.namespace);
+    const { cas, wrapKey, present } = readOwn(this.#context, owner.name, owner.uid, clock.now());
+    const wanted = hasIssuedWrapKey(network.spec) ? (wrapKey ?? this.#serverWrapKey(owner)) : wrapKey;
+    const generation = (cas.at(-1)?.generation ?? 0) + 1;
+    const now = clock.now();
+    const added = createCa
+      ? [{ generation, ...(await newCa(owner.name, generation, now, lifetimesOf(network).caMs)) }]
+      : [];
+    if (added.length > 0 || wanted !== wrapKey) {
+      const kept = cas.filter(({ notAfter }) => notAfter > now);
+      const data = {
+        ...writeCas([...kept, ...added]),
+        ...(wanted === undefined ? {} : { [secretEntries.serverWrapKey]: wanted }),
+      };
+      const { name } = owner;
+      const secret = { namespace, name, owner, material: false, data };
+      const answer =
+        present === undefined
+          ? await writer.create(apiPath('Secret', { namespace }), secretObject(secret))
+          : await writer.replace(
+              apiPath('Secret', { namespace, name }),
+              secretObject(secret, present.meta.resourceVersion),
+            );
+      caches.caSecrets.wrote(answer);
+      if (createCa) log.info({ event: 'pki.ca-made', network: name, generation }, 'the network has a new CA');
+    }
+    return hasIssuedWrapKey(network.spec) ? wanted : undefined;
   }
 
-  async #create(owner: Owner, { trusted }: CaPlan<NetworkCa>, lifetimeMs: number): Promise<NetworkCa[]> {
-    const { writer, caches, clock, log, namespace } = this.#context;
-    const generation = (trusted.at(-1)?.generation ?? 0) + 1;
-    const ca = await newCa(owner.name, generation, clock.now(), lifetimeMs);
-    const data = writeCas([...trusted, { generation, ...ca }]);
-    const present = this.#caSecret(owner.name);
-    const secret = { namespace: caNamespace(namespace), name: owner.name, owner, material: false, data };
-    const path = { namespace: secret.namespace, name: secret.name };
-    const answer =
-      present === undefined
-        ? await writer.create(apiPath('Secret', { namespace: secret.namespace }), secretObject(secret))
-        : await writer.replace(apiPath('Secret', path), secretObject(secret, present.meta.resourceVersion));
-    caches.caSecrets.wrote(answer);
-    log.info({ event: 'pki.ca-made', network: owner.name, generation }, 'the network has a new CA');
-    return readCas(data);
+  /** The key that the server has, or a new one for a server that never had one. */
+  #serverWrapKey({ name, uid }: Owner): string {
+    const { caches, namespace } = this.#context;
+    const server = caches.secrets.get(keyOf({ namespace, name: issuedServerSecret(name) }));
+    const text = isOf(server, uid) ? textOf(server?.value?.data)[secretEntries.serverWrapKey] : undefined;
+    return text ?? newServerWrapKey();
   }
 
   /** The Secret for the agents. Answers when its certificate is due. */
-  async #server(network: Issuing, owner: Owner, plan: CaPlan<NetworkCa>): Promise<number> {
+  async #server(network: Issuing, owner: Owner, authority: Authority, wrapKey: string | undefined): Promise<number> {
     const { writer, caches, clock, log, namespace } = this.#context;
     const name = issuedServerSecret(owner.name);
     const found = caches.secrets.get(keyOf({ namespace, name }));
-    const mine = found !== undefined && isOf(found, owner) ? textOf(found.value?.data) : {};
-    const pair = await this.#serverCertificate(owner.name, mine, plan, lifetimesOf(network).certificateMs);
-    const wrapKey = hasIssuedWrapKey(network.spec)
-      ? (mine[secretEntries.serverWrapKey] ?? newServerWrapKey())
-      : undefined;
+    if (found !== undefined && found.meta.annotations[ownerAnnotation] === undefined) {
+      throw new CaUnusable('Conflict', `Secret ${namespace}/${name} is somebody else's; rename or delete it`);
+    }
+    const mine = isOf(found, owner.uid) ? textOf(found?.value?.data) : {};
+    const pair = await this.#serverCertificate(owner.name, mine, authority, lifetimesOf(network).certificateMs);
     const data = {
       [secretEntries.certificate]: pair.cert,
       [secretEntries.privateKey]: pair.key,
-      [secretEntries.ca]: plan.trusted.map(({ cert }) => cert).join(''),
+      [secretEntries.ca]: authority.trusted.map(({ cert }) => cert).join(''),
       ...(wrapKey === undefined ? {} : { [secretEntries.serverWrapKey]: wrapKey }),
     };
     const facts = factsOf(pair.cert);
@@ -119,55 +161,77 @@ export class NetworkPki implements Reconciler {
   async #serverCertificate(
     network: string,
     present: Readonly<Record<string, string>>,
-    { signsServer }: CaPlan<NetworkCa>,
+    { trusted, signsServer }: Authority,
     lifetimeMs: number,
   ): Promise<KeyPair> {
     if (signsServer === undefined) throw new Error(`the CA of network ${network} is not there yet`);
     const now = this.#context.clock.now();
     const { [secretEntries.certificate]: cert, [secretEntries.privateKey]: key } = present;
     const facts = factsOf(cert ?? '');
-    const good = facts !== undefined && now < renewAt(facts) && isSignedBy(cert ?? '', [signsServer]);
-    return good && cert !== undefined && key !== undefined
+    const good = facts !== undefined && now < renewAt(facts) && isSignedBy(cert ?? '', trusted);
+    return good && cert !== undefined && key !== undefined && isPair(cert, key)
       ? { cert, key }
       : issue(signsServer, { commonName: network, usage: 'serverAuth', now, lifetimeMs });
   }
 
-  async #status({ meta }: Tracked<VpnNetwork>, network: Issuing, plan: CaPlan<NetworkCa>): Promise<void> {
+  /** Whether the CA's Secret is another one than was looked at: caches of two kinds are filled at different times. */
+  async #lags(network: Issuing): Promise<boolean> {
     const { caches, writer, namespace } = this.#context;
-    const secret = caches.secrets.get(keyOf({ namespace, name: issuedServerSecret(meta.name) }));
+    const name = network.spec.pki.builtIn.caSecretRef?.name ?? network.metadata.name;
+    const where = { namespace: caNamespace(namespace), name };
+    const found = await writer.get(apiPath('Secret', where));
+    const seen = caches.caSecrets.get(keyOf(where))?.meta.resourceVersion;
+    return (found === undefined ? undefined : metaOf(found).resourceVersion) !== seen;
+  }
+
+  async #status(
+    tracked: Tracked<VpnNetwork>,
+    update: Omit<ConditionUpdate, 'type'>,
+    authority?: Authority,
+  ): Promise<void> {
+    const { caches, clock, events, namespace } = this.#context;
+    const { key: name, meta, value } = tracked;
+    const secret = caches.secrets.get(keyOf({ namespace, name: issuedServerSecret(name) }));
     const facts = factsOf(textOf(secret?.value?.data)[secretEntries.certificate] ?? '');
-    const ca = plan.trusted.at(-1);
-    if (facts === undefined || ca === undefined) return;
-    const pki = { caNotAfter: timestampOf(ca.notAfter), certificateNotAfter: timestampOf(facts.notAfter) };
-    const said = network.status?.pki;
-    if (said?.caNotAfter === pki.caNotAfter && said.certificateNotAfter === pki.certificateNotAfter) return;
-    const { name, uid } = meta;
-    const object = { apiVersion, kind: 'VpnNetwork', metadata: { name, uid }, status: { pki } };
+    const ca = authority?.trusted.at(-1);
+    const said = value?.status?.pki;
+    // What was said of the CA stands while it cannot be used.
+    const pki =
+      facts === undefined || ca === undefined
+        ? said
+        : { caNotAfter: timestampOf(ca.notAfter), certificateNotAfter: timestampOf(facts.notAfter) };
+    const before = findCondition(value?.status?.conditions, 'PkiReady');
+    const now = clock.now();
+    const conditions = setCondition(
+      before === undefined ? [] : [before],
+      { type: 'PkiReady', ...update },
+      meta.generation,
+      () => now,
+    );
+    const same = said?.caNotAfter === pki?.caNotAfter && said?.certificateNotAfter === pki?.certificateNotAfter;
+    if (same && conditions[0] === before) return;
+    await this.#apply(tracked, { conditions, ...(pki === undefined ? {} : { pki }) });
+    if (before?.reason === update.reason || (before === undefined && update.status === 'True')) return;
+    events.record(
+      { apiVersion, kind: 'VpnNetwork', name, uid: meta.uid },
+      {
+        type: update.status === 'True' ? 'Normal' : 'Warning',
+        reason: update.reason,
+        action: 'Sign',
+        note: update.status === 'True' ? 'the CA of the network can be used again' : update.message,
+      },
+    );
+  }
+
+  /** Of a network that has its certificate from elsewhere now, nothing of this is true. */
+  async #withdraw(tracked: Tracked<VpnNetwork>): Promise<void> {
+    const { pki, conditions } = tracked.value?.status ?? {};
+    if (pki !== undefined || findCondition(conditions, 'PkiReady') !== undefined) await this.#apply(tracked, {});
+  }
+
+  async #apply({ key: name, meta: { uid } }: Tracked<VpnNetwork>, status: object): Promise<void> {
+    const { caches, writer } = this.#context;
+    const object = { apiVersion, kind: 'VpnNetwork', metadata: { name, uid }, status };
     caches.networks.wrote(await writer.applyStatus(apiPath('VpnNetwork', { name }), object, fieldManager));
   }
-
-  #caSecret(network: string): Tracked<Secret> | undefined {
-    const { caches, namespace } = this.#context;
-    return caches.caSecrets.get(keyOf({ namespace: caNamespace(namespace), name: network }));
-  }
-}
-
-/** The lifetimes that a network wants. Milliseconds. */
-export function lifetimesOf({ spec }: VpnNetwork): { readonly caMs: number; readonly certificateMs: number } {
-  const { caDays = 3650, certificateDays = 365 } = spec.pki?.builtIn ?? {};
-  return { caMs: caDays * dayMs, certificateMs: certificateDays * dayMs };
-}
-
-/** The network that a Secret of ours belongs to. */
-export function networkOf(secret: Tracked<Secret> | undefined): string | undefined {
-  if (secret?.meta.annotations[ownerAnnotation] === undefined) return undefined;
-  return secret.meta.name.replace(/\.pki$/, '');
-}
-
-function isIssuing(network: VpnNetwork): network is Issuing {
-  return network.spec.pki?.builtIn !== undefined;
-}
-
-function isOf(secret: Tracked<Secret>, owner: Owner): boolean {
-  return secret.meta.annotations[ownerAnnotation] === owner.uid;
 }
