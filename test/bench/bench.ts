@@ -3,6 +3,9 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildCni } from '../../cni-plugin/build.ts';
+import { screenProgress } from '../lab/progress.ts';
+import { needGoPrograms } from '../programs/build.ts';
+import { cniPrograms } from '../programs/programs.ts';
 import { benchHelp, type BenchOptions, BenchUsageError, parseBenchArgs } from './args.ts';
 import { BenchError, benchCache, buildReference } from './reference.ts';
 import { makePki } from './suites/handshake-pki.ts';
@@ -24,6 +27,7 @@ async function bench(options: BenchOptions): Promise<number> {
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
     const { suites, peers, clients } = options;
+    if (suites.includes('cni')) await needGoPrograms(cniPrograms, screenProgress('programs'));
     const pki = suites.includes('handshake') ? await makePki(benchCache(), Math.max(...clients)) : '';
     const code = await inLab(options, results, { suites, peers, clients, reference, cni, pki });
     // A suite that failed leaves the rows of those before it.

@@ -67,6 +67,14 @@ export function median(values: readonly number[]): number {
   return (lower + upper) / 2;
 }
 
+/** The value that this share of all values does not exceed (nearest rank). */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const found = sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)];
+  if (found === undefined) throw new RangeError('no values to take a percentile of');
+  return found;
+}
+
 /** Four significant digits: more would be noise. */
 export function significant(value: number): number {
   return Number(value.toPrecision(4));

@@ -17,7 +17,7 @@ beforeAll(async () => {
   lists = join(office.hosts.folder, 'net.d');
   for (const folder of [plugins, lists]) mkdirSync(folder);
   symlinkSync(cniBinary, join(plugins, 'ovpn-cni'));
-  for (const name of ['ptp', 'host-local'] as const) symlinkSync(programPath(name), join(plugins, name));
+  for (const name of ['ptp', 'bridge', 'host-local'] as const) symlinkSync(programPath(name), join(plugins, name));
 }, 120_000);
 afterAll(async () => {
   await office.close();
@@ -42,10 +42,21 @@ const hostLocal = (subnet: string, more: object = {}): object => ({
   dataDir: join(office.hosts.folder, 'ipam'),
   ranges: [[{ subnet, ...more }]],
 });
+/** With a folder of its own for what is given away: evaluated when the folder of the tests is there. */
+function hostLocalIn(folder: string, subnet: string): object {
+  return {
+    type: 'host-local',
+    get dataDir(): string {
+      return join(office.hosts.folder, `ipam-${folder}`);
+    },
+    ranges: [[{ subnet }]],
+    routes: [{ dst: '0.0.0.0/0' }],
+  };
+}
 const inPod = (netns: string, ...command: string[]): Promise<string> => run('nsenter', `--net=${netns}`, ...command);
 
 describe('in a chain after ptp', () => {
-  // No CHECK: ptp takes all addresses of the chain's result for those of its own interface.
+  // No CHECK: ptp takes all addresses of the chain's result for those of its own interface, and so does bridge.
   test.each(['0.4.0', '1.0.0', '1.1.0'])('add and del by cnitool in version %s', async (cniVersion) => {
     const version = cniVersion.replaceAll('.', '');
     const before = await office.kernel.picture();
@@ -69,6 +80,115 @@ describe('in a chain after ptp', () => {
     expect(await ping(netns, office.lan.ipv4, { count: 1 })).toMatchObject({ received: 1 });
     expect(await cnitool('del', name, netns, env)).toMatchObject({ code: 0 });
     expect(await cnitool('del', name, netns, env)).toMatchObject({ code: 0 });
+    expect(await office.kernel.picture()).toBe(before);
+  });
+});
+
+describe('in a chain after bridge', () => {
+  const bridge = {
+    type: 'bridge',
+    bridge: 'cnir-br0',
+    isGateway: true,
+    ipMasq: true,
+    ipMasqBackend: 'nftables',
+    ipam: hostLocalIn('bridge', '10.98.0.0/24'),
+  };
+
+  // No CHECK, as with ptp.
+  test('add and del by cnitool; the part of bridge stays as bridge made it', async () => {
+    const alone = await office.hosts.namespace('cnir-b0');
+    const onlyBridge = list('bridge-alone', '1.0.0', { ...bridge, ipam: hostLocalIn('alone', '10.98.0.0/24') });
+    const first = await cnitool('add', onlyBridge, alone);
+    expect(first).toMatchObject({ code: 0, stderr: '' });
+    const primary = JSON.parse(first.stdout) as CniResult;
+    const routesBefore = await inPod(alone, 'ip', 'route');
+    expect(await cnitool('del', onlyBridge, alone)).toMatchObject({ code: 0 });
+
+    const before = await office.kernel.picture();
+    const netns = await office.hosts.namespace('cnir-b1');
+    const name = list('bridge-chain', '1.0.0', bridge, { type: 'ovpn-cni', network: 'corp', interface: 'vpn0' });
+    const added = await cnitool('add', name, netns);
+    expect(added).toMatchObject({ code: 0, stderr: '' });
+    const result = JSON.parse(added.stdout) as CniResult;
+    expect(result.interfaces.slice(0, primary.interfaces.length).map((each) => each.name)).toEqual([
+      'cnir-br0',
+      expect.stringMatching(/^veth/),
+      'eth0',
+    ]);
+    expect(result.ips.slice(0, primary.ips.length)).toEqual(primary.ips);
+    expect(result.routes.slice(0, primary.routes.length)).toEqual(primary.routes);
+    // What bridge routed is routed as before; ours is beside it.
+    const routes = await inPod(netns, 'ip', 'route');
+    for (const line of routesBefore.trim().split('\n')) expect(routes).toContain(line.trim());
+    expect(await ping(netns, office.lan.ipv4, { count: 1 })).toMatchObject({ received: 1 });
+    expect(await ping(netns, '10.98.0.1', { count: 1 })).toMatchObject({ received: 1 });
+    expect(await cnitool('del', name, netns)).toMatchObject({ code: 0 });
+    expect(await cnitool('del', name, netns)).toMatchObject({ code: 0 });
+    expect(await office.kernel.picture()).toBe(before);
+    expect(await inPod(netns, 'ip', '-br', 'link')).not.toMatch(/vpn0|eth0/);
+  });
+});
+
+describe('without `network`, after ptp', () => {
+  const ptp = { type: 'ptp', ipam: hostLocalIn('chosen', '10.97.0.0/24') };
+  const pod = (name: string, metadata: object = {}): NodeJS.ProcessEnv => {
+    const manifest = { apiVersion: 'v1', kind: 'Pod', metadata: { namespace: 'default', name, ...metadata } };
+    office.agent.apply(`pod-${name}.yaml`, JSON.stringify(manifest));
+    return { CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${name}` };
+  };
+  const chain = (): string => list('chosen', '1.0.0', ptp, { type: 'ovpn-cni', agentSocket: office.agent.socket });
+
+  test('a pod that names no network gets the result of ptp, byte for byte', async () => {
+    const netns = await office.hosts.namespace('cnir-n0');
+    const alone = list('ptp-alone', '1.0.0', { ...ptp, ipam: hostLocalIn('ptp-alone', '10.97.0.0/24') });
+    const primary = await cnitool('add', alone, netns, pod('plain'));
+    const shape = (text: string): string => text.replaceAll(/"(mac|name)": "[^"]*"/g, '"$1"');
+    expect(await cnitool('del', alone, netns, pod('plain'))).toMatchObject({ code: 0 });
+    const before = await office.kernel.picture();
+    const added = await cnitool('add', chain(), netns, pod('plain'));
+    expect(shape(added.stdout)).toBe(shape(primary.stdout));
+    expect(await inPod(netns, 'ip', '-br', 'link')).not.toContain('vpn');
+    expect(await office.kernel.picture()).toBe(before);
+    expect(await cnitool('del', chain(), netns, pod('plain'))).toMatchObject({ code: 0 });
+  });
+
+  test('a pod with the annotation gets what it names', async () => {
+    const before = await office.kernel.picture();
+    const netns = await office.hosts.namespace('cnir-n1');
+    const env = pod('named', { annotations: { 'ovpn-operator.io/networks': 'corp' } });
+    expect(await cnitool('add', chain(), netns, env)).toMatchObject({ code: 0, stderr: '' });
+    expect(await inPod(netns, 'ip', '-br', 'link')).toContain('vpn0');
+    expect(await ping(netns, office.lan.ipv4, { count: 1 })).toMatchObject({ received: 1 });
+    expect(await cnitool('del', chain(), netns, env)).toMatchObject({ code: 0 });
+    expect(await cnitool('del', chain(), netns, env)).toMatchObject({ code: 0 });
+    expect(await office.kernel.picture()).toBe(before);
+  });
+});
+
+describe('what came with 1.1.0', () => {
+  test('STATUS says whether an ADD would succeed', async () => {
+    const name = list('status', '1.1.0', { type: 'ovpn-cni', network: 'corp' });
+    expect(await cnitool('status', name, '')).toMatchObject({ code: 0 });
+    const lost = list('status-lost', '1.1.0', { type: 'ovpn-cni', network: 'nowhere' });
+    const refused = await cnitool('status', lost, '');
+    expect([refused.code, refused.stdout + refused.stderr]).toEqual([1, expect.stringContaining('nowhere')]);
+  });
+
+  test('gc of cnitool takes away what it has on record, and nothing of another configuration', async () => {
+    const before = await office.kernel.picture();
+    const name = list('collect', '1.1.0', { type: 'ovpn-cni', network: 'corp' });
+    const env = { CNI_IFNAME: 'vpn0' };
+    const spaces = await Promise.all(['g1', 'g2'].map((pod) => office.hosts.namespace(`cnir-${pod}`)));
+    for (const netns of spaces) expect(await cnitool('add', name, netns, env)).toMatchObject({ code: 0 });
+    // cnitool calls DEL for what it has on record, and then GC without a list, which could as well mean "none is known".
+    const collected = await cnitool('gc', name, spaces[0] ?? '', env);
+    expect([collected.code, collected.stdout + collected.stderr]).toEqual([
+      1,
+      expect.stringMatching(/cni\.dev\/valid-attachments.*OVPN501/),
+    ]);
+    // The office's own pod is of another configuration.
+    for (const netns of spaces) expect(await inPod(netns, 'ip', '-br', 'link')).not.toContain('vpn0');
+    expect(await ping(office.pod.netns, office.lan.ipv4, { count: 1 })).toMatchObject({ received: 1 });
     expect(await office.kernel.picture()).toBe(before);
   });
 });

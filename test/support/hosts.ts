@@ -176,6 +176,10 @@ export class AgentProcess {
     return join(this.folder, 'holder.sock');
   }
 
+  get agentPid(): number | undefined {
+    return this.#agent?.pid;
+  }
+
   get holderPid(): number | undefined {
     return this.#holder?.pid;
   }

@@ -4,15 +4,24 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentProcess, type Host, Hosts } from '../../support/hosts.ts';
 import { key, network, newStaticKey, peer, secret } from '../../support/manifests.ts';
-import { type Row, row, type SuiteContext } from '../suite.ts';
+import { percentile, type Row, row, type SuiteContext } from '../suite.ts';
+import { childrenCpuMs, Plugin, type Pod, processCpuMs, referencePlugins, type Verb } from './cni-plugins.ts';
 
-const runs = 30;
+const runs = 100;
+const atOnce = 50;
+const attached = 100;
 const route = '192.168.10.0/24';
 const peerPool = '10.80.0.0/24';
-const podBlock = '10.81.0.0/24';
+const podBlock = '10.81.0.0/23';
 const mtu = 1400;
 
-/** One pod attached and detached by the CNI binary, against the same interfaces and routes by ip(8). */
+/** What is compared of one pod after another: the calls of its life, and what no pod is needed for. */
+const verbs: readonly Verb[] = ['ADD', 'CHECK', 'DEL', 'STATUS', 'VERSION'];
+
+/** Milliseconds of every call, by plugin and verb. */
+type Times = ReadonlyMap<Plugin, Readonly<Record<Verb, number[]>>>;
+
+/** The CNI binary with a running agent, beside the reference plugins and beside ip(8) doing the kernel's part. */
 export async function cniSuite({ cni, progress }: SuiteContext): Promise<Row[]> {
   const hosts = await Hosts.create('bench');
   try {
@@ -21,39 +30,182 @@ export async function cniSuite({ cni, progress }: SuiteContext): Promise<Row[]> 
     applyManifests(agent, host);
     await agent.start();
     await agent.untilReady('corp', 1);
-    const pod = await hosts.namespace('bench-pod');
-    // As a runtime does: a container id of its own for each pod.
-    const plugin = (command: 'ADD' | 'DEL', run: number): number =>
-      timed(cni, [], JSON.stringify({ ...config, agentSocket: agent.socket }), {
-        CNI_COMMAND: command,
-        CNI_CONTAINERID: `bench${run}`,
-        CNI_NETNS: pod,
-        CNI_IFNAME: 'vpn0',
-        CNI_PATH: '/opt/cni/bin',
-        CNI_ARGS: 'K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench',
-      });
-    const batches = await writeBatches(hosts);
-    const times = { add: [] as number[], del: [] as number[], ipAdd: [] as number[], ipDel: [] as number[] };
-    progress(`${runs} runs of ADD and DEL`);
-    for (let run = 0; run < runs; run++) {
-      // The calls below block: here the agent's log is read, before it fills its pipe.
-      await sleep(20);
-      times.add.push(plugin('ADD', run));
-      times.del.push(plugin('DEL', run));
-      times.ipAdd.push(timed('sh', ['-c', batches.add]));
-      times.ipDel.push(timed('sh', ['-c', batches.del]));
+    const ours = new Plugin({
+      name: 'ovpn-cni',
+      binary: cni,
+      files: [cni],
+      config: { cniVersion: '1.1.0', name: 'ovpn', type: 'ovpn-cni', network: 'corp', agentSocket: agent.socket },
+      node: `/run/netns/${host.namespace}`,
+      ...{ cniPath: '/opt/cni/bin', ifname: 'vpn0' },
+    });
+    const reference = await hosts.host('b');
+    const others = referencePlugins(hosts.folder, `/run/netns/${reference.namespace}`);
+    const rows: Row[] = [];
+
+    progress(`${runs} pods, one after the other`);
+    const agentCpu = (): number => processCpuMs(agent.agentPid ?? 0);
+    const cpu = new Map([ours, ...others].map((plugin) => [plugin, 0]));
+    const times = await oneByOne(hosts, [ours, ...others], (plugin, work) => {
+      const before = childrenCpuMs() + (plugin === ours ? agentCpu() : 0);
+      work();
+      const after = childrenCpuMs() + (plugin === ours ? agentCpu() : 0);
+      cpu.set(plugin, (cpu.get(plugin) ?? 0) + after - before);
+    });
+    rows.push(...verbs.flatMap((verb) => compared(verb, ours, others, times)));
+    const perPod = (plugin: Plugin): number[] => [(cpu.get(plugin) ?? 0) / runs];
+    for (const other of others) {
+      rows.push(
+        row('cni', "CPU of a pod's five calls", 'ms', {
+          ours: perPod(ours),
+          peer: perPod(other),
+          peerName: `${other.name} (ours with the agent's)`,
+        }),
+      );
     }
-    const peerName = (what: string): string => `ip -batch, ${what}: no checks, no address chosen, nothing written down`;
-    return [
-      row('cni', 'ADD, p50', 'ms', { ours: times.add, peer: times.ipAdd, peerName: peerName('one run per namespace') }),
-      row('cni', 'DEL, p50', 'ms', { ours: times.del, peer: times.ipDel, peerName: peerName('one run') }),
-    ];
+
+    progress(`${atOnce} pods at once`);
+    rows.push(...(await together(hosts, ours, others)));
+
+    progress('size and memory');
+    rows.push(...(await footprint(hosts, ours, others)));
+
+    progress(`one more pod beside ${attached}`);
+    rows.push(...(await besideMany(hosts, ours, times)));
+
+    progress(`${runs} times what the kernel does, by ip(8)`);
+    rows.push(...(await besideIp(hosts, ours)));
+    return rows;
   } finally {
     await hosts.remove();
   }
 }
 
-const config = { cniVersion: '1.0.0', name: 'ovpn', type: 'ovpn-cni', network: 'corp' };
+async function oneByOne(
+  hosts: Hosts,
+  plugins: readonly Plugin[],
+  measured: (plugin: Plugin, work: () => void) => void,
+): Promise<Times> {
+  const times = new Map(
+    plugins.map((plugin) => [plugin, { ADD: [], DEL: [], CHECK: [], STATUS: [], VERSION: [] }] as const),
+  ) as Times;
+  const spaces = await Promise.all(plugins.map((_, index) => hosts.namespace(`bench-one${index}`)));
+  for (let run = 0; run < runs; run++) {
+    // The calls below block: here the agent's log is read, before it fills its pipe.
+    await sleep(10);
+    plugins.forEach((plugin, index) => {
+      // As a runtime does: a container id of its own for each pod.
+      const pod = { id: `one${run}`, netns: spaces[index] ?? '' };
+      measured(plugin, () => {
+        for (const verb of verbs) times.get(plugin)?.[verb].push(plugin.call(verb, pod));
+      });
+    });
+  }
+  return times;
+}
+
+function compared(verb: Verb, ours: Plugin, others: readonly Plugin[], times: Times): Row[] {
+  const of = (plugin: Plugin): number[] => times.get(plugin)?.[verb] ?? [];
+  const rows: Row[] = [];
+  for (const [name, share] of [
+    ['p50', 0.5],
+    ['p99', 0.99],
+  ] as const) {
+    for (const other of others) {
+      const figures = { ours: [percentile(of(ours), share)], peer: [percentile(of(other), share)] };
+      rows.push(row('cni', `${verb}, ${name}`, 'ms', { ...figures, peerName: other.name }));
+    }
+  }
+  return rows;
+}
+
+async function together(hosts: Hosts, ours: Plugin, others: readonly Plugin[]): Promise<Row[]> {
+  const times = new Map([ours, ...others].map((plugin) => [plugin, { ADD: [] as number[], DEL: [] as number[] }]));
+  for (let round = 0; round < 5; round++) {
+    for (const [plugin, { ADD, DEL }] of times) {
+      const pods = await makePods(hosts, `r${round}`, atOnce, others.indexOf(plugin));
+      ADD.push((await plugin.callAll('ADD', pods)) / atOnce);
+      DEL.push((await plugin.callAll('DEL', pods)) / atOnce);
+    }
+  }
+  return (['ADD', 'DEL'] as const).flatMap((verb) =>
+    others.map((other) =>
+      row('cni', `${verb} of ${atOnce} at once`, 'ms/pod', {
+        ours: times.get(ours)?.[verb] ?? [],
+        peer: times.get(other)?.[verb] ?? [],
+        peerName: other.name,
+      }),
+    ),
+  );
+}
+
+/** Fresh namespaces for pods. Numbered, so that they can be made again with the same names in another round. */
+async function makePods(hosts: Hosts, round: string, count: number, plugin: number): Promise<Pod[]> {
+  const pods: Pod[] = [];
+  for (let number = 0; number < count; number++) {
+    const id = `${round}-${plugin + 1}-${number}`;
+    pods.push({ id, netns: await hosts.namespace(`bench-${id}`) });
+  }
+  return pods;
+}
+
+async function footprint(hosts: Hosts, ours: Plugin, others: readonly Plugin[]): Promise<Row[]> {
+  const netns = await hosts.namespace('bench-foot');
+  const peak = (plugin: Plugin): number[] =>
+    [1, 2, 3].map((run) => {
+      const pod = { id: `foot${run}`, netns };
+      const kib = plugin.peakKiB('ADD', pod);
+      plugin.call('DEL', pod);
+      return kib;
+    });
+  const own = peak(ours);
+  return others.flatMap((other) => [
+    row('cni', 'files on disk', 'KiB', { ours: [ours.diskKiB], peer: [other.diskKiB], peerName: other.name }),
+    row('cni', 'most memory of a process of ADD', 'KiB', { ours: own, peer: peak(other), peerName: other.name }),
+  ]);
+}
+
+async function besideMany(hosts: Hosts, ours: Plugin, times: Times): Promise<Row[]> {
+  const many = await makePods(hosts, 'many', attached, 0);
+  for (const pod of many) {
+    ours.call('ADD', pod);
+    await sleep(1);
+  }
+  const netns = await hosts.namespace('bench-more');
+  const more = { ADD: [] as number[], DEL: [] as number[] };
+  for (let run = 0; run < 30; run++) {
+    await sleep(10);
+    const pod = { id: `more${run}`, netns };
+    more.ADD.push(ours.call('ADD', pod));
+    more.DEL.push(ours.call('DEL', pod));
+  }
+  await ours.callAll('DEL', many);
+  return (['ADD', 'DEL'] as const).map((verb) =>
+    row('cni', `${verb} beside ${attached} pods, p50`, 'ms', {
+      ours: more[verb],
+      peer: times.get(ours)?.[verb] ?? [],
+      peerName: 'ours beside none',
+    }),
+  );
+}
+
+async function besideIp(hosts: Hosts, ours: Plugin): Promise<Row[]> {
+  const netns = await hosts.namespace('bench-pod');
+  const batches = await writeBatches(hosts);
+  const times = { add: [] as number[], del: [] as number[], ipAdd: [] as number[], ipDel: [] as number[] };
+  for (let run = 0; run < runs; run++) {
+    await sleep(10);
+    const pod = { id: `ip${run}`, netns };
+    times.add.push(ours.call('ADD', pod));
+    times.del.push(ours.call('DEL', pod));
+    times.ipAdd.push(timed('sh', ['-c', batches.add]));
+    times.ipDel.push(timed('sh', ['-c', batches.del]));
+  }
+  const peerName = (what: string): string => `ip -batch, ${what}: no checks, no address chosen, nothing written down`;
+  return [
+    row('cni', 'ADD, p50', 'ms', { ours: times.add, peer: times.ipAdd, peerName: peerName('one run per namespace') }),
+    row('cni', 'DEL, p50', 'ms', { ours: times.del, peer: times.ipDel, peerName: peerName('one run') }),
+  ];
+}
 
 function applyManifests(agent: AgentProcess, host: Host): void {
   const addresses = ['10.80.0.1'];
@@ -100,13 +252,9 @@ async function writeBatches(hosts: Hosts): Promise<{ add: string; del: string }>
 }
 
 /** Milliseconds of a process that must succeed. */
-function timed(command: string, args: readonly string[], input = '', env: NodeJS.ProcessEnv = {}): number {
+function timed(command: string, args: readonly string[]): number {
   const start = performance.now();
-  const { status, stdout, stderr } = spawnSync(command, args, {
-    input,
-    encoding: 'utf8',
-    env: { ...process.env, ...env },
-  });
+  const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' });
   const ms = performance.now() - start;
   if (status !== 0) throw new Error(`${command} ${args.join(' ')} exited with ${String(status)}:\n${stderr}${stdout}`);
   return ms;

@@ -1,0 +1,154 @@
+import { spawn, spawnSync, type SpawnOptions } from 'node:child_process';
+import { mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { inNamespace } from '../../../operator/src/kernel/netns.ts';
+import { programPath } from '../../programs/location.ts';
+
+/** The CNI plugins that are compared, called as a runtime calls them: a process per call, in the node's namespace. */
+
+export type Verb = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'VERSION';
+
+export interface Pod {
+  readonly id: string;
+  readonly netns: string;
+}
+
+export interface PluginSetup {
+  /** As it stands in the table. */
+  readonly name: string;
+  readonly binary: string;
+  /** All files that a node needs for it. */
+  readonly files: readonly string[];
+  readonly config: object;
+  /** Path of the namespace that it runs in. */
+  readonly node: string;
+  readonly cniPath: string;
+  readonly ifname: string;
+}
+
+/** One plugin with its configuration. */
+export class Plugin {
+  readonly name: string;
+  readonly #setup: PluginSetup;
+  readonly #results = new Map<string, object>();
+
+  constructor(setup: PluginSetup) {
+    this.name = setup.name;
+    this.#setup = setup;
+  }
+
+  /** Milliseconds from the start of the process to its end. @throws Error when the call fails */
+  call(verb: Verb, pod?: Pod): number {
+    const { binary, node } = this.#setup;
+    const { input, options } = this.#process(verb, pod);
+    const start = performance.now();
+    // The child is made by this thread and so starts in the namespace that it is in.
+    const done = inNamespace(node, () => spawnSync(binary, [], { ...options, input, encoding: 'utf8' }));
+    const ms = performance.now() - start;
+    if (done.status !== 0) throw new Error(`${this.name}: ${verb} failed: ${done.stderr}${done.stdout}`);
+    this.#keep(verb, pod, done.stdout);
+    return ms;
+  }
+
+  /** All at once; milliseconds until the last one is done. */
+  async callAll(verb: Verb, pods: readonly Pod[]): Promise<number> {
+    const start = performance.now();
+    await Promise.all(pods.map((pod) => this.#start(verb, pod)));
+    return performance.now() - start;
+  }
+
+  /** The most memory that one process of a call had, in KiB. */
+  peakKiB(verb: Verb, pod?: Pod): number {
+    const { binary, node } = this.#setup;
+    const { input, options } = this.#process(verb, pod);
+    // A small parent: what it has before exec(2) counts.
+    const args = ['time', '-v', binary];
+    const done = inNamespace(node, () => spawnSync('/usr/bin/busybox', args, { ...options, input, encoding: 'utf8' }));
+    if (done.status !== 0) throw new Error(`${this.name}: ${verb} failed: ${done.stderr}${done.stdout}`);
+    this.#keep(verb, pod, done.stdout);
+    return Number(/Maximum resident set size \(kbytes\): (\d+)/.exec(done.stderr)?.[1] ?? Number.NaN);
+  }
+
+  /** Size of its files, in KiB. */
+  get diskKiB(): number {
+    return this.#setup.files.reduce((sum, file) => sum + statSync(file).size / 1024, 0);
+  }
+
+  async #start(verb: Verb, pod: Pod): Promise<void> {
+    const { binary, node } = this.#setup;
+    const { input, options } = this.#process(verb, pod);
+    const child = inNamespace(node, () => spawn(binary, [], { ...options, stdio: 'pipe' }));
+    let output = '';
+    child.stdout.on('data', (data: Buffer) => (output += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (output += data.toString()));
+    child.stdin.end(input);
+    const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve));
+    if (code !== 0) throw new Error(`${this.name}: ${verb} of ${pod.id} failed: ${output}`);
+  }
+
+  #process(verb: Verb, pod: Pod | undefined): { input: string; options: SpawnOptions } {
+    const { config, cniPath, ifname } = this.#setup;
+    const prevResult = verb === 'CHECK' && pod !== undefined ? { prevResult: this.#results.get(pod.id) } : {};
+    const ofPod =
+      pod === undefined
+        ? {}
+        : {
+            CNI_CONTAINERID: pod.id,
+            CNI_NETNS: pod.netns,
+            CNI_IFNAME: ifname,
+            CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${pod.id}`,
+          };
+    const env = { PATH: process.env['PATH'], CNI_COMMAND: verb, CNI_PATH: cniPath, ...ofPod };
+    return { input: JSON.stringify({ ...config, ...prevResult }), options: { env } };
+  }
+
+  #keep(verb: Verb, pod: Pod | undefined, stdout: string): void {
+    if (verb === 'ADD' && pod !== undefined) this.#results.set(pod.id, JSON.parse(stdout) as object);
+  }
+}
+
+/** What the reference plugins have in common: a folder with those they call, and one for the addresses they gave away. */
+export function referencePlugins(folder: string, node: string): Plugin[] {
+  const cniPath = join(folder, 'reference-plugins');
+  mkdirSync(cniPath);
+  const hostLocal = programPath('host-local');
+  symlinkSync(hostLocal, join(cniPath, 'host-local'));
+  const config = { cniVersion: '1.1.0', name: 'reference' };
+  const ipam = (name: string, subnet: string): object => ({
+    ipam: {
+      type: 'host-local',
+      dataDir: join(folder, `reference-${name}`),
+      ranges: [[{ subnet }]],
+      routes: [{ dst: '192.168.10.0/24' }],
+    },
+  });
+  const setup = (type: 'ptp' | 'bridge', more: object): Plugin =>
+    new Plugin({
+      name: `${type} with host-local`,
+      binary: programPath(type),
+      files: [programPath(type), hostLocal],
+      config: { ...config, type, ...more },
+      ...{ node, cniPath, ifname: 'eth0' },
+    });
+  return [
+    setup('ptp', ipam('ptp', '10.98.0.0/16')),
+    setup('bridge', { bridge: 'cni0', isGateway: true, ...ipam('bridge', '10.99.0.0/16') }),
+  ];
+}
+
+/** CPU time of all child processes of this one that have ended, in milliseconds (proc_pid_stat(5), in ticks of 10 ms). */
+export function childrenCpuMs(): number {
+  return cpuMs('/proc/self/stat', 13);
+}
+
+/** CPU time of another process, in milliseconds. */
+export function processCpuMs(pid: number): number {
+  return cpuMs(`/proc/${pid}/stat`, 11);
+}
+
+/** @param from the field of user time, counted from 0 behind the name; that of the kernel follows */
+function cpuMs(path: string, from: number): number {
+  const stat = readFileSync(path, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[from]) + Number(fields[from + 1])) * 10;
+}
