@@ -7,9 +7,9 @@ import { key, network, newStaticKey, peer, secret } from '../../support/manifest
 import { percentile, type Row, row, type SuiteContext } from '../suite.ts';
 import { childrenCpuMs, Plugin, type Pod, processCpuMs, referencePlugins, type Verb } from './cni-plugins.ts';
 
-const runs = 100;
+const runs = 60;
+const rounds = 3;
 const atOnce = 50;
-const attached = 100;
 const route = '192.168.10.0/24';
 const peerPool = '10.80.0.0/24';
 const podBlock = '10.81.0.0/23';
@@ -64,13 +64,14 @@ export async function cniSuite({ cni, progress }: SuiteContext): Promise<Row[]> 
     }
 
     progress(`${atOnce} pods at once`);
-    rows.push(...(await together(hosts, ours, others)));
+    const pods = await makePods(hosts);
+    rows.push(...(await together(pods, ours, others)));
 
     progress('size and memory');
     rows.push(...(await footprint(hosts, ours, others)));
 
-    progress(`one more pod beside ${attached}`);
-    rows.push(...(await besideMany(hosts, ours, times)));
+    progress(`one more pod beside ${atOnce}`);
+    rows.push(...(await besideMany(hosts, pods, ours, times)));
 
     progress(`${runs} times what the kernel does, by ip(8)`);
     rows.push(...(await besideIp(hosts, ours)));
@@ -118,11 +119,10 @@ function compared(verb: Verb, ours: Plugin, others: readonly Plugin[], times: Ti
   return rows;
 }
 
-async function together(hosts: Hosts, ours: Plugin, others: readonly Plugin[]): Promise<Row[]> {
+async function together(pods: readonly Pod[], ours: Plugin, others: readonly Plugin[]): Promise<Row[]> {
   const times = new Map([ours, ...others].map((plugin) => [plugin, { ADD: [] as number[], DEL: [] as number[] }]));
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < rounds; round++) {
     for (const [plugin, { ADD, DEL }] of times) {
-      const pods = await makePods(hosts, `r${round}`, atOnce, others.indexOf(plugin));
       ADD.push((await plugin.callAll('ADD', pods)) / atOnce);
       DEL.push((await plugin.callAll('DEL', pods)) / atOnce);
     }
@@ -138,12 +138,11 @@ async function together(hosts: Hosts, ours: Plugin, others: readonly Plugin[]): 
   );
 }
 
-/** Fresh namespaces for pods. Numbered, so that they can be made again with the same names in another round. */
-async function makePods(hosts: Hosts, round: string, count: number, plugin: number): Promise<Pod[]> {
+/** Pods for every plugin in turn: after DEL a namespace is as it was. */
+async function makePods(hosts: Hosts): Promise<Pod[]> {
   const pods: Pod[] = [];
-  for (let number = 0; number < count; number++) {
-    const id = `${round}-${plugin + 1}-${number}`;
-    pods.push({ id, netns: await hosts.namespace(`bench-${id}`) });
+  for (let number = 0; number < atOnce; number++) {
+    pods.push({ id: `many${number}`, netns: await hosts.namespace(`bench-many${number}`) });
   }
   return pods;
 }
@@ -164,12 +163,8 @@ async function footprint(hosts: Hosts, ours: Plugin, others: readonly Plugin[]):
   ]);
 }
 
-async function besideMany(hosts: Hosts, ours: Plugin, times: Times): Promise<Row[]> {
-  const many = await makePods(hosts, 'many', attached, 0);
-  for (const pod of many) {
-    ours.call('ADD', pod);
-    await sleep(1);
-  }
+async function besideMany(hosts: Hosts, many: readonly Pod[], ours: Plugin, times: Times): Promise<Row[]> {
+  await ours.callAll('ADD', many);
   const netns = await hosts.namespace('bench-more');
   const more = { ADD: [] as number[], DEL: [] as number[] };
   for (let run = 0; run < 30; run++) {
@@ -180,7 +175,7 @@ async function besideMany(hosts: Hosts, ours: Plugin, times: Times): Promise<Row
   }
   await ours.callAll('DEL', many);
   return (['ADD', 'DEL'] as const).map((verb) =>
-    row('cni', `${verb} beside ${attached} pods, p50`, 'ms', {
+    row('cni', `${verb} beside ${atOnce} pods, p50`, 'ms', {
       ours: more[verb],
       peer: times.get(ours)?.[verb] ?? [],
       peerName: 'ours beside none',
