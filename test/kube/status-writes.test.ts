@@ -78,7 +78,11 @@ test('what is written is the latest, and once it is, nothing more', async () => 
   await quiet.start();
   await source.stop();
   const before = writes();
-  const status = (rxBytes: number) => ({ traffic: { rxBytes, txBytes: 0, rxPackets: 0, txPackets: 0 } });
+  // An agent says this of peers of its own node only.
+  const status = (rxBytes: number) => ({
+    node: 'node-b',
+    traffic: { rxBytes, txBytes: 0, rxPackets: 0, txPackets: 0 },
+  });
   for (let value = 1; value <= 1000; value += 1) quiet.publishStatus(peer!, status(value));
   const path = apiPath('VpnPeer', { namespace, name: peer!.metadata.name });
   await eventually('the latest is there', async () => {

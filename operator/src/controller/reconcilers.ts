@@ -5,6 +5,7 @@ import { MaterialCopies } from './material/material-copies.ts';
 import { CertManager } from './pki/cert-manager.ts';
 import { IssuedKeys } from './pki/issued-keys.ts';
 import { NetworkPki } from './pki/network-pki.ts';
+import { NodeStatus } from './node-status.ts';
 import type { ReconcilerFactory } from './reconciler.ts';
 import { NetworkSummary } from './summary.ts';
 
@@ -17,5 +18,6 @@ export const reconcilers: readonly ReconcilerFactory[] = [
   (context) => new CertManager(context),
   (context) => new IssuedKeys(context),
   (context) => new NetworkSummary(context),
+  (context) => new NodeStatus(context),
   (context) => new ExpiryWarnings(context),
 ];
