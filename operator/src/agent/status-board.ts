@@ -21,12 +21,15 @@ import type { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
 import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
-import type { PeerBook } from './peer-book.ts';
+import type { BookEntry, PeerBook } from './peer-book.ts';
 import { hostnameLabel, secretOf } from './plan.ts';
 import type { LivePeer } from './sessions/live-peers.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
 import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
 import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
+
+/** How long nothing is said of a peer that waits for the controller to give it addresses. */
+const addressPatienceMs = 10_000;
 
 /** What the board reads. */
 export interface StatusServices {
@@ -47,6 +50,8 @@ export class StatusBoard {
   readonly #services: StatusServices;
   readonly #statuses = new Map<string, unknown>();
   readonly #programmedSince = new Map<string, string>();
+  /** Since when peers wait for their addresses. Milliseconds. */
+  readonly #pendingSince = new Map<string, number>();
   /** What was handed to the source, and not taken back. */
   readonly #told = new Set<string>();
 
@@ -58,6 +63,7 @@ export class StatusBoard {
   forget(ref: ObjectRef): void {
     this.#statuses.delete(formatRef(ref));
     this.#told.delete(formatRef(ref));
+    this.#pendingSince.delete(formatRef(ref));
     this.#programmedSince.delete(formatRef(ref));
   }
 
@@ -93,6 +99,7 @@ export class StatusBoard {
     const ref = refOf(peer);
     const name = formatRef(ref);
     const entry = managed?.book.entry(ref);
+    if (this.#comesAtOnce(name, entry)) return;
     const id = entry?.inForce?.id;
     const index = managed?.agent.device?.index;
     const live = managed?.sessions.livePeer(ref);
@@ -128,6 +135,21 @@ export class StatusBoard {
         ),
       this.#speaksFor(peer, managed),
     );
+  }
+
+  /**
+   * Whether a peer that nothing was said of yet has just begun to wait for its addresses. The controller gives them in a
+   * moment; if it does not, the next round says that the peer waits.
+   */
+  #comesAtOnce(name: string, entry: BookEntry | undefined): boolean {
+    const isPending = entry?.plan.problems.some((problem) => problem.name === 'AddressPending') === true;
+    if (!isPending || !this.#services.source.shared || this.#told.has(name)) {
+      this.#pendingSince.delete(name);
+      return false;
+    }
+    const since = this.#pendingSince.get(name) ?? this.#services.now();
+    this.#pendingSince.set(name, since);
+    return this.#services.now() - since < addressPatienceMs;
   }
 
   publishKey(key: VpnKey): void {

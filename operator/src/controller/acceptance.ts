@@ -1,6 +1,7 @@
 import { withAllocatedAddresses } from '../api/allocation.ts';
 import type { Condition } from '../api/condition.ts';
 import { findCondition, setCondition, type ConditionUpdate } from '../api/conditions.ts';
+import { peerKind } from '../api/peer-kind.ts';
 import { reasonOf } from '../api/reasons.ts';
 import { NetworkIndex } from '../api/rules.ts';
 import { apiVersion, formatRef, type ObjectRef, type VpnNetwork, type VpnPeer } from '../api/types.ts';
@@ -14,19 +15,25 @@ const fieldManager = 'ovpn-controller/acceptance';
 /** How many of those who lose to a peer are named. */
 const maxNamed = 5;
 
+/** How long agents are given to say of a new peer that it is accepted, before this does. */
+const agentsTurnMs = 10_000;
+
 /** Reasons of Accepted that come from the rules between objects; others are what only a node's agent finds. */
 const reasonsOfRules: ReadonlySet<string> = new Set(['NetworkNotFound', 'NotAllowed', 'Conflict', 'Accepted']);
 
 /**
  * Says on every VpnPeer whether it is accepted among the others, and on the winner of a conflict that another one is
  * refused for its sake. The rules are those by which the agents go (api/rules.ts); what this adds is that they are said
- * where no agent speaks: without a network, without nodes, and on the other side of a conflict.
+ * where no agent speaks: without a network, without nodes, and on the other side of a conflict. Where nodes are ready,
+ * their agents have the first word on a peer that is new and in order, with all else that they say of it.
  */
 export class Acceptance implements Reconciler {
   readonly name = 'acceptance';
   readonly #context: ReconcilerContext;
   readonly #indexes = new Map<string, NetworkIndex>();
   readonly #peersOfNetwork: Index<VpnPeer>;
+  /** Since when an agent is expected to speak, by peer, on the monotonic clock. */
+  readonly #agentsTurn = new Map<string, number>();
 
   constructor(context: ReconcilerContext) {
     this.#context = context;
@@ -57,16 +64,24 @@ export class Acceptance implements Reconciler {
     onAdmissionChange(caches, (name) => all(this.#judgeAnew(name, caches.networks.get(name)?.value)));
   }
 
-  async reconcile(key: string): Promise<undefined> {
+  async reconcile(key: string): Promise<number | undefined> {
     const { caches, clock, writer, events } = this.#context;
     const tracked = caches.peers.get(key);
     const peer = tracked?.value;
-    if (tracked === undefined || peer === undefined) return undefined;
+    if (tracked === undefined || peer === undefined) {
+      this.#agentsTurn.delete(key);
+      return undefined;
+    }
     const { status, metadata } = peer;
     const verdict = this.#verdictOf(peer);
     const contest = this.#contestOf(peer);
     const accepted = findCondition(status?.conditions, 'Accepted');
     const contested = findCondition(status?.conditions, 'Contested');
+    if (accepted === undefined && contest === undefined && verdict.status === 'True') {
+      const left = this.#leftToAgents(key, peer);
+      if (left > 0) return left;
+    }
+    this.#agentsTurn.delete(key);
     const set = (before: Condition | undefined, update: ConditionUpdate): Condition | undefined =>
       setCondition(before === undefined ? [] : [before], update, metadata.generation, () => clock.now())[0];
     // An agent may know of more that is wrong: then it has the word.
@@ -94,6 +109,19 @@ export class Acceptance implements Reconciler {
       events.record(about, { type: 'Warning', reason: contest.reason, action: 'Accept', note: contest.message });
     }
     return undefined;
+  }
+
+  /** For how many milliseconds more an agent may be the first to speak of a peer; 0 where none will. */
+  #leftToAgents(key: string, peer: VpnPeer): number {
+    const nodes = this.#context.caches.networks.get(peer.spec.networkRef.name)?.value?.status?.nodes ?? [];
+    if (!nodes.some(({ ready }) => ready)) return 0;
+    // What waits for its addresses says nothing to an agent yet.
+    const isAllocated = findCondition(peer.status?.conditions, 'Allocated') !== undefined;
+    if (!isAllocated && peerKind(peer) !== 'dial-out') return agentsTurnMs;
+    const now = this.#context.clock.monotonic();
+    const since = this.#agentsTurn.get(key) ?? now;
+    this.#agentsTurn.set(key, since);
+    return Math.max(0, since + agentsTurnMs - now);
   }
 
   #verdictOf(peer: VpnPeer): ConditionUpdate {
