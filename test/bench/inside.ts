@@ -6,10 +6,10 @@ import { cniSuite } from './suites/cni.ts';
 import { handshakeSuite } from './suites/handshake.ts';
 import { netlinkSuite } from './suites/netlink.ts';
 import { reconcileSuite } from './suites/reconcile.ts';
-import type { Row, Suite, SuiteContext, SuiteName } from './suite.ts';
+import type { LabSuiteName, Row, Suite, SuiteContext } from './suite.ts';
 
 /** What runs in the lab: the suites named in the request (the first argument), rows to $LAB_RESULTS/rows.json. */
-const suites: Readonly<Record<SuiteName, Suite>> = {
+const suites: Readonly<Record<LabSuiteName, Suite>> = {
   netlink: netlinkSuite,
   reconcile: reconcileSuite,
   cni: cniSuite,
@@ -21,7 +21,7 @@ const say = (text: string): void => {
 };
 
 const request = JSON.parse(process.argv[2] ?? '') as Omit<SuiteContext, 'progress'> & {
-  readonly suites: readonly SuiteName[];
+  readonly suites: readonly LabSuiteName[];
 };
 const model = /^model name\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'unknown processor';
 say(`kernel ${release()} (${process.env['LAB_KERNEL'] ?? 'host'}), ${model}, Node.js ${process.version}`);

@@ -1,7 +1,15 @@
 /** What all suites share: their names, the rows that they give, and the figures in them. */
 
-export const suiteNames = ['netlink', 'reconcile', 'cni', 'handshake'] as const;
+/** Those that need an ovpn kernel, and so run in the lab. */
+export const labSuiteNames = ['netlink', 'reconcile', 'cni', 'handshake'] as const;
+export type LabSuiteName = (typeof labSuiteNames)[number];
+/** The others run on the machine itself: in the lab, an API server would take ten times as long for everything. */
+export const suiteNames = [...labSuiteNames, 'kube'] as const;
 export type SuiteName = (typeof suiteNames)[number];
+
+export function isLabSuiteName(name: SuiteName): name is LabSuiteName {
+  return labSuiteNames.some((one) => one === name);
+}
 
 export function isSuiteName(text: string): text is SuiteName {
   return suiteNames.some((name) => name === text);

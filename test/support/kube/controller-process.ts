@@ -13,13 +13,16 @@ export class ControllerProcess {
   readonly #server: string;
   #service: Service | undefined;
 
-  /** @param user from `plane.controller(name)` */
-  constructor(name: string, user: KubeUser) {
+  /**
+   * @param user from `plane.controller(name)`
+   * @param server another way to the API server
+   */
+  constructor(name: string, user: KubeUser, server?: string) {
     this.name = name;
     this.#user = user;
     this.#server = `${user.kubeconfig}.local`;
     // It runs where the test runs, also when the control plane is on a host of the lab.
-    user.writeKubeconfig(this.#server);
+    user.writeKubeconfig(this.#server, server);
   }
 
   async start(): Promise<void> {
