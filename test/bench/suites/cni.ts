@@ -55,7 +55,7 @@ export async function cniSuite({ cni, progress }: SuiteContext): Promise<Row[]> 
     const perPod = (plugin: Plugin): number[] => [(cpu.get(plugin) ?? 0) / runs];
     for (const other of others) {
       rows.push(
-        row('cni', "CPU of a pod's five calls", 'ms', {
+        row('cni', 'cpu of the five calls of a pod', 'ms', {
           ours: perPod(ours),
           peer: perPod(other),
           peerName: `${other.name} (ours with the agent's)`,
@@ -113,7 +113,7 @@ function compared(verb: Verb, ours: Plugin, others: readonly Plugin[], times: Ti
   ] as const) {
     for (const other of others) {
       const figures = { ours: [percentile(of(ours), share)], peer: [percentile(of(other), share)] };
-      rows.push(row('cni', `${verb}, ${name}`, 'ms', { ...figures, peerName: other.name }));
+      rows.push(row('cni', `${verb.toLowerCase()}.${name}`, 'ms', { ...figures, peerName: other.name }));
     }
   }
   return rows;
@@ -131,7 +131,7 @@ async function together(pods: readonly Pod[], ours: Plugin, others: readonly Plu
   }
   return (['ADD', 'DEL'] as const).flatMap((verb) =>
     others.map((other) =>
-      row('cni', `${verb} of ${atOnce} at once`, 'ms/pod', {
+      row('cni', `${verb.toLowerCase()}, ${atOnce} at once`, 'ms/pod', {
         ours: times.get(ours)?.[verb] ?? [],
         peer: times.get(other)?.[verb] ?? [],
         peerName: other.name,
@@ -161,7 +161,7 @@ async function footprint(hosts: Hosts, ours: Plugin, others: readonly Plugin[]):
   const own = peak(ours);
   return others.flatMap((other) => [
     row('cni', 'files on disk', 'KiB', { ours: [ours.diskKiB], peer: [other.diskKiB], peerName: other.name }),
-    row('cni', 'most memory of a process of ADD', 'KiB', { ours: own, peer: peak(other), peerName: other.name }),
+    row('cni', 'most memory of a process of add', 'KiB', { ours: own, peer: peak(other), peerName: other.name }),
   ]);
 }
 
@@ -177,7 +177,7 @@ async function besideMany(hosts: Hosts, many: readonly Pod[], ours: Plugin, time
   }
   ours.callAll('DEL', many);
   return (['ADD', 'DEL'] as const).map((verb) =>
-    row('cni', `${verb} beside ${atOnce} pods, p50`, 'ms', {
+    row('cni', `${verb.toLowerCase()}.p50 beside ${atOnce} pods`, 'ms', {
       ours: more[verb],
       peer: times.get(ours)?.[verb] ?? [],
       peerName: 'ours beside none',
@@ -199,8 +199,8 @@ async function besideIp(hosts: Hosts, ours: Plugin): Promise<Row[]> {
   }
   const peerName = (what: string): string => `ip -batch, ${what}: no checks, no address chosen, nothing written down`;
   return [
-    row('cni', 'ADD, p50', 'ms', { ours: times.add, peer: times.ipAdd, peerName: peerName('one run per namespace') }),
-    row('cni', 'DEL, p50', 'ms', { ours: times.del, peer: times.ipDel, peerName: peerName('one run') }),
+    row('cni', 'add.p50', 'ms', { ours: times.add, peer: times.ipAdd, peerName: peerName('one run per namespace') }),
+    row('cni', 'del.p50', 'ms', { ours: times.del, peer: times.ipDel, peerName: peerName('one run') }),
   ];
 }
 
