@@ -1,9 +1,10 @@
+import { KubeConfig } from '@kubernetes/client-node';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { formatRef } from '../api/types.ts';
 import { Counters } from '../telemetry/counters.ts';
 import { ApiSource } from './api-source.ts';
 import type { ApiSourceOptions } from './api-source.ts';
-import { loadKubeAccess } from './kube-access.ts';
+import { kubeAccess, loadKubeAccess } from './kube-access.ts';
 import { ScriptedServer, event, page, refuse, watching } from './testing/api-server.ts';
 import type { Step } from './testing/api-server.ts';
 import { FakeClock, pause, until } from './testing/clock.ts';
@@ -405,6 +406,26 @@ describe('ApiSource at size', () => {
     // Some five times what a slow machine needs: this is to catch what grows with the square.
     expect(took).toBeLessThan(15_000);
   }, 60_000);
+});
+
+describe('kubeAccess', () => {
+  test.each(['http://10.0.0.1:8080', 'http://127.example.com', 'api.example.com:6443', ''])(
+    'refuses %j as a server',
+    (server) => {
+      const config = new KubeConfig();
+      config.loadFromClusterAndUser({ name: 'home', server, skipTLSVerify: false }, { name: 'me' });
+      expect(() => kubeAccess(config)).toThrow(/kubeconfig: clusters\[\]\.cluster\.server: .*"home".*https.*OVPN405/);
+    },
+  );
+
+  test.each(['https://api.example.com', 'http://127.0.0.1:8001', 'http://localhost:8001', 'http://[::1]:8001'])(
+    'takes %j',
+    (server) => {
+      const config = new KubeConfig();
+      config.loadFromClusterAndUser({ name: 'home', server, skipTLSVerify: false }, { name: 'me' });
+      expect(kubeAccess(config).server).toBe(server);
+    },
+  );
 });
 
 describe('loadKubeAccess', () => {

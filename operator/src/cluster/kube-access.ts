@@ -33,12 +33,20 @@ export async function loadKubeAccess({ kubeconfig, context }: KubeAccessOptions 
   return kubeAccess(config);
 }
 
-/** Access by a loaded KubeConfig. Throws ConfigInvalid when its current context leads nowhere. */
+/** Access by a loaded KubeConfig. Throws ConfigInvalid when its current context leads nowhere, or to no TLS server. */
 export function kubeAccess(config: KubeConfig): ApiAccess {
   const cluster = config.getCurrentCluster();
   if (cluster === null) {
     const problem = `the kubeconfig has no cluster for its current context "${config.getCurrentContext()}"`;
     throw new OvpnError('ConfigInvalid', problem);
+  }
+  if (!isPrivateWay(cluster.server)) {
+    throw new OvpnError(
+      'ConfigInvalid',
+      `the server of cluster "${cluster.name}" is ${JSON.stringify(cluster.server)}`,
+      { object: 'kubeconfig', field: 'clusters[].cluster.server' },
+      { remedy: 'write an https:// address; http:// is for this machine itself only, as keys and tokens go this way' },
+    );
   }
   return {
     server: cluster.server,
@@ -50,4 +58,12 @@ export function kubeAccess(config: KubeConfig): ApiAccess {
       return options;
     },
   };
+}
+
+/** Whether nobody on the way can read along: `kubectl proxy` on this machine may speak plain HTTP. */
+function isPrivateWay(server: string): boolean {
+  if (!URL.canParse(server)) return false;
+  const { protocol, hostname } = new URL(server);
+  if (protocol === 'https:') return true;
+  return protocol === 'http:' && /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname);
 }
