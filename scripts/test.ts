@@ -39,7 +39,7 @@ const tiers: Readonly<Record<string, Tier>> = {
   kernel: labTier('kernel', {
     workers: 2,
     testTimeout: 180_000,
-    timeout: 1500,
+    timeout: 2400,
     programs: [...cniPrograms, ...runtimePrograms],
   }),
   kube: kubeTier,
