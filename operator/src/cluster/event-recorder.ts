@@ -38,6 +38,8 @@ export interface EventRecorderOptions {
 }
 
 const REQUEST_MS = 10_000;
+/** What is said of an object in the same words within this time is said once: our cache was behind our own write. */
+const echoMs = 10_000;
 /** The API server's limit for the note (events.k8s.io/v1). */
 const MAX_NOTE = 1024;
 
@@ -51,6 +53,8 @@ export class EventRecorder {
   readonly #bucket: TokenBucket;
   readonly #stop = new AbortController();
   readonly #sending = new Set<Promise<void>>();
+  /** When what was said, in the order of saying. Monotonic milliseconds. */
+  readonly #said = new Map<string, number>();
 
   constructor(options: EventRecorderOptions) {
     this.#options = options;
@@ -60,6 +64,7 @@ export class EventRecorder {
   record(regarding: Regarding, { type, reason, action, note }: EventNote): void {
     if (this.#stop.signal.aborted) return;
     const { client, clock, log, controller, instance } = this.#options;
+    if (this.#isEcho(canonical([regarding.uid, type, reason, action, note]))) return;
     const fields = { event: 'event', object: `${regarding.kind} ${regarding.name}`, reason, note };
     if (this.#bucket.take() > 0) {
       log.info({ ...fields, dropped: true }, 'an Event is dropped: too many of them');
@@ -94,6 +99,17 @@ export class EventRecorder {
       )
       .finally(() => this.#sending.delete(sending));
     this.#sending.add(sending);
+  }
+
+  #isEcho(text: string): boolean {
+    const now = this.#options.clock.monotonic();
+    for (const [old, at] of this.#said) {
+      if (now - at < echoMs) break;
+      this.#said.delete(old);
+    }
+    if (this.#said.has(text)) return true;
+    this.#said.set(text, now);
+    return false;
   }
 
   async stop(): Promise<void> {
