@@ -1,4 +1,5 @@
-import { spawnSync, type SpawnOptions } from 'node:child_process';
+import { spawn, spawnSync, type SpawnOptions } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { inNamespace } from '../../../operator/src/kernel/netns.ts';
@@ -53,7 +54,7 @@ export class Plugin {
   }
 
   /** All at once, started by a shell; milliseconds until the last one is done. @throws Error when one fails */
-  callAll(verb: Verb, pods: readonly Pod[]): number {
+  async callAll(verb: Verb, pods: readonly Pod[]): Promise<number> {
     const { binary, node, config, folder } = this.#setup;
     const file = join(folder, `${this.name.replaceAll(' ', '-')}.json`);
     writeFileSync(file, JSON.stringify(config));
@@ -62,9 +63,15 @@ export class Plugin {
       return `env ${env.join(' ')} ${binary} <${file} >/dev/null || echo ${pod.id} failed >&2 &\n`;
     });
     const start = performance.now();
-    const done = inNamespace(node, () => spawnSync('sh', ['-c', `${calls.join('')}wait`], { encoding: 'utf8' }));
+    // Not spawnSync: meanwhile somebody has to read the agent's log, or it waits for room in its pipe.
+    const shell = inNamespace(node, () =>
+      spawn('sh', ['-c', `${calls.join('')}wait`], { stdio: ['ignore', 'ignore', 'pipe'] }),
+    );
+    let failed = '';
+    shell.stderr.on('data', (data: Buffer) => (failed += data.toString()));
+    await once(shell, 'close');
     const ms = performance.now() - start;
-    if (done.status !== 0 || done.stderr !== '') throw new Error(`${this.name}: ${verb} failed: ${done.stderr}`);
+    if (failed !== '') throw new Error(`${this.name}: ${verb} failed: ${failed}`);
     return ms;
   }
 

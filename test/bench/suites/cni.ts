@@ -7,7 +7,7 @@ import { key, network, newStaticKey, peer, secret } from '../../support/manifest
 import { percentile, type Row, row, type SuiteContext } from '../suite.ts';
 import { childrenCpuMs, Plugin, type Pod, processCpuMs, referencePlugins, type Verb } from './cni-plugins.ts';
 
-const runs = 50;
+const runs = 30;
 const rounds = 3;
 const atOnce = 50;
 const route = '192.168.10.0/24';
@@ -123,10 +123,8 @@ async function together(pods: readonly Pod[], ours: Plugin, others: readonly Plu
   const times = new Map([ours, ...others].map((plugin) => [plugin, { ADD: [] as number[], DEL: [] as number[] }]));
   for (let round = 0; round < rounds; round++) {
     for (const [plugin, { ADD, DEL }] of times) {
-      ADD.push(plugin.callAll('ADD', pods) / atOnce);
-      await sleep(10);
-      DEL.push(plugin.callAll('DEL', pods) / atOnce);
-      await sleep(10);
+      ADD.push((await plugin.callAll('ADD', pods)) / atOnce);
+      DEL.push((await plugin.callAll('DEL', pods)) / atOnce);
     }
   }
   return (['ADD', 'DEL'] as const).flatMap((verb) =>
@@ -166,7 +164,7 @@ async function footprint(hosts: Hosts, ours: Plugin, others: readonly Plugin[]):
 }
 
 async function besideMany(hosts: Hosts, many: readonly Pod[], ours: Plugin, times: Times): Promise<Row[]> {
-  ours.callAll('ADD', many);
+  await ours.callAll('ADD', many);
   const netns = await hosts.namespace('bench-more');
   const more = { ADD: [] as number[], DEL: [] as number[] };
   for (let run = 0; run < 30; run++) {
@@ -175,7 +173,7 @@ async function besideMany(hosts: Hosts, many: readonly Pod[], ours: Plugin, time
     more.ADD.push(ours.call('ADD', pod));
     more.DEL.push(ours.call('DEL', pod));
   }
-  ours.callAll('DEL', many);
+  await ours.callAll('DEL', many);
   return (['ADD', 'DEL'] as const).map((verb) =>
     row('cni', `${verb.toLowerCase()}.p50 beside ${atOnce} pods`, 'ms', {
       ours: more[verb],
