@@ -32,7 +32,7 @@ beforeAll(async () => {
   });
   agent = new AgentProcess(node, ['--status-interval', '1'], await plane.agentOf(node.name));
   await agent.start();
-}, 300_000);
+}, 600_000);
 afterAll(() => hosts.remove(), 60_000);
 
 const peerInApi = async (): Promise<VpnPeer> => plane.admin.get<VpnPeer & Record<string, unknown>>(peerPath);

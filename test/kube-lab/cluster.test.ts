@@ -46,7 +46,7 @@ beforeAll(async () => {
     return agent;
   };
   agents = { node1: await agentOn('node1'), node2: await agentOn('node2') };
-}, 300_000);
+}, 600_000);
 afterAll(() => hosts.remove(), 60_000);
 
 const peerPath = (name: string): string => apiPath('VpnPeer', { namespace: 'default', name });

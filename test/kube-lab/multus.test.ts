@@ -109,7 +109,7 @@ beforeAll(async () => {
   };
   const list = { cniVersion: '1.0.0', name: 'multus', plugins: [multus] };
   writeFileSync(join(lists, '00-multus.conflist'), JSON.stringify(list));
-}, 300_000);
+}, 600_000);
 afterAll(() => hosts.remove(), 60_000);
 
 async function define(name: string, config: object): Promise<void> {

@@ -105,7 +105,7 @@ beforeAll(async () => {
   );
   await Promise.all(agents.map((agent) => agent.start()));
   await apply(network(), ...['ann', 'bea', 'cid', 'dan', 'eve'].flatMap((name) => [vpnKey(name), vpnPeer(name)]));
-}, 300_000);
+}, 600_000);
 afterAll(async () => {
   await controller.stop();
   await hosts.remove();

@@ -184,7 +184,7 @@ export class ControlPlane {
         if (!server.running) return 'ended';
         return (await this.admin.send('GET', '/readyz')).status === 200 ? 'ready' : undefined;
       },
-      { timeoutMs: 180_000, stepMs: 50 },
+      { timeoutMs: 300_000, stepMs: 50 },
     ).then(
       (state) => {
         if (state === 'ended') throw new Error(`the API server ended:\n${this.log}`);
