@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { inNamespace } from '../../../operator/src/kernel/netns.ts';
 import { programPath } from '../../programs/location.ts';
@@ -144,21 +144,4 @@ export function referencePlugins(folder: string, node: string): Plugin[] {
     setup('ptp', ipam('ptp', '10.98.0.0/16')),
     setup('bridge', { bridge: 'cni0', isGateway: true, ...ipam('bridge', '10.99.0.0/16') }),
   ];
-}
-
-/** CPU time of all child processes of this one that have ended, in milliseconds (proc_pid_stat(5), in ticks of 10 ms). */
-export function childrenCpuMs(): number {
-  return cpuMs('/proc/self/stat', 13);
-}
-
-/** CPU time of another process, in milliseconds. */
-export function processCpuMs(pid: number): number {
-  return cpuMs(`/proc/${pid}/stat`, 11);
-}
-
-/** @param from the field of user time, counted from 0 behind the name; that of the kernel follows */
-function cpuMs(path: string, from: number): number {
-  const stat = readFileSync(path, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[from]) + Number(fields[from + 1])) * 10;
 }

@@ -5,7 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentProcess, type Host, Hosts } from '../../support/hosts.ts';
 import { key, network, newStaticKey, peer, secret } from '../../support/manifests.ts';
 import { percentile, type Row, row, type SuiteContext } from '../suite.ts';
-import { childrenCpuMs, Plugin, type Pod, processCpuMs, referencePlugins, type Verb } from './cni-plugins.ts';
+import { childrenCpuMs, cpuMs } from '../process-usage.ts';
+import { Plugin, type Pod, referencePlugins, type Verb } from './cni-plugins.ts';
 
 const runs = 30;
 const rounds = 3;
@@ -43,7 +44,7 @@ export async function cniSuite({ cni, progress }: SuiteContext): Promise<Row[]> 
     const rows: Row[] = [];
 
     progress(`${runs} pods, one after the other`);
-    const agentCpu = (): number => processCpuMs(agent.agentPid ?? 0);
+    const agentCpu = (): number => cpuMs(agent.agentPid ?? 0);
     const cpu = new Map([ours, ...others].map((plugin) => [plugin, 0]));
     const times = await oneByOne(hosts, [ours, ...others], (plugin, work) => {
       const before = childrenCpuMs() + (plugin === ours ? agentCpu() : 0);

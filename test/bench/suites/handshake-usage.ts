@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { cpuMs } from '../process-usage.ts';
 
 /** What processes have used, by the word of the kernel they run on. */
 export interface Usage {
@@ -13,14 +14,6 @@ export function usageOf(pids: readonly number[]): Usage {
     cpuMs: sum(pids.map(cpuMs)),
     pssKiB: sum(pids.map(pssKiB)),
   };
-}
-
-/** proc_pid_stat(5), utime and stime; clock ticks are 10 ms on all that Node.js runs on. */
-function cpuMs(pid: number): number {
-  const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  // The program's name, in parentheses, may hold blanks.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
 function pssKiB(pid: number): number {

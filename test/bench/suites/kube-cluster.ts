@@ -1,5 +1,4 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { apiVersion } from '../../../operator/src/api/types.ts';
 import { apiPath } from '../../../operator/src/cluster/resource-path.ts';
@@ -9,6 +8,7 @@ import { ControllerProcess } from '../../support/kube/controller-process.ts';
 import type { KubeUser } from '../../support/kube/kube-user.ts';
 import { eventually } from '../../support/run.ts';
 import { CountingProxy } from '../counting-proxy.ts';
+import { cpuMs, rssMiB } from '../process-usage.ts';
 import { PeerWatch } from './peer-watch.ts';
 
 /** A cluster of one node for the suite `kube`: real API server and controller, and the agent without a kernel. */
@@ -165,15 +165,3 @@ export class KubeCluster {
 /** Until all is as it was wanted, or an hour is over. */
 export const patient = <T>(what: string, look: () => Promise<T | undefined> | T | undefined, stepMs = 20): Promise<T> =>
   eventually(what, look, { timeoutMs: longMs, stepMs });
-
-function rssMiB(pid: number): number {
-  return Number(/^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? Number.NaN) / 1024;
-}
-
-/** utime and stime of proc(5), in ticks of 10 ms. */
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return 10 * (Number(fields[11]) + Number(fields[12]));
-}
