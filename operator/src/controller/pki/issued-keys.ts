@@ -35,7 +35,7 @@ import {
 import { renewAt } from './ca-plan.ts';
 import { factsOf, isPair, isSignedBy, issue, type KeyPair } from './certificates.ts';
 import { longestWaitMs } from './network-pki.ts';
-import { type Owner, ownerOf, sameText, secretObject, textOf } from './secret-store.ts';
+import { type Owner, ownerOf, sameText, putSecret, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/issued-keys';
 /** How often it is looked whether a Secret that is in the way is still there; nobody tells of Secrets of users. */
@@ -305,9 +305,7 @@ export class IssuedKeys implements Reconciler {
     const { writer, log } = this.#context;
     const { namespace } = request.key.metadata;
     const secret = { namespace, name: secretNameOf(request), owner: request.owner, material: false, data };
-    if (present.resourceVersion === undefined)
-      await writer.create(apiPath('Secret', { namespace }), secretObject(secret));
-    else await writer.replace(secretPathOf(request), secretObject(secret, present.resourceVersion));
+    await putSecret(writer, secret, present.resourceVersion);
     log.info({ event: 'key.issued', key: request.tracked.key }, "the client's Secret is up to date");
   }
 

@@ -20,7 +20,7 @@ import {
 import { renewAt } from './ca-plan.ts';
 import { factsOf, isPair, isSignedBy, issue, type KeyPair, newCa } from './certificates.ts';
 import { writeCas } from './network-ca.ts';
-import { caNamespace, type Owner, ownerAnnotation, sameText, secretObject, textOf } from './secret-store.ts';
+import { caNamespace, type Owner, ownerAnnotation, sameText, putSecret, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/network-pki';
 /** Timers hold no more than some weeks, and clocks are set: look at least so often. */
@@ -104,14 +104,7 @@ export class NetworkPki implements Reconciler {
       };
       const { name } = owner;
       const secret = { namespace, name, owner, material: false, data };
-      const answer =
-        present === undefined
-          ? await writer.create(apiPath('Secret', { namespace }), secretObject(secret))
-          : await writer.replace(
-              apiPath('Secret', { namespace, name }),
-              secretObject(secret, present.meta.resourceVersion),
-            );
-      caches.caSecrets.wrote(answer);
+      caches.caSecrets.wrote(await putSecret(writer, secret, present?.meta.resourceVersion));
       if (createCa) log.info({ event: 'pki.ca-made', network: name, generation }, 'the network has a new CA');
     }
     return hasIssuedWrapKey(network.spec) ? wanted : undefined;
@@ -145,14 +138,7 @@ export class NetworkPki implements Reconciler {
     const due = facts === undefined ? clock.now() : renewAt(facts);
     if (sameText(data, mine)) return due;
     const secret = { namespace, name, owner, material: true, data };
-    const answer =
-      found === undefined
-        ? await writer.create(apiPath('Secret', { namespace }), secretObject(secret))
-        : await writer.replace(
-            apiPath('Secret', { namespace, name }),
-            secretObject(secret, found.meta.resourceVersion),
-          );
-    caches.secrets.wrote(answer);
+    caches.secrets.wrote(await putSecret(writer, secret, found?.meta.resourceVersion));
     log.info({ event: 'pki.server-issued', network: owner.name }, 'the agents have what the server needs');
     return due;
   }

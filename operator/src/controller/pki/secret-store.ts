@@ -1,5 +1,7 @@
 import { asRecord } from '../../cluster/json.ts';
 import { materialLabel, sourceAnnotation } from '../../cluster/material-secret.ts';
+import type { ObjectWriter } from '../../cluster/object-writer.ts';
+import { apiPath } from '../../cluster/resource-path.ts';
 
 /** Secrets as they are written: what all of ours have, and their entries as text. */
 
@@ -28,8 +30,24 @@ export interface SecretText {
   readonly data: Readonly<Record<string, string>>;
 }
 
-/** The object to write; with a version it replaces that one and no other. */
-export function secretObject({ namespace, name, owner, material, data }: SecretText, resourceVersion?: string): object {
+/**
+ * Makes a Secret, or with a version replaces that one and no other.
+ *
+ * @returns the API server's answer
+ * @throws ApiError also when another version, or another Secret of the name, is there
+ */
+export function putSecret(
+  writer: Pick<ObjectWriter, 'create' | 'replace'>,
+  secret: SecretText,
+  resourceVersion: string | undefined,
+): Promise<unknown> {
+  const { namespace, name } = secret;
+  return resourceVersion === undefined
+    ? writer.create(apiPath('Secret', { namespace }), secretObject(secret))
+    : writer.replace(apiPath('Secret', { namespace, name }), secretObject(secret, resourceVersion));
+}
+
+function secretObject({ namespace, name, owner, material, data }: SecretText, resourceVersion?: string): object {
   return {
     apiVersion: 'v1',
     kind: 'Secret',
