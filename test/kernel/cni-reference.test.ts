@@ -37,22 +37,17 @@ async function cnitool(verb: string, name: string, netns: string, env: NodeJS.Pr
   });
 }
 
-const hostLocal = (subnet: string, more: object = {}): object => ({
+/** host-local with a folder of its own for what is given away. */
+const hostLocal = (folder: string, subnet: string, range: object = {}): object => ({
   type: 'host-local',
-  dataDir: join(office.hosts.folder, 'ipam'),
-  ranges: [[{ subnet, ...more }]],
+  dataDir: join(office.hosts.folder, `ipam-${folder}`),
+  ranges: [[{ subnet, ...range }]],
 });
-/** With a folder of its own for what is given away: evaluated when the folder of the tests is there. */
-function hostLocalIn(folder: string, subnet: string): object {
-  return {
-    type: 'host-local',
-    get dataDir(): string {
-      return join(office.hosts.folder, `ipam-${folder}`);
-    },
-    ranges: [[{ subnet }]],
-    routes: [{ dst: '0.0.0.0/0' }],
-  };
-}
+/** The same with a default route, as a cluster's main plugin has it. */
+const mainIpam = (folder: string, subnet: string): object => ({
+  ...hostLocal(folder, subnet),
+  routes: [{ dst: '0.0.0.0/0' }],
+});
 const inPod = (netns: string, ...command: string[]): Promise<string> => run('nsenter', `--net=${netns}`, ...command);
 
 describe('in a chain after ptp', () => {
@@ -64,7 +59,7 @@ describe('in a chain after ptp', () => {
     const name = list(
       `chain${version}`,
       cniVersion,
-      { type: 'ptp', ipam: { ...hostLocal('10.99.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] } },
+      { type: 'ptp', ipam: mainIpam('ptp', '10.99.0.0/24') },
       { type: 'ovpn-cni', network: 'corp', interface: 'vpn0', capabilities: { ips: true, mac: true } },
     );
     const env = { CAP_ARGS: '{"ips":["10.81.1.77/32"],"mac":"02:00:00:00:00:77"}' };
@@ -85,19 +80,19 @@ describe('in a chain after ptp', () => {
 });
 
 describe('in a chain after bridge', () => {
-  const bridge = {
+  const bridge = (ipam: string): object => ({
     type: 'bridge',
     bridge: 'cnir-br0',
     isGateway: true,
     ipMasq: true,
     ipMasqBackend: 'nftables',
-    ipam: hostLocalIn('bridge', '10.98.0.0/24'),
-  };
+    ipam: mainIpam(ipam, '10.98.0.0/24'),
+  });
 
   // No CHECK, as with ptp.
   test('add and del by cnitool; the part of bridge stays as bridge made it', async () => {
     const alone = await office.hosts.namespace('cnir-b0');
-    const onlyBridge = list('bridge-alone', '1.0.0', { ...bridge, ipam: hostLocalIn('alone', '10.98.0.0/24') });
+    const onlyBridge = list('bridge-alone', '1.0.0', bridge('alone'));
     const first = await cnitool('add', onlyBridge, alone);
     expect(first).toMatchObject({ code: 0, stderr: '' });
     const primary = JSON.parse(first.stdout) as CniResult;
@@ -106,7 +101,11 @@ describe('in a chain after bridge', () => {
 
     const before = await office.kernel.picture();
     const netns = await office.hosts.namespace('cnir-b1');
-    const name = list('bridge-chain', '1.0.0', bridge, { type: 'ovpn-cni', network: 'corp', interface: 'vpn0' });
+    const name = list('bridge-chain', '1.0.0', bridge('bridge'), {
+      type: 'ovpn-cni',
+      network: 'corp',
+      interface: 'vpn0',
+    });
     const added = await cnitool('add', name, netns);
     expect(added).toMatchObject({ code: 0, stderr: '' });
     const result = JSON.parse(added.stdout) as CniResult;
@@ -130,17 +129,18 @@ describe('in a chain after bridge', () => {
 });
 
 describe('without `network`, after ptp', () => {
-  const ptp = { type: 'ptp', ipam: hostLocalIn('chosen', '10.97.0.0/24') };
+  const ptp = (ipam: string): object => ({ type: 'ptp', ipam: mainIpam(ipam, '10.97.0.0/24') });
   const pod = (name: string, metadata: object = {}): NodeJS.ProcessEnv => {
     const manifest = { apiVersion: 'v1', kind: 'Pod', metadata: { namespace: 'default', name, ...metadata } };
     office.agent.apply(`pod-${name}.yaml`, JSON.stringify(manifest));
     return { CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${name}` };
   };
-  const chain = (): string => list('chosen', '1.0.0', ptp, { type: 'ovpn-cni', agentSocket: office.agent.socket });
+  const chain = (): string =>
+    list('chosen', '1.0.0', ptp('chosen'), { type: 'ovpn-cni', agentSocket: office.agent.socket });
 
   test('a pod that names no network gets the result of ptp, byte for byte', async () => {
     const netns = await office.hosts.namespace('cnir-n0');
-    const alone = list('ptp-alone', '1.0.0', { ...ptp, ipam: hostLocalIn('ptp-alone', '10.97.0.0/24') });
+    const alone = list('ptp-alone', '1.0.0', ptp('ptp-alone'));
     const primary = await cnitool('add', alone, netns, pod('plain'));
     const shape = (text: string): string => text.replaceAll(/"(mac|name)": "[^"]*"/g, '"$1"');
     expect(await cnitool('del', alone, netns, pod('plain'))).toMatchObject({ code: 0 });
@@ -196,7 +196,7 @@ describe('what came with 1.1.0', () => {
 test('addresses of host-local are handed to the agent, checked, and free again after DEL', async () => {
   const netns = await office.hosts.namespace('cnir-ipam');
   const range = { rangeStart: '10.81.1.201', rangeEnd: '10.81.1.201' };
-  const ipam = hostLocal('10.81.1.0/24', range);
+  const ipam = hostLocal('delegated', '10.81.1.0/24', range);
   const name = list('delegated', '1.0.0', { type: 'ovpn-cni', network: 'corp', ipam });
   for (const round of [1, 2]) {
     const added = await cnitool('add', name, netns, { CNI_IFNAME: 'vpn0' });

@@ -3,7 +3,7 @@ import type { VpnPeer } from '../../operator/src/api/types.ts';
 import { AgentProcess, Hosts } from '../support/hosts.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { newStaticKey } from '../support/manifests.ts';
-import { officeKey, officeNetwork, officePeer } from '../support/office.ts';
+import { applyOffice } from '../support/office.ts';
 import { KernelView } from '../support/kernel-view.ts';
 import { eventually } from '../support/run.ts';
 
@@ -19,17 +19,7 @@ beforeAll(async () => {
   plane = await ControlPlane.start({ host: await hosts.host('api') });
   const node = await hosts.host('node');
   const remote = await hosts.host('remote');
-  await plane.admin.applyYaml([officeNetwork(node), officeKey(), officePeer(remote)].join('---\n'));
-  await plane.admin.apply('/api/v1/namespaces/ovpn-system/secrets/default-office', {
-    apiVersion: 'v1',
-    kind: 'Secret',
-    metadata: {
-      name: 'default-office',
-      labels: { 'ovpn-operator.io/material': 'true' },
-      annotations: { 'ovpn-operator.io/source': 'default/office' },
-    },
-    stringData: { 'static.key': newStaticKey() },
-  });
+  await applyOffice(plane.admin, node, remote, newStaticKey());
   agent = new AgentProcess(node, ['--status-interval', '1'], await plane.agentOf(node.name));
   await agent.start();
 }, 600_000);

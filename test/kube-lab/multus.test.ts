@@ -7,7 +7,7 @@ import { AgentProcess, cniBinary, Hosts, ping } from '../support/hosts.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { KernelView } from '../support/kernel-view.ts';
 import { newStaticKey } from '../support/manifests.ts';
-import { officeKey, officeNetwork, officePeer } from '../support/office.ts';
+import { applyOffice } from '../support/office.ts';
 import { PlainRemote } from '../support/remote.ts';
 import { attempt, type Finished, run } from '../support/run.ts';
 
@@ -56,17 +56,7 @@ beforeAll(async () => {
   const node = await hosts.host('node');
   const remoteHost = await hosts.host('remote');
   const material = newStaticKey();
-  await plane.admin.applyYaml([officeNetwork(node), officeKey(), officePeer(remoteHost)].join('---\n'));
-  await plane.admin.apply('/api/v1/namespaces/ovpn-system/secrets/default-office', {
-    apiVersion: 'v1',
-    kind: 'Secret',
-    metadata: {
-      name: 'default-office',
-      labels: { 'ovpn-operator.io/material': 'true' },
-      annotations: { 'ovpn-operator.io/source': 'default/office' },
-    },
-    stringData: { 'static.key': material },
-  });
+  await applyOffice(plane.admin, node, remoteHost, material);
   await run('ip', '-n', remoteHost.namespace, 'addr', 'add', `${lan}/32`, 'dev', 'lo');
   await PlainRemote.create(remoteHost, {
     peerId: 7,

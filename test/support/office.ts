@@ -2,6 +2,7 @@ import { type AddResult, type Attachment, protocolVersion } from '../../operator
 import { callAgent } from './agent-socket.ts';
 import { type AgentProcess as Agent, AgentProcess, type CniCall, type Host, Hosts } from './hosts.ts';
 import { KernelView } from './kernel-view.ts';
+import type { KubeUser } from './kube/kube-user.ts';
 import { key, network, newStaticKey, peer, secret } from './manifests.ts';
 import { PlainRemote } from './remote.ts';
 import { run } from './run.ts';
@@ -174,6 +175,21 @@ export const officePeer = (remote: Host, spec: object = {}, routes = ['192.168.5
 
 export const officeKey = (generation = 1, spec: object = {}): string =>
   key({ name: 'office', direction: 'Normal', generation, spec });
+
+/** Applies the network, its key and its peer on an API server, as a person does, with the Secret that agents read. */
+export async function applyOffice(admin: KubeUser, node: Host, remote: Host, material: string): Promise<void> {
+  await admin.applyYaml([officeNetwork(node), officeKey(), officePeer(remote)].join('---\n'));
+  await admin.apply('/api/v1/namespaces/ovpn-system/secrets/default-office', {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: {
+      name: 'default-office',
+      labels: { 'ovpn-operator.io/material': 'true' },
+      annotations: { 'ovpn-operator.io/source': 'default/office' },
+    },
+    stringData: { 'static.key': material },
+  });
+}
 
 /** A second node with an agent of its own, and a pod on it: both ends of its tunnel with `office` are ours. */
 export interface Branch {
