@@ -313,6 +313,24 @@ describe('answers', () => {
     await expect(open(socketPath).answer).resolves.toContain('did not come within 50 ms');
   });
 
+  test('that lay in the socket while this process was busy is answered, however late', async () => {
+    const { socketPath } = await start({ idleMs: 50 });
+    const { socket, answer } = open(socketPath);
+    await new Promise((resolve) => socket.once('connect', resolve));
+    // So that the server has the connection, and its time runs.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    // In a turn's last phase: what comes next are timers, before anything is read.
+    await new Promise<void>((resolve) =>
+      setImmediate(() => {
+        socket.write(line(add));
+        const until = performance.now() + 200;
+        while (performance.now() < until);
+        resolve();
+      }),
+    );
+    expect(JSON.parse(await answer)).toEqual({ ok: true, result: { asked: 'add' } });
+  });
+
   test('any bytes leave the server serving', async () => {
     const { socketPath } = await start({ idleMs: 50 });
     await fc.assert(

@@ -385,6 +385,23 @@ describe('DEL', () => {
   });
 });
 
+test('calls that come at once leave room for other work between them', async () => {
+  const scene = new Scene();
+  const containers = ['a', 'b', 'c', 'd'];
+  await Promise.all(containers.map((id) => scene.attacher.add(add(id))));
+  const order = scene.agent.calls;
+  order.length = 0;
+  const turn = (): void => {
+    order.push('turn');
+    if (order.length < 100) setImmediate(turn);
+  };
+  setImmediate(turn);
+  await Promise.all(containers.map((id) => scene.attacher.del(del(id))));
+  for (const [index, id] of containers.entries()) {
+    if (index > 0) expect(order[order.indexOf(`detach ${id}`) - 1]).toBe('turn');
+  }
+});
+
 describe('ADD without a network', () => {
   const chosen = (fields: Partial<AddRequest> = {}): AddRequest => {
     const { version, op, config, containerId, cniIfname, netns, pod } = add();

@@ -23,6 +23,7 @@ import type { LeftDetach } from './left-detaches.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import { allocateAddresses, gatewaysFor, type PodAddressSpace, requireDelegated } from './pod-addresses.ts';
 import { removeAttachment } from './sandbox.ts';
+import { Turns } from './turns.ts';
 
 /** What attaching needs of a network. */
 export type AttachAgent = Pick<
@@ -65,6 +66,7 @@ export class Attacher {
   readonly #log: Log;
   /** By container: the runtime may call DEL while an ADD still runs. */
   readonly #mutex = new KeyedMutex();
+  readonly #turns = new Turns();
 
   constructor(node: AttachNode, store: AttachmentStore, log: Log) {
     this.#node = node;
@@ -84,17 +86,21 @@ export class Attacher {
     return this.#mutex.run(request.containerId, async () => {
       const sandbox = this.#node.identifySandbox(request.netns);
       const wanted = request.network === undefined ? await this.#chosen(request) : [await this.#named(request)];
-      // From here on in one go: no other call, and no round of the networks, comes in between.
-      return { attachments: this.#attachAll(request, sandbox, wanted) };
+      return this.#turns.run(() => {
+        // From here on in one go: no other call, and no round of the networks, comes in between.
+        const current = wanted.map((one) => ({ ...one, ...this.#require(one.network.metadata.name) }));
+        return { attachments: this.#attachAll(request, sandbox, current) };
+      });
     });
   }
 
   /** Takes away what a call has; what is not there, or whose network is gone, is no error (CNI spec, DEL). */
   async del(request: DelRequest): Promise<void> {
-    await this.#mutex.run(request.containerId, () => {
-      for (const record of this.#store.ofCall(request)) this.#remove(record);
-      return Promise.resolve();
-    });
+    await this.#mutex.run(request.containerId, () =>
+      this.#turns.run(() => {
+        for (const record of this.#store.ofCall(request)) this.#remove(record);
+      }),
+    );
   }
 
   /**
@@ -129,10 +135,11 @@ export class Attacher {
       !valid.has(`${containerId}/${cniIfname}`);
     const containers = new Set([...this.#store.all()].filter(isStale).map(({ containerId }) => containerId));
     for (const containerId of containers) {
-      await this.#mutex.run(containerId, () => {
-        for (const record of this.#store.ofContainer(containerId).filter(isStale)) this.#remove(record);
-        return Promise.resolve();
-      });
+      await this.#mutex.run(containerId, () =>
+        this.#turns.run(() => {
+          for (const record of this.#store.ofContainer(containerId).filter(isStale)) this.#remove(record);
+        }),
+      );
     }
   }
 
