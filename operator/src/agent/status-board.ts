@@ -31,13 +31,19 @@ import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts
 /** How long nothing is said of a peer that waits for the controller to give it addresses. */
 const addressPatienceMs = 10_000;
 
+/** What the board reads of a network on this node. */
+export interface BoardNetwork extends Pick<ManagedNetwork, 'book' | 'selected' | 'problem' | 'serverProblem'> {
+  readonly agent: Pick<NetworkAgent, 'desired' | 'device' | 'kernel' | 'observedKeys' | 'peerCount' | 'peers'>;
+  readonly sessions: Pick<NetworkSessions, 'facts' | 'livePeer' | 'used'>;
+}
+
 /** What the board reads. */
 export interface StatusServices {
   readonly node: string;
-  readonly source: ResourceSource;
-  readonly networks: ReadonlyMap<string, ManagedNetwork>;
-  readonly attachments: AttachmentStore;
-  readonly ledger: Ledger;
+  readonly source: Pick<ResourceSource, 'complete' | 'get' | 'publishStatus' | 'rejections' | 'shared'>;
+  readonly networks: ReadonlyMap<string, BoardNetwork>;
+  readonly attachments: Pick<AttachmentStore, 'ofNetwork'>;
+  readonly ledger: Pick<Ledger, 'entry'>;
   /** Who refers to a VpnKey. */
   readonly users: (ref: ObjectRef) => Iterable<ObjectRef>;
   readonly now: () => number;
@@ -67,7 +73,7 @@ export class StatusBoard {
     this.#programmedSince.delete(formatRef(ref));
   }
 
-  publishNetwork(managed: ManagedNetwork): void {
+  publishNetwork(managed: BoardNetwork): void {
     const { agent, book } = managed;
     const { network } = book;
     const { device } = agent;
@@ -156,7 +162,30 @@ export class StatusBoard {
     // What the controller issues, it also reports.
     if (key.spec.issued !== undefined) return;
     const facts = this.#keyFacts(key);
-    this.#publish(key, (before: VpnKey['status']) => keyStatus(facts, before));
+    const speaks = this.#speaksForKey(key);
+    this.#publish(
+      key,
+      (before: VpnKey['status']) => {
+        const status = keyStatus(facts, before);
+        // What was installed here stays said when its peer goes elsewhere: it may never be installed again.
+        return speaks ? status : { installations: status.installations ?? [] };
+      },
+      speaks || this.#told.has(formatRef(refOf(key))),
+    );
+  }
+
+  /**
+   * Whether this node speaks for a key: it speaks for a peer that uses it. Nodes without such a peer have not even its
+   * Secret to look at, and a key that nobody uses is neither good nor bad.
+   */
+  #speaksForKey(key: VpnKey): boolean {
+    const { source, users, networks } = this.#services;
+    if (!source.shared) return true;
+    for (const user of users(refOf(key))) {
+      const peer = source.get('VpnPeer', user.namespace, user.name);
+      if (peer !== undefined && this.#speaksFor(peer, networks.get(peer.spec.networkRef.name))) return true;
+    }
+    return false;
   }
 
   #keyFacts(key: VpnKey): KeyFacts {
@@ -207,7 +236,7 @@ export class StatusBoard {
    * the node that has the peer; for one that nobody has, the node that had it last; for one that nobody ever had, the
    * first node of the network.
    */
-  #speaksFor(peer: VpnPeer, managed: ManagedNetwork | undefined): boolean {
+  #speaksFor(peer: VpnPeer, managed: BoardNetwork | undefined): boolean {
     const { source, node } = this.#services;
     if (!source.shared) return true;
     const ref = refOf(peer);
@@ -236,7 +265,7 @@ export class StatusBoard {
     };
   }
 
-  #reportNetwork({ agent, book, sessions, problem, serverProblem }: ManagedNetwork): NetworkReport {
+  #reportNetwork({ agent, book, sessions, problem, serverProblem }: BoardNetwork): NetworkReport {
     const name = book.network.metadata.name;
     return {
       name,
@@ -258,7 +287,12 @@ export class StatusBoard {
     };
   }
 
-  #reportPeer(agent: NetworkAgent, book: PeerBook, sessions: NetworkSessions, peer: VpnPeer): PeerReport {
+  #reportPeer(
+    agent: BoardNetwork['agent'],
+    book: PeerBook,
+    sessions: BoardNetwork['sessions'],
+    peer: VpnPeer,
+  ): PeerReport {
     this.publishPeer(peer);
     const ref = refOf(peer);
     const status = this.#statuses.get(formatRef(ref)) as VpnPeer['status'];
@@ -302,13 +336,13 @@ function fingerprintOf(material: Uint8Array | undefined): string | undefined {
 
 const noKeys: PeerReport['keys'] = { primary: undefined, secondary: undefined };
 
-function readKeys(agent: NetworkAgent, { ifindex, id }: LivePeer): PeerReport['keys'] {
+function readKeys(agent: BoardNetwork['agent'], { ifindex, id }: LivePeer): PeerReport['keys'] {
   const keys = agent.kernel?.observePeers(ifindex, [id]).get(id)?.keys;
   return { primary: keys?.primary?.keyId, secondary: keys?.secondary?.keyId };
 }
 
 /** The peer as the kernel has it; unknown when its device or namespace has just gone: the next round says more. */
-function readPeer(agent: NetworkAgent | undefined, index: number, id: number): Peer | undefined {
+function readPeer(agent: BoardNetwork['agent'] | undefined, index: number, id: number): Peer | undefined {
   try {
     return agent?.kernel?.getPeer(index, id);
   } catch (error) {
