@@ -31,7 +31,7 @@ const put = (cert: string) =>
     apiVersion: 'v1',
     kind: 'Secret',
     metadata: { namespace: system, name: 'corp-pki' },
-    stringData: { 'tls.crt': cert, 'ca.crt': pki.ca, 'ca.crl': pki.crl() },
+    stringData: { 'tls.crt': cert, 'ca.crt': pki.ca },
   });
 
 const condition = (reason: string) =>
@@ -43,7 +43,14 @@ const condition = (reason: string) =>
 
 test('an expired certificate is told of until it is renewed', async () => {
   await put(pki.server('old', { expired: true }).cert);
-  await plane.admin.apply(path, networkManifest('corp', { pki: { secretRef: { name: 'corp-pki' } } }));
+  const pkiSpec = { secretRef: { name: 'corp-pki' }, crlSecretRef: { name: 'corp-crl', key: 'crl.pem' } };
+  await plane.admin.apply(apiPath('Secret', { namespace: system, name: 'corp-crl' }), {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { namespace: system, name: 'corp-crl' },
+    stringData: { 'crl.pem': pki.crl() },
+  });
+  await plane.admin.apply(path, networkManifest('corp', { pki: pkiSpec }));
   const expired = await condition('Expired');
   expect(expired).toMatchObject({ status: 'True', message: expect.stringContaining('2021-01-01') as unknown });
   const note = await eventually('the Event', async () => {
@@ -54,5 +61,5 @@ test('an expired certificate is told of until it is renewed', async () => {
   expect(note).toBe(expired.message);
   await put(pki.server('new').cert);
   const valid = await condition('Valid');
-  expect(valid).toMatchObject({ status: 'False', message: expect.stringContaining('the CRL in ca.crl') as unknown });
+  expect(valid).toMatchObject({ status: 'False', message: expect.stringContaining('the CRL in crl.pem') as unknown });
 });

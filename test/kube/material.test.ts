@@ -15,7 +15,7 @@ const network = {
   spec: {
     pools: { peers: ['10.8.0.0/16'] },
     listeners: [{ name: 'udp', port: 1194 }],
-    pki: { secretRef: { name: 'corp-pki' } },
+    pki: { secretRef: { name: 'corp-pki' }, crlSecretRef: { name: 'corp-crl', key: 'crl.pem' } },
     allowedPeers: { namespaces: { names: ['team-a'] } },
   },
 };
@@ -47,6 +47,9 @@ const secret = (namespace: string, name: string, stringData: Record<string, stri
   metadata: { namespace, name },
   stringData,
 });
+
+/** The copy of the network's CRL, which nothing below changes. */
+const crl = { 'ovpn-system/corp-crl': { 'crl.pem': 'r' } };
 
 interface Copy {
   readonly metadata: { readonly name: string; readonly annotations: Record<string, string> };
@@ -96,6 +99,7 @@ describe('copies of key material on a real API server', () => {
       secret('team-a', 'office-key', { 'static.key': 'canary-one', other: 'canary-two' }),
       secret('team-b', 'office-key', { 'static.key': 'canary-three' }),
       secret(system, 'corp-pki', { 'tls.crt': 'c', 'tls.key': 'canary-four', 'ca.crt': 'a', 'ca.key': 'canary-five' }),
+      secret(system, 'corp-crl', { 'crl.pem': 'r', other: 'canary-seven' }),
       network,
       ...['team-a', 'team-b'].flatMap((namespace) => [key(namespace), peer(namespace)]),
     );
@@ -103,6 +107,7 @@ describe('copies of key material on a real API server', () => {
       // team-b may not add peers, so nothing of it is touched.
       'team-a/office-key': { 'static.key': 'canary-one' },
       'ovpn-system/corp-pki': { 'tls.crt': 'c', 'tls.key': 'canary-four', 'ca.crt': 'a' },
+      ...crl,
     });
   }, 60_000);
 
@@ -117,10 +122,11 @@ describe('copies of key material on a real API server', () => {
     await until('that of the network', {
       'team-a/office-key': { 'static.key': 'canary-one' },
       'ovpn-system/corp-pki': pki,
+      ...crl,
     });
     await until(
       'that of the key',
-      { 'team-a/office-key': { 'static.key': 'canary-six' }, 'ovpn-system/corp-pki': pki },
+      { 'team-a/office-key': { 'static.key': 'canary-six' }, 'ovpn-system/corp-pki': pki, ...crl },
       110_000,
     );
   }, 160_000);

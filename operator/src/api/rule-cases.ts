@@ -636,6 +636,19 @@ export const ruleCases: readonly RuleCase[] = [
     { says: 'exactly one of builtIn, secretRef and issuerRef' },
   ),
   ofNetwork(
+    'a CRL goes with certificates from elsewhere',
+    'spec.pki.crlSecretRef',
+    { pki: { secretRef: { name: 'server' }, crlSecretRef: { name: 'crl' } } },
+    { pki: { builtIn: {}, crlSecretRef: { name: 'crl' } } },
+    { says: 'revoking a VpnKey refuses its certificates' },
+  ),
+  ofNetwork(
+    'a CRL is an entry of a Secret',
+    'spec.pki.crlSecretRef.key',
+    { pki: { issuerRef: { name: 'corp-ca' }, crlSecretRef: { name: 'crl', key: 'crl.pem' } } },
+    { pki: { issuerRef: { name: 'corp-ca' }, crlSecretRef: { name: 'crl', key: 'no key' } } },
+  ),
+  ofNetwork(
     'a CA outlives its certificates',
     'spec.pki.builtIn.caDays',
     { pki: { builtIn: { caDays: 90, certificateDays: 30 } } },

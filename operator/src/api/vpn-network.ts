@@ -22,6 +22,7 @@ import {
   oneAddressPerFamily,
   oneCidrPerFamily,
   oneOf,
+  secretKey,
   setOf,
   withRules,
   type Rule,
@@ -270,6 +271,15 @@ const pki = withRules(
         ),
       ),
       issuerRef: Type.Optional(issuer),
+      crlSecretRef: Type.Optional(
+        closed(
+          { name: objectName('The name of the Secret.'), key: secretKey('The key inside the Secret.', 'ca.crl') },
+          {
+            description:
+              'The Secret in the namespace ovpn-system that holds the CRLs of the CA in PEM, apart from the certificates; it goes before ca.crl of secretRef.',
+          },
+        ),
+      ),
       minTLSVersion: oneOf(['1.2', '1.3'], {
         description: 'The lowest version of TLS that is accepted.',
         default: '1.2',
@@ -280,7 +290,14 @@ const pki = withRules(
         "The server's certificate and the CA of clients: exactly one of builtIn, secretRef and issuerRef. Without it the network takes no dial-in peers.",
     },
   ),
-  [exactlyOneOf('builtIn', 'secretRef', 'issuerRef')],
+  [
+    exactlyOneOf('builtIn', 'secretRef', 'issuerRef'),
+    {
+      cel: '!has(self.crlSecretRef) || !has(self.builtIn)',
+      message: 'crlSecretRef is not for builtIn, where deleting or revoking a VpnKey refuses its certificates',
+      offenders: (self) => (self.crlSecretRef === undefined || self.builtIn === undefined ? [] : ['.crlSecretRef']),
+    },
+  ],
 );
 
 const rekey = closed(

@@ -18,17 +18,35 @@ export interface FoundSecret {
   readonly remedy?: string;
 }
 
+/** One entry of a Secret, and who refers to it. */
+export interface SecretEntry {
+  readonly found: FoundSecret;
+  readonly key: string;
+  readonly user: Where;
+}
+
 /**
  * Certificate, private key and CA out of a Secret as cert-manager writes them, with an optional `ca.crl`.
  *
  * @param user the object and field that refer to the Secret
+ * @param crlEntry where the CRL is, when it is not in `ca.crl`
  * @throws OvpnError SecretMissing, CertificateInvalid; never with a word of the private key
  */
-export function tlsCredentials(found: FoundSecret, user: Where, minVersion: TlsVersion): TlsCredentials {
+export function tlsCredentials(
+  found: FoundSecret,
+  user: Where,
+  minVersion: TlsVersion,
+  crlEntry?: SecretEntry,
+): TlsCredentials {
   const cert = textOf(found, 'tls.crt', user);
   const key = textOf(found, 'tls.key', user);
   const ca = textOf(found, 'ca.crt', user);
-  const crl = found.secret?.data['ca.crl'] === undefined ? undefined : textOf(found, 'ca.crl', user);
+  const crl =
+    crlEntry !== undefined
+      ? textOf(crlEntry.found, crlEntry.key, crlEntry.user)
+      : found.secret?.data['ca.crl'] === undefined
+        ? undefined
+        : textOf(found, 'ca.crl', user);
   const object = formatRef(found.ref);
   const at = (field: string): Where => ({ object, field: `data[${field}]` });
   const certificate = readPart(() => new X509Certificate(cert), 'is not a certificate in PEM', at('tls.crt'));

@@ -92,6 +92,23 @@ describe("a network's server", () => {
     expect(server({}, { ...good, 'ca.crl': pki.crl() })?.credentials.crl).toContain('X509 CRL');
   });
 
+  test('takes the CRL of a Secret of its own, before that of the certificate', () => {
+    const newer = pki.crl();
+    const secrets = [
+      secret(system, 'server', { ...good, 'ca.crl': other.crl() }),
+      secret(system, 'crl', { 'crl.pem': newer }),
+    ];
+    const spec = { pki: { ...base.pki, crlSecretRef: { name: 'crl', key: 'crl.pem' } } };
+    const plan = (): DesiredServer | undefined =>
+      planServer(network(spec), desired, system, (_, name) => secrets.find(({ metadata }) => metadata.name === name));
+    expect(plan()?.credentials.crl).toBe(newer);
+    expect(secretsOfNetwork(network(spec), system).map(({ name }) => name)).toEqual(['server', 'crl']);
+    // Without the CRL that was asked for, those whom it refuses would get in.
+    secrets.pop();
+    expect(problemOf(plan)).toMatchObject({ name: 'SecretMissing' });
+    expect(problemOf(plan).message).toContain('crl');
+  });
+
   test.each<[string, Data, string, string]>([
     ['no certificate', { ...good, 'tls.crt': undefined }, 'SecretMissing', 'has no key "tls.crt"'],
     ['no private key', { ...good, 'tls.key': undefined }, 'SecretMissing', 'has no key "tls.key"'],

@@ -55,11 +55,18 @@ export function planServer(
       ? { remedy: 'wait for the controller, which makes it; where there is none, give spec.pki.secretRef' }
       : {};
   const find = (name: string): FoundSecret => ({ ...findSecret(lookup, namespace, name), ...remedy });
-  const { pki, wrapKey } = serverSecrets(network);
+  const { pki, crl, wrapKey } = serverSecrets(network);
   const credentials = tlsCredentials(
     find(pki ?? ''),
     { object, field: sourceField(spec.pki) },
     `TLSv${spec.pki.minTLSVersion}`,
+    crl === undefined
+      ? undefined
+      : {
+          found: findSecret(lookup, namespace, crl.name),
+          key: crl.key,
+          user: { object, field: 'spec.pki.crlSecretRef' },
+        },
   );
   const channel = {
     ...spec.controlChannel,
@@ -79,8 +86,8 @@ export function planServer(
 
 /** The Secrets that a network itself refers to. */
 export function secretsOfNetwork(network: VpnNetwork, namespace: string): ObjectRef[] {
-  const { pki, wrapKey } = serverSecrets(network);
-  const names = new Set([pki, wrapKey?.name].filter((name) => name !== undefined));
+  const { pki, crl, wrapKey } = serverSecrets(network);
+  const names = new Set([pki, crl?.name, wrapKey?.name].filter((name) => name !== undefined));
   return [...names].map((name) => secretRefOf(namespace, name));
 }
 
@@ -89,14 +96,16 @@ function sourceField({ builtIn, secretRef }: NonNullable<VpnNetwork['spec']['pki
   return builtIn === undefined ? 'spec.pki.issuerRef' : 'spec.pki.builtIn';
 }
 
-/** Where the server's certificate and the key for wrapping are: Secrets that are named, or those that the controller makes. */
+/** Where the server's certificate, a CRL of its own and the key for wrapping are: Secrets that are named, or those that the controller makes. */
 function serverSecrets(network: VpnNetwork): {
   readonly pki: string | undefined;
+  readonly crl: { readonly name: string; readonly key: string } | undefined;
   readonly wrapKey: { readonly name: string; readonly key: string } | undefined;
 } {
   const { metadata, spec } = network;
   return {
     pki: serverSecretOf(network),
+    crl: spec.pki?.crlSecretRef,
     wrapKey: hasIssuedWrapKey(spec)
       ? { name: issuedServerSecret(metadata.name), key: secretEntries.serverWrapKey }
       : spec.controlChannel.secretRef,

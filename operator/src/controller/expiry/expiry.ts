@@ -6,7 +6,7 @@ import { sourceAnnotation } from '../../cluster/material-secret.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { copyName } from '../material/material-copies.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
-import { type Expiry, judgeExpiry, validitiesOf } from './validity.ts';
+import { crlValidities, type Expiry, judgeExpiry, validitiesOf } from './validity.ts';
 
 const fieldManager = 'ovpn-controller/expiry';
 /** A timer holds no more; and clocks are set. */
@@ -15,6 +15,14 @@ const longestWaitMs = 86_400_000;
 type Subject =
   | { readonly kind: 'VpnKey'; readonly tracked: Tracked<VpnKey> }
   | { readonly kind: 'VpnNetwork'; readonly tracked: Tracked<VpnNetwork> };
+
+/** A Secret that something expires in. */
+interface Source {
+  readonly namespace: string;
+  readonly name: string;
+  /** When nothing of it counts but the CRLs of this entry. */
+  readonly crlKey?: string;
+}
 
 /**
  * Warns long before a certificate or a CRL expires that a VpnKey `tls` or a network's PKI depends on: a condition
@@ -59,10 +67,11 @@ export class ExpiryWarnings implements Reconciler {
     if (subject?.tracked.value === undefined || subject.tracked.meta.deletionTimestamp !== undefined) return undefined;
     const sources =
       subject.kind === 'VpnKey' ? secretsOfKey(subject.tracked.value) : this.#secretsOfNetwork(subject.tracked.value);
-    const validities = sources.flatMap(({ namespace, name }) => {
+    const validities = sources.flatMap(({ namespace, name, crlKey }) => {
       const place = namespace === own ? name : copyName(namespace, name);
       const secret = caches.secrets.get(keyOf({ namespace: own, name: place }));
-      return validitiesOf(secret?.value?.data ?? {});
+      const data = secret?.value?.data ?? {};
+      return crlKey === undefined ? validitiesOf(data) : crlValidities(data, crlKey);
     });
     const judgement = judgeExpiry(validities, clock.now());
     await this.#status(subject, judgement?.expiry, judgement?.message ?? '');
@@ -83,10 +92,14 @@ export class ExpiryWarnings implements Reconciler {
     return tracked === undefined ? undefined : { kind: 'VpnNetwork', tracked };
   }
 
-  #secretsOfNetwork(network: VpnNetwork | undefined): { readonly namespace: string; readonly name: string }[] {
+  #secretsOfNetwork(network: VpnNetwork | undefined): Source[] {
     const { namespace } = this.#context;
     const name = network === undefined ? undefined : serverSecretOf(network);
-    return name === undefined ? [] : [{ namespace, name }];
+    const crl = network?.spec.pki?.crlSecretRef;
+    return [
+      ...(name === undefined ? [] : [{ namespace, name }]),
+      ...(crl === undefined ? [] : [{ namespace, name: crl.name, crlKey: crl.key }]),
+    ];
   }
 
   async #status({ kind, tracked }: Subject, expiry: Expiry | undefined, message: string): Promise<void> {
@@ -118,7 +131,7 @@ export class ExpiryWarnings implements Reconciler {
   }
 }
 
-function secretsOfKey(key: VpnKey | undefined): { readonly namespace: string; readonly name: string }[] {
+function secretsOfKey(key: VpnKey | undefined): Source[] {
   const name = key?.spec.tls?.secretRef.name;
   return key === undefined || name === undefined ? [] : [{ namespace: key.metadata.namespace, name }];
 }

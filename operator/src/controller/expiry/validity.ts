@@ -22,7 +22,7 @@ export function validitiesOf(data: Readonly<Record<string, Uint8Array>>): Validi
   const chain = certificatesOf(data['tls.crt'], 'the certificate in tls.crt');
   // Of several CAs one is enough: while a CA is replaced, the old one expires beside the new one.
   const cas = latest(certificatesOf(data['ca.crt'], 'the CA in ca.crt'));
-  return [...chain, ...(cas === undefined ? [] : [cas]), ...crlsOf(data['ca.crl'])];
+  return [...chain, ...(cas === undefined ? [] : [cas]), ...crlValidities(data, 'ca.crl')];
 }
 
 export type Expiry = 'Valid' | 'ExpiresSoon' | 'Expired';
@@ -75,14 +75,14 @@ function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[]
   });
 }
 
-/** Of each issuer the CRL that is good for longest (RFC 5280, 5.1.2.5: nextUpdate). */
-function crlsOf(entry: Uint8Array | undefined): Validity[] {
+/** The same of one entry with CRLs: of each issuer the one that is good for longest (RFC 5280, 5.1.2.5: nextUpdate). */
+export function crlValidities(data: Readonly<Record<string, Uint8Array>>, entry: string): Validity[] {
   const byIssuer = new Map<string, Validity[]>();
-  for (const der of blocksOf(entry, 'X509 CRL')) {
+  for (const der of blocksOf(data[entry], 'X509 CRL')) {
     try {
       const { issuer, thisUpdate, nextUpdate } = new X509Crl(der);
       if (nextUpdate === undefined) continue;
-      const validity = { what: 'the CRL in ca.crl', notBefore: thisUpdate.getTime(), notAfter: nextUpdate.getTime() };
+      const validity = { what: `the CRL in ${entry}`, notBefore: thisUpdate.getTime(), notAfter: nextUpdate.getTime() };
       byIssuer.set(issuer, [...(byIssuer.get(issuer) ?? []), validity]);
     } catch {
       // Not a CRL: the agents say so.

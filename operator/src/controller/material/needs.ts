@@ -17,7 +17,8 @@ export function needsOfNetwork({ spec }: VpnNetwork, namespace: string): Need[] 
   const { pki, controlChannel } = spec;
   return [
     ...(pki?.secretRef === undefined ? [] : [{ namespace, name: pki.secretRef.name, entries: tlsEntries }]),
-    ...wrapNeed(controlChannel.secretRef, namespace),
+    ...entryNeed(pki?.crlSecretRef, namespace),
+    ...entryNeed(controlChannel.secretRef, namespace),
   ];
 }
 
@@ -34,9 +35,9 @@ export function needsOfKey({ metadata, spec }: VpnKey): Need[] {
 
 /** The Secret that a peer itself refers to, besides its key. */
 export function needsOfPeer({ metadata, spec }: VpnPeer): Need[] {
-  return wrapNeed(spec.controlChannel?.secretRef, metadata.namespace);
+  return entryNeed(spec.controlChannel?.secretRef, metadata.namespace);
 }
 
-function wrapNeed(ref: { readonly name: string; readonly key: string } | undefined, namespace: string): Need[] {
+function entryNeed(ref: { readonly name: string; readonly key: string } | undefined, namespace: string): Need[] {
   return ref === undefined ? [] : [{ namespace, name: ref.name, entries: [ref.key] }];
 }
