@@ -104,10 +104,20 @@ export class NetworkIndex {
     return [...changed.values()];
   }
 
-  /** The peers that are refused something because this one has it. */
+  /** The peers that are refused something because this one has it: none for what it is refused itself. */
   losersTo(ref: ObjectRef): ObjectRef[] {
     const entry = this.#entries.get(keyOf(ref));
-    return entry === undefined ? [] : this.#losersTo(entry).map((loser) => loser.ref);
+    if (entry === undefined) return [];
+    const held = this.#winners(entry).filter(({ winner }) => winner.key === entry.claimant.key);
+    return held.flatMap(({ younger }) => younger().map((loser) => loser.ref));
+  }
+
+  /** The peers that have what this one asks for, too. */
+  winnersOver(ref: ObjectRef): ObjectRef[] {
+    const entry = this.#entries.get(keyOf(ref));
+    if (entry === undefined) return [];
+    const winners = this.#winners(entry).map(({ winner }) => winner);
+    return winners.filter(({ key }) => key !== entry.claimant.key).map((winner) => winner.ref);
   }
 
   /** Why a peer may not be in force: everything wrong between it, the network and the other peers. */
@@ -145,15 +155,33 @@ export class NetworkIndex {
   }
 
   #losersTo(entry: Entry): Claimant[] {
+    return this.#winners(entry).flatMap(({ younger }) => younger());
+  }
+
+  /** For each thing that a peer claims: who has it, and who asks for it and is younger than the peer. */
+  #winners(entry: Entry): { readonly winner: Claimant; readonly younger: () => readonly Claimant[] }[] {
     const { claimant, claims } = entry;
+    const of = (winner: Claimant | undefined, younger: () => readonly Claimant[]) =>
+      winner === undefined ? [] : [{ winner, younger }];
+    const { peerID, identity } = claims;
     return [
-      ...claims.addresses.flatMap((address) => this.#addresses.youngerThan(address, addressClaimant(entry, address))),
-      ...(claims.peerID === undefined ? [] : this.#peerIds.youngerThan(claims.peerID, claimant)),
-      ...(claims.identity === undefined ? [] : this.#identities.youngerThan(claims.identity, claimant)),
+      ...claims.addresses.flatMap((address) =>
+        of(this.#addresses.oldest(address), () =>
+          this.#addresses.youngerThan(address, addressClaimant(entry, address)),
+        ),
+      ),
+      ...(peerID === undefined
+        ? []
+        : of(this.#peerIds.oldest(peerID), () => this.#peerIds.youngerThan(peerID, claimant))),
+      ...(identity === undefined
+        ? []
+        : of(this.#identities.oldest(identity), () => this.#identities.youngerThan(identity, claimant))),
       ...claims.routes.flatMap((route) =>
-        route.prefix === 0
-          ? this.#defaultRoutes.youngerThan(route.text, claimant)
-          : this.#routes[route.family].youngerOverlaps(route, claimant),
+        of(this.#oldestRoute(route)?.claimant, () =>
+          route.prefix === 0
+            ? this.#defaultRoutes.youngerThan(route.text, claimant)
+            : this.#routes[route.family].youngerOverlaps(route, claimant),
+        ),
       ),
     ];
   }

@@ -51,10 +51,14 @@ export class Acceptance implements Reconciler {
       if (peer !== undefined) enqueue(keyOf(peer.metadata));
       if (peer !== undefined && old !== undefined && sameClaims(peer, old)) return;
       const network = peer?.spec.networkRef.name;
+      const contested = old === undefined ? [] : this.#winnersOver(old);
       if (old !== undefined && old.spec.networkRef.name !== network) all(this.#forget(old));
       if (peer !== undefined && network !== undefined) {
         all(this.#indexes.get(network)?.set(withAllocatedAddresses(peer)) ?? []);
+        all(this.#winnersOver(peer));
       }
+      // Who had what the old version asked for may not be contested any more. Last: work begins as soon as it is queued.
+      all(contested);
     });
     caches.networks.onChange((now, before) => {
       if (now !== undefined && now.value === undefined) return;
@@ -145,6 +149,10 @@ export class Acceptance implements Reconciler {
     const more = names.length > maxNamed ? ` and ${names.length - maxNamed} more` : '';
     const message = `${names.slice(0, maxNamed).join(', ')}${more} asked for the same later, and are refused; see Accepted there`;
     return { type: 'Contested', status: 'True', reason: 'Conflict', message };
+  }
+
+  #winnersOver(peer: VpnPeer): ObjectRef[] {
+    return this.#indexes.get(peer.spec.networkRef.name)?.winnersOver(refOfPeer(peer)) ?? [];
   }
 
   #forget(peer: VpnPeer): ObjectRef[] {
