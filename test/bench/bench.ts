@@ -29,6 +29,7 @@ async function bench(options: BenchOptions): Promise<number> {
   try {
     const { suites, peers, clients } = options;
     if (suites.includes('cni')) await needGoPrograms(cniPrograms, screenProgress('programs'));
+    if (suites.includes('apply')) await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
     const pki = suites.includes('handshake') ? await makePki(benchCache(), Math.max(...clients)) : '';
     const context = { peers, clients, reference, cni, pki };
     const inside = suites.filter(isLabSuiteName);

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { expediteGracePeriods } from '../kernel/support.ts';
+import { applySuite } from './suites/apply.ts';
 import { cniSuite } from './suites/cni.ts';
 import { handshakeSuite } from './suites/handshake.ts';
 import { netlinkSuite } from './suites/netlink.ts';
@@ -14,6 +15,7 @@ const suites: Readonly<Record<LabSuiteName, Suite>> = {
   reconcile: reconcileSuite,
   cni: cniSuite,
   handshake: handshakeSuite,
+  apply: applySuite,
 };
 
 const say = (text: string): void => {
