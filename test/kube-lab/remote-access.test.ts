@@ -6,6 +6,7 @@ import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
 import { openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess } from '../support/openvpn.ts';
 import { eventually } from '../support/run.ts';
+import { makeSigningCa } from '../support/signing-ca.ts';
 
 /**
  * Remote access from nothing: what a person applies are a VpnNetwork, and a VpnKey and a VpnPeer for each client. The
@@ -23,17 +24,17 @@ let agents: readonly AgentProcess[];
 const apply = (...items: object[]): Promise<void> =>
   plane.admin.applyYaml(JSON.stringify({ apiVersion: 'v1', kind: 'List', items }));
 
-const network = () => ({
+const network = (name = 'corp', port = 1194, builtIn: object = {}) => ({
   apiVersion,
   kind: 'VpnNetwork',
-  metadata: { name: 'corp' },
+  metadata: { name },
   spec: {
     pools: { peers: ['10.80.0.0/24', 'fd80::/112'] },
     listeners: [
-      { name: 'udp', port: 1194, endpoints: nodes.map(({ ipv4 }) => ({ address: ipv4 })) },
-      { name: 'tcp', protocol: 'TCP', port: 1194, endpoints: [{ address: nodes[1].ipv4 }] },
+      { name: 'udp', port, endpoints: nodes.map(({ ipv4 }) => ({ address: ipv4 })) },
+      { name: 'tcp', protocol: 'TCP', port, endpoints: [{ address: nodes[1].ipv4 }] },
     ],
-    pki: { builtIn: {} },
+    pki: { builtIn },
     keepalive: { intervalSeconds: 2, timeoutSeconds: 30 },
     allowedPeers: { namespaces: { names: [namespace] } },
   },
@@ -129,6 +130,25 @@ describe('a client', () => {
     expect(received).toBeGreaterThanOrEqual(3);
     await client.end();
   });
+});
+
+test("a client of a network that signs with a person's CA connects by its profile alone", async () => {
+  const { certificate, key, root } = makeSigningCa();
+  await plane.admin.apply(apiPath('Secret', { namespace: 'ovpn-system-ca', name: 'company' }), {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { namespace: 'ovpn-system-ca', name: 'company' },
+    stringData: { 'tls.crt': certificate, 'tls.key': key, 'ca.crt': root },
+  });
+  const networkRef = { name: 'company' };
+  await apply(
+    network('company', 1195, { caSecretRef: { name: 'company' } }),
+    vpnKey('fay', { networkRef }),
+    vpnPeer('fay', { networkRef }),
+  );
+  const client = await connect('fay', openvpn27);
+  await eventually('its status', async () => (isConnected(await peerOf('fay')) ? true : undefined));
+  await client.end();
 });
 
 describe('within five seconds', () => {

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -9,6 +9,7 @@ import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
 import { eventually } from '../support/run.ts';
+import { makeSigningCa } from '../support/signing-ca.ts';
 
 const apiVersion = 'ovpn-operator.io/v1alpha1';
 type Text = Record<string, string>;
@@ -104,7 +105,6 @@ describe('what a network signs with, when it is damaged, lost or from elsewhere'
     writeFileSync(join(folder, name), text);
     return name;
   };
-  const read = (name: string): string => readFileSync(join(folder, name), 'utf8');
 
   test.each([
     ['without its key', (data: Text): Text => without(data, 'ca-1.key'), 'has no ca-1.key'],
@@ -188,16 +188,8 @@ describe('what a network signs with, when it is damaged, lost or from elsewhere'
     ['RSA, in PKCS#1', ['genrsa', '-traditional', '-out']],
     ['P-384, in SEC 1', ['ecparam', '-name', 'secp384r1', '-genkey', '-noout', '-out']],
   ])("signs with a person's CA below a root of theirs (%s), as OpenSSL has it", async (_, command) => {
-    const caText = 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n';
-    const extensions = file('ca.ext', `${caText}subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n`);
-    for (const name of ['root', 'inter']) {
-      openssl(...command, `${name}.key`);
-      openssl('req', '-new', '-key', `${name}.key`, '-subj', `/CN=${name}`, '-out', `${name}.csr`);
-    }
-    const sign = ['x509', '-req', '-days', '900', '-extfile', extensions];
-    openssl(...sign, '-in', 'root.csr', '-signkey', 'root.key', '-out', 'root.crt');
-    openssl(...sign, '-in', 'inter.csr', '-CA', 'root.crt', '-CAkey', 'root.key', '-out', 'inter.crt');
-    const given = { 'tls.crt': read('inter.crt'), 'tls.key': read('inter.key'), 'ca.crt': read('root.crt') };
+    const own = makeSigningCa(command);
+    const given = { 'tls.crt': own.certificate, 'tls.key': own.key, 'ca.crt': own.root };
     await plane.admin.apply(path('ovpn-system-ca', 'given'), {
       apiVersion: 'v1',
       kind: 'Secret',
@@ -226,7 +218,7 @@ describe('what a network signs with, when it is damaged, lost or from elsewhere'
     expect(client['client.ovpn']).toContain(`<ca>\n${client['ca.crt'] ?? ''}`.trimEnd());
     expect(controller.log).not.toMatch(/PRIVATE KEY/);
     // A key of something else: refused, and what is in force stays.
-    await put('ovpn-system-ca', 'given', { ...given, 'tls.key': read('root.key') });
+    await put('ovpn-system-ca', 'given', { ...given, 'tls.key': own.rootKey });
     expect((await becomes('VpnNetwork', 'own-ca', 'PkiReady', 'KeyInvalid')).message).toContain('tls.key');
     expect(await secret('ovpn-system', 'own-ca.pki')).toEqual(server);
     await plane.admin.delete(apiPath('VpnKey', { namespace: 'team-a', name: 'carol' }));
