@@ -41,17 +41,20 @@ export const programs = {
     package: 'github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2',
   },
   ctr: { ...containerd, package: 'github.com/containerd/containerd/v2/cmd/ctr' },
+  // Named by the version alone: without the stamp, Helm says that it is the development version.
+  helm: { folder: 'helm', module: 'helm.sh/helm/v4', package: 'helm.sh/helm/v4/cmd/helm', stamp: 'helm.sh/helm/v4/internal/version.version' },
   crictl: { folder: 'cri', module: 'sigs.k8s.io/cri-tools', package: 'sigs.k8s.io/cri-tools/cmd/crictl' },
 } as const satisfies Readonly<Record<string, Program>>;
 
 export type ProgramName = keyof typeof programs;
 
-/** What a control plane is made of. */
+/** What a control plane is made of, and what installs our chart in it. */
 export const controlPlanePrograms: readonly ProgramName[] = [
   'etcd',
   'kube-apiserver',
   'kube-controller-manager',
   'kubectl',
+  'helm',
 ];
 
 /** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
