@@ -5,18 +5,20 @@ import { crdFileName, crdYaml, customResourceDefinition } from './crd.ts';
 import { type CrdSchema, schemasIn } from './crd.fixture.ts';
 import { definitions } from './definitions.ts';
 
-const folder = new URL('../../../crds/', import.meta.url);
-
-test('crds/ holds just what the schemas generate (else run: npm run generate)', () => {
-  expect(
-    readdirSync(folder)
-      .filter((file) => file.endsWith('.yaml'))
-      .sort(),
-  ).toEqual(definitions.map(crdFileName).sort());
-  for (const definition of definitions) {
-    expect(readFileSync(new URL(crdFileName(definition), folder), 'utf8')).toBe(crdYaml(definition));
-  }
-});
+test.each(['crds/', 'charts/ovpn-operator/files/crds/'])(
+  '%s holds just what the schemas generate (else run: npm run generate)',
+  (path) => {
+    const folder = new URL(`../../../${path}`, import.meta.url);
+    expect(
+      readdirSync(folder)
+        .filter((file) => file.endsWith('.yaml'))
+        .sort(),
+    ).toEqual(definitions.map(crdFileName).sort());
+    for (const definition of definitions) {
+      expect(readFileSync(new URL(crdFileName(definition), folder), 'utf8')).toBe(crdYaml(definition));
+    }
+  },
+);
 
 describe.each(definitions.map((definition) => [definition.kind, definition] as const))(
   'the CRD of %s',

@@ -11,6 +11,7 @@ import type { Host } from '../hosts.ts';
 import { Pki } from '../pki.ts';
 import { eventually, Service } from '../run.ts';
 import { type AuditEvent, auditPolicy, readAuditLog } from './audit.ts';
+import { renderText, roleTemplates } from './chart.ts';
 import { KubeUser } from './kube-user.ts';
 import { claimLoopback, type LoopbackAddress } from './loopback.ts';
 
@@ -217,7 +218,7 @@ export class ControlPlane {
       kind: 'Namespace',
       metadata: { name: systemNamespace },
     });
-    await this.admin.kubectl('apply', '--server-side', '-f', join(projectRoot, 'charts/ovpn-operator/templates'));
+    await this.admin.applyYaml(await renderText({ namespace: systemNamespace, templates: roleTemplates }));
     await this.#untilServed();
   }
 
