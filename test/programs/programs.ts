@@ -42,7 +42,12 @@ export const programs = {
   },
   ctr: { ...containerd, package: 'github.com/containerd/containerd/v2/cmd/ctr' },
   // Named by the version alone: without the stamp, Helm says that it is the development version.
-  helm: { folder: 'helm', module: 'helm.sh/helm/v4', package: 'helm.sh/helm/v4/cmd/helm', stamp: 'helm.sh/helm/v4/internal/version.version' },
+  helm: {
+    folder: 'helm',
+    module: 'helm.sh/helm/v4',
+    package: 'helm.sh/helm/v4/cmd/helm',
+    stamp: 'helm.sh/helm/v4/internal/version.version',
+  },
   crictl: { folder: 'cri', module: 'sigs.k8s.io/cri-tools', package: 'sigs.k8s.io/cri-tools/cmd/crictl' },
 } as const satisfies Readonly<Record<string, Program>>;
 
