@@ -7,7 +7,9 @@ export function holderCommand(): Command {
     .description('Keep the transport sockets, so that tunnels outlive a restart of the agent.')
     .option('--socket <path>', 'where the agent reaches the holder', defaultHolderSocket)
     .action(async ({ socket }: { socket: string }) => {
+      const { refuseCoreDumps } = await import('../kernel/libc.ts');
       const { runHolder } = await import('../holder/server.ts');
+      refuseCoreDumps();
       runHolder(socket, (event, fields) => {
         process.stderr.write(
           `${JSON.stringify({ time: new Date().toISOString(), level: 'info', event, ...fields })}\n`,

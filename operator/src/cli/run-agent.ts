@@ -9,6 +9,7 @@ import { FolderSource } from '../cluster/folder-source.ts';
 import { loadKubeAccess } from '../cluster/kube-access.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import { HolderClient, OwnSockets } from '../holder/client.ts';
+import { refuseCoreDumps } from '../kernel/libc.ts';
 import { requirePrivileges } from '../kernel/privileges.ts';
 import { createLog, type Log } from '../telemetry/log.ts';
 import type { RunOptions } from './run-options.ts';
@@ -16,6 +17,7 @@ import type { RunOptions } from './run-options.ts';
 /** Runs the node agent until SIGTERM or SIGINT. Stopping leaves the kernel as it is. */
 export async function runAgent(options: RunOptions): Promise<void> {
   requirePrivileges();
+  refuseCoreDumps();
   const log = createLog({ level: options.logLevel, base: { node: options.node } });
   const source = await makeSource(options, log);
   const agent = new NodeAgent({

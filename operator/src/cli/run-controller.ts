@@ -4,6 +4,7 @@ import { loadKubeAccess } from '../cluster/kube-access.ts';
 import { Controller } from '../controller/controller.ts';
 import { startHealthServer } from '../controller/health-server.ts';
 import { reconcilers } from '../controller/reconcilers.ts';
+import { refuseCoreDumps } from '../kernel/libc.ts';
 import { Counters } from '../telemetry/counters.ts';
 import type { LogLevel } from '../telemetry/levels.ts';
 import { createLog } from '../telemetry/log.ts';
@@ -20,6 +21,8 @@ export interface ControllerRunOptions {
 
 /** Runs the controller until SIGTERM or SIGINT. Throws when it lost the lead: then it has to be started anew. */
 export async function runController(options: ControllerRunOptions): Promise<void> {
+  // It holds the private keys of CAs.
+  refuseCoreDumps();
   // A restarted container has the name of the one before it, and must not take its lease for its own.
   const identity = `${options.name}_${randomUUID()}`;
   const log = createLog({ level: options.logLevel, base: { controller: options.name } });

@@ -43,6 +43,7 @@ const native = {
   flock: libc.func('int flock(int fd, int operation)'),
   eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
   memfd_create: libc.func('int memfd_create(const char *name, unsigned int flags)'),
+  prctl: libc.func('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)'),
 };
 
 const errnoNames = new Map<number, string>(
@@ -351,6 +352,16 @@ export function pollReadable(fds: readonly number[], timeoutMs?: number): readon
 
 export function eventfd(): number {
   return check('eventfd', native.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+const PR_SET_DUMPABLE = 4;
+
+/**
+ * From now on the kernel writes no memory of this process anywhere when it crashes: keys are in there. Not by
+ * RLIMIT_CORE, which programs that core_pattern(5) names do not go by. See prctl(2), PR_SET_DUMPABLE.
+ */
+export function refuseCoreDumps(): void {
+  check('prctl', native.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
 }
 
 /** A close-on-exec file without a place in any folder (memfd_create(2)); the name is for /proc/self/fd only. */
