@@ -134,15 +134,15 @@ describe('a client', () => {
 
 test("a client of a network that signs with a person's CA connects by its profile alone", async () => {
   const { certificate, key, root } = makeSigningCa();
-  await plane.admin.apply(apiPath('Secret', { namespace: 'ovpn-system-ca', name: 'company' }), {
+  await plane.admin.apply(apiPath('Secret', { namespace: 'ovpn-system-ca', name: 'company-ca' }), {
     apiVersion: 'v1',
     kind: 'Secret',
-    metadata: { namespace: 'ovpn-system-ca', name: 'company' },
+    metadata: { namespace: 'ovpn-system-ca', name: 'company-ca' },
     stringData: { 'tls.crt': certificate, 'tls.key': key, 'ca.crt': root },
   });
   const networkRef = { name: 'company' };
   await apply(
-    network('company', 1195, { caSecretRef: { name: 'company' } }),
+    network('company', 1195, { caSecretRef: { name: 'company-ca' } }),
     vpnKey('fay', { networkRef }),
     vpnPeer('fay', { networkRef }),
   );

@@ -79,8 +79,12 @@ export function readOwn({ caches, namespace }: Cluster, network: string, uid: st
   const present = caches.caSecrets.get(keyOf({ namespace: caNamespace(namespace), name: network }));
   const annotation = present?.meta.annotations[ownerAnnotation];
   if (present !== undefined && annotation === undefined) {
-    const adopt = `if it is the network's own, annotate it with ${ownerAnnotation}=${uid}; else delete it`;
-    throw new CaUnusable('Conflict', `${where} is somebody else's; ${adopt}`);
+    const remedies = [
+      'if it is a CA of yours for pki.builtIn.caSecretRef, name it otherwise than the network',
+      `if it is the network's own, annotate it with ${ownerAnnotation}=${uid}`,
+      'else delete it',
+    ];
+    throw new CaUnusable('Conflict', `${where} is somebody else's; ${remedies.join('; ')}`);
   }
   const mine = annotation === uid;
   const text = mine ? textOf(present?.value?.data) : {};
