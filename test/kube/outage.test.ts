@@ -6,7 +6,7 @@ import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import { recordingLog } from '../../operator/src/cluster/testing/log.ts';
 import { Controller } from '../../operator/src/controller/controller.ts';
 import { reconcilers } from '../../operator/src/controller/reconcilers.ts';
-import { Counters } from '../../operator/src/telemetry/counters.ts';
+import { noMeter } from '../../operator/src/telemetry/metrics.ts';
 import type { AuditEvent } from '../support/kube/audit.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import type { KubeUser } from '../support/kube/kube-user.ts';
@@ -72,7 +72,7 @@ async function startController(aheadMs: number): Promise<Controller> {
     clock: { ...systemClock, now: () => systemClock.now() + aheadMs },
     random: Math.random,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: noMeter,
   });
   running = controller;
   void controller.run();

@@ -15,5 +15,7 @@ export interface ManagedNetwork {
   problem: OvpnError | undefined;
   /** Why clients cannot connect: what is wrong with the Secrets of the network. What works goes on. */
   serverProblem: OvpnError | undefined;
+  /** When the certificate expires that clients are shown. Milliseconds since 1970; undefined without a server. */
+  serverNotAfter: number | undefined;
   cancelRetry: (() => void) | undefined;
 }

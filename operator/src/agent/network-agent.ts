@@ -1,7 +1,7 @@
 import { describe, OvpnError } from '../errors.ts';
 import { formatRef, type ObjectRef } from '../api/types.ts';
 import { hostPrefix } from '../kernel/address.ts';
-import type { Request } from '../kernel/netlink/socket.ts';
+import type { Request, RequestCounters } from '../kernel/netlink/socket.ts';
 import { createNamespace, deleteNamespace } from '../kernel/netns.ts';
 import type { NewPeer, Peer } from '../kernel/ovpn/codec.ts';
 import { deleteAddress, setAddress } from '../kernel/rtnetlink/addresses.ts';
@@ -30,7 +30,6 @@ import {
   type SandboxLinks,
   type SandboxSettings,
   sandboxStands,
-  type WriteCounter,
 } from './sandbox.ts';
 import { LivePeers } from './sessions/live-peers.ts';
 import type { OpenListener } from './sessions/listener-sockets.ts';
@@ -51,6 +50,8 @@ export interface NetworkServices {
   readonly attachments: AttachmentStore;
   /** A device index that no other network of this node has. */
   readonly allocateIndex: () => number;
+  /** Where the requests of all networks are counted. */
+  readonly requests: RequestCounters;
   readonly clock: () => number;
   readonly log: Log;
   /** Destinations of the other networks that a sandbox is attached to. */
@@ -89,7 +90,6 @@ export class NetworkAgent {
   readonly #services: NetworkServices;
   readonly #log: Log;
   readonly #peers = new Map<number, PeerState>();
-  readonly #sandboxWrites: WriteCounter = { writes: 0 };
   readonly #refused = new Set<number>();
   readonly #keys: KeyRotation;
   /** Peers that have a control session. */
@@ -102,7 +102,6 @@ export class NetworkAgent {
   #destinations = new Set<string>();
   /** As in the last whole round. */
   #mayRemove = false;
-  #closedWrites = 0;
 
   constructor(name: string, services: NetworkServices) {
     this.name = name;
@@ -115,11 +114,6 @@ export class NetworkAgent {
       memory: services.memory,
       log: this.#log,
     });
-  }
-
-  /** Netlink requests that changed something, since this process started. */
-  get writes(): number {
-    return this.#closedWrites + (this.#kernel?.writes ?? 0) + this.#sandboxWrites.writes;
   }
 
   /** When a key rotation wants the next look, by the services' clock. */
@@ -283,7 +277,7 @@ export class NetworkAgent {
 
   #ensure(record: AttachmentRecord): SandboxLinks {
     const { kernel, observed } = this.#ready();
-    return ensureAttachment(record, this.#settings(record), kernel, observed, this.#sandboxWrites);
+    return ensureAttachment(record, this.#settings(record), kernel, observed, this.#services.requests);
   }
 
   /** How an attachment differs from what it should be, in words; reads the kernel. @throws OvpnError NetworkNotReady */
@@ -328,7 +322,7 @@ export class NetworkAgent {
   detach(record: AttachmentRecord): void {
     const foreign = this.#services.foreignDestinations(this.name, record.netns);
     const kernel = this.#kernel?.current === true ? this.#kernel : undefined;
-    removeAttachment(record, foreign, kernel, this.#sandboxWrites);
+    removeAttachment(record, foreign, kernel, this.#services.requests);
     // The routes went with the link.
     this.#forgetFarRoutes(record);
   }
@@ -370,7 +364,6 @@ export class NetworkAgent {
   }
 
   close(): void {
-    this.#closedWrites += this.#kernel?.writes ?? 0;
     this.#kernel?.close();
     this.#kernel = undefined;
   }
@@ -396,7 +389,7 @@ export class NetworkAgent {
     const made = createNamespace(namespace, this.#services.netnsFolder);
     if (made) this.#log.info({ event: 'network.namespace', namespace }, 'made the network namespace');
     if (this.#kernel !== undefined && !this.#kernel.current) this.close();
-    this.#kernel ??= NetworkKernel.open(namespace, this.#services.netnsFolder);
+    this.#kernel ??= NetworkKernel.open(namespace, this.#services.netnsFolder, this.#services.requests);
     return this.#kernel;
   }
 

@@ -1,7 +1,14 @@
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, OvpnError } from '../errors.ts';
-import { NETLINK_ROUTE, NetlinkSocket, type Outcome, type Request } from '../kernel/netlink/socket.ts';
+import {
+  NETLINK_ROUTE,
+  NetlinkSocket,
+  type Outcome,
+  type Request,
+  requestCounters,
+  type RequestCounters,
+} from '../kernel/netlink/socket.ts';
 import { defaultNetnsFolder, namespaceId } from '../kernel/netns.ts';
 import { NETLINK_NETFILTER, replaceTable, tableStands } from '../kernel/nftables/table.ts';
 import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
@@ -43,8 +50,11 @@ export class NetworkKernel {
     this.#filter = filter;
   }
 
-  /** @throws OvpnError KernelWithoutOvpn; SystemError when the namespace is not there */
-  static open(namespace: string, folder = defaultNetnsFolder): NetworkKernel {
+  /**
+   * @param counters where the requests of all its sockets are counted
+   * @throws OvpnError KernelWithoutOvpn; SystemError when the namespace is not there
+   */
+  static open(namespace: string, folder = defaultNetnsFolder, counters = requestCounters()): NetworkKernel {
     const path = join(folder, namespace);
     const opened: { close(): void }[] = [];
     const opening = <T extends { close(): void }>(socket: T): T => {
@@ -55,9 +65,9 @@ export class NetworkKernel {
       return new NetworkKernel(
         namespace,
         path,
-        opening(NetlinkSocket.open(NETLINK_ROUTE, path)),
-        opening(OvpnFamily.open(path)),
-        opening(openFilter(path)),
+        opening(NetlinkSocket.open(NETLINK_ROUTE, path, counters)),
+        opening(OvpnFamily.open(path, undefined, counters)),
+        opening(openFilter(path, counters)),
       );
     } catch (error) {
       for (const socket of opened) socket.close();
@@ -72,15 +82,6 @@ export class NetworkKernel {
 
   get requests(): OvpnRequests {
     return this.#ovpn.requests;
-  }
-
-  /** Requests sent so far in this namespace. */
-  get writes(): number {
-    return this.#routes.counters.writes + this.#ovpn.counters.writes + this.#filter.counters.writes;
-  }
-
-  get reads(): number {
-    return this.#routes.counters.reads + this.#ovpn.counters.reads;
   }
 
   close(): void {
@@ -199,9 +200,9 @@ export class NetworkKernel {
   }
 }
 
-function openFilter(path: string): NetlinkSocket {
+function openFilter(path: string, counters: RequestCounters): NetlinkSocket {
   try {
-    return NetlinkSocket.open(NETLINK_NETFILTER, path);
+    return NetlinkSocket.open(NETLINK_NETFILTER, path, counters);
   } catch (error) {
     throw new OvpnError(
       'KernelRefused',

@@ -7,13 +7,15 @@ import type { ResourceSource } from '../cluster/source.ts';
 import { describe, OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
 import { NotificationSocket } from '../kernel/netlink/notifications.ts';
-import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
+import { NETLINK_GENERIC, NETLINK_ROUTE, NetlinkSocket, requestCounters } from '../kernel/netlink/socket.ts';
 import { listNamespaces } from '../kernel/netns.ts';
 import { type Notification, parseNotification, type Peer } from '../kernel/ovpn/codec.ts';
 import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
 import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
+import type { Meter } from '../telemetry/metrics.ts';
+import { sampleNode } from './agent-metrics.ts';
 import type { AgentRequest, StatusRequest, StatusResult } from './attach-protocol.ts';
 import { type AttachNode, Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
@@ -36,6 +38,7 @@ import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
 import { References } from './references.ts';
+import { type Readiness, readinessOf } from './readiness.ts';
 import { StatusBoard } from './status-board.ts';
 import { underlayMtu } from './underlay.ts';
 
@@ -57,6 +60,9 @@ export interface NodeAgentOptions {
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
+  readonly meter: Meter;
+  /** With more peers than this on the node, metrics have no series of single peers. */
+  readonly maxPeerSeries: number;
   /** How often everything is read from the kernel again. Milliseconds. */
   readonly resyncMs: number;
   /** How often traffic figures in status are brought up to date. Milliseconds. */
@@ -89,6 +95,8 @@ export class NodeAgent {
   readonly #unpublished = new Map<string, { readonly book: PeerBook; readonly ref: ObjectRef }>();
   #publishTimer: (() => void) | undefined;
   #rounds = 0;
+  /** Networks whose last pass ended by a defect of this program. */
+  readonly #defects = new Set<string>();
   #started = false;
   #stopped = false;
 
@@ -109,6 +117,7 @@ export class NodeAgent {
       memory: new PeerMemory(join(options.stateDir, 'peers.json')),
       attachments,
       allocateIndex: () => freeDeviceIndex(options.netnsFolder),
+      requests: requestCounters(),
       clock: () => options.clock.now(),
       log: options.log,
       foreignDestinations: (network, netns) => this.#foreignDestinations(network, netns),
@@ -124,6 +133,15 @@ export class NodeAgent {
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
     });
     this.#attacher = new Attacher(this.#attachNode(), attachments, options.log);
+    const view = {
+      networks: this.#networks,
+      observed: (ref: ObjectRef) => this.#board.observed(ref),
+      attachments,
+      ledger: this.#ledger,
+      requests: this.#services.requests,
+      maxPeerSeries: options.maxPeerSeries,
+    };
+    options.meter.onScrape((sample) => sampleNode(sample, view));
   }
 
   /**
@@ -175,9 +193,12 @@ export class NodeAgent {
 
   /** Netlink requests that changed something since the start. */
   get writes(): number {
-    let writes = 0;
-    for (const { agent } of this.#networks.values()) writes += agent.writes;
-    return writes;
+    return this.#services.requests.writes;
+  }
+
+  /** Whether the agent does its work; what resources or peers are to blame for does not count. */
+  get readiness(): Readiness {
+    return readinessOf({ started: this.#started, defects: this.#defects, networks: this.#networks });
   }
 
   /** Answers one request of the CNI plugin or of a person at the node. */
@@ -215,6 +236,7 @@ export class NodeAgent {
       }
     });
     this.#notifications.on('overrun', () => {
+      this.#options.meter.increment('ovpn_netlink_overruns_total', {});
       this.#log.warn({ event: 'kernel.overrun' }, 'notifications were lost; reading everything again');
       this.#everything();
     });
@@ -222,6 +244,7 @@ export class NodeAgent {
 
   /** Notifications are hints: they say where to look, the kernel's state says what is. */
   #notified(notification: Notification): void {
+    this.#options.meter.increment('ovpn_kernel_notifications_total', { type: notification.kind });
     const name = this.#byDevice.get(notification.ifindex);
     const managed = name === undefined ? undefined : this.#networks.get(name);
     if (name === undefined || managed === undefined) return;
@@ -276,6 +299,7 @@ export class NodeAgent {
       selected: true,
       problem: undefined,
       serverProblem: undefined,
+      serverNotAfter: undefined,
       cancelRetry: undefined,
     });
   }
@@ -393,32 +417,45 @@ export class NodeAgent {
   }
 
   async #pass(name: string, work: NetworkWork): Promise<void> {
+    const { meter } = this.#options;
+    const began = performance.now();
     try {
-      await this.#runNetwork(name, work);
+      const result = await this.#runNetwork(name, work);
+      this.#defects.delete(name);
+      meter.increment('ovpn_reconcile_rounds_total', { network: name, result });
     } catch (error) {
+      this.#defects.add(name);
+      meter.increment('ovpn_reconcile_rounds_total', { network: name, result: 'failed' });
       this.#log.error({ event: 'agent.defect', network: name, error: describe(error) }, 'a pass ended by a defect');
     }
+    const scope = work.whole ? 'network' : 'peers';
+    meter.observe('ovpn_reconcile_duration_seconds', { scope }, (performance.now() - began) / 1000);
     this.#scheduleDue();
   }
 
-  async #runNetwork(name: string, work: NetworkWork): Promise<void> {
+  async #runNetwork(name: string, work: NetworkWork): Promise<'done' | 'refused' | 'failed'> {
     const managed = this.#networks.get(name);
     const wanted = this.#options.source.get('VpnNetwork', undefined, name) !== undefined;
     managed?.cancelRetry?.();
+    let result: 'done' | 'refused' | 'failed' = 'done';
     try {
       if (managed === undefined || !wanted) {
         await this.#removeNetwork(name);
-        return;
+        return result;
       }
       if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
       else await this.#some(managed, work.peers);
       managed.problem = undefined;
-      if (managed.agent.refusedPeers > 0) this.#retry(name, managed);
-      else managed.backoff.reset();
+      if (managed.agent.refusedPeers > 0) {
+        result = 'refused';
+        this.#retry(name, managed);
+      } else managed.backoff.reset();
     } catch (error) {
+      result = 'failed';
       this.#failed(name, managed, error);
     }
     if (managed !== undefined) this.#publish(managed, work);
+    return result;
   }
 
   #failed(name: string, managed: ManagedNetwork | undefined, error: unknown): void {
@@ -532,6 +569,7 @@ export class NodeAgent {
       const server = planServer(book.network, desired, namespace, lookup);
       sessions.configure(server, agent.listeners);
       managed.serverProblem = undefined;
+      managed.serverNotAfter = server?.notAfter;
       const where = { object: formatRef(refOf(book.network)), field: 'spec.pki' };
       const expired = server === undefined ? undefined : expiryProblem(server.notAfter, clock.now(), where);
       if (expired !== undefined) throw expired;

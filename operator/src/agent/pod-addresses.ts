@@ -28,6 +28,12 @@ interface Block {
   readonly bytes: 4 | 16;
 }
 
+/** How many pods a block has addresses for. A number of metrics: beyond 2^53 it is rounded. */
+export function podAddressesIn(block: string): number {
+  const { first, last } = range(block);
+  return Number(last - first);
+}
+
 /** The first usable address of a block. */
 export function gatewayOf(block: string): string {
   return textOf(range(block).first, range(block).bytes);

@@ -60,6 +60,8 @@ export class StatusBoard {
   readonly #pendingSince = new Map<string, number>();
   /** What was handed to the source, and not taken back. */
   readonly #told = new Set<string>();
+  /** Peers as the kernel had them when they were last looked at. */
+  readonly #observed = new Map<string, Peer>();
 
   constructor(services: StatusServices) {
     this.#services = services;
@@ -71,6 +73,12 @@ export class StatusBoard {
     this.#told.delete(formatRef(ref));
     this.#pendingSince.delete(formatRef(ref));
     this.#programmedSince.delete(formatRef(ref));
+    this.#observed.delete(formatRef(ref));
+  }
+
+  /** A peer as the kernel had it for its latest status; undefined when it had none. */
+  observed(ref: ObjectRef): Peer | undefined {
+    return this.#observed.get(formatRef(ref));
   }
 
   publishNetwork(managed: BoardNetwork): void {
@@ -117,6 +125,8 @@ export class StatusBoard {
           : readPeer(managed?.agent, index, id);
     if (live !== undefined && observed !== undefined) managed?.sessions.used(ref, observed);
     const now = this.#services.now();
+    if (observed === undefined) this.#observed.delete(name);
+    else this.#observed.set(name, observed);
     if (observed === undefined) this.#programmedSince.delete(name);
     else if (!this.#programmedSince.has(name)) {
       this.#programmedSince.set(name, timestampOf(now));

@@ -14,7 +14,7 @@ const program = new Command('ovpn-controller')
   .option('--namespace <name>', "the operator's namespace", process.env['POD_NAMESPACE'] ?? 'ovpn-system')
   .option('--name <name>', 'name of this replica', process.env['POD_NAME'] ?? hostname())
   .addOption(
-    new Option('--health <address:port>', 'where /healthz and /readyz are served')
+    new Option('--health <address:port>', 'where /healthz, /readyz and /metrics are served')
       .argParser(healthAddress)
       .default({ host: '0.0.0.0', port: 8081 }, '0.0.0.0:8081'),
   )

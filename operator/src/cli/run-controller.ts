@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { systemClock } from '../cluster/clock.ts';
 import { loadKubeAccess } from '../cluster/kube-access.ts';
 import { Controller } from '../controller/controller.ts';
-import { startHealthServer } from '../controller/health-server.ts';
 import { reconcilers } from '../controller/reconcilers.ts';
 import { refuseCoreDumps } from '../kernel/libc.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { startHealthServer } from '../telemetry/health-server.ts';
 import type { LogLevel } from '../telemetry/levels.ts';
 import { createLog } from '../telemetry/log.ts';
+import { Metrics } from '../telemetry/metrics.ts';
+import { version } from '../version.ts';
 import type { HealthAddress } from './health-address.ts';
 
 /** The options of `ovpn-controller`. */
@@ -26,6 +27,7 @@ export async function runController(options: ControllerRunOptions): Promise<void
   // A restarted container has the name of the one before it, and must not take its lease for its own.
   const identity = `${options.name}_${randomUUID()}`;
   const log = createLog({ level: options.logLevel, base: { controller: options.name } });
+  const metrics = new Metrics('controller', { version, log });
   const access = await loadKubeAccess(options.kubeconfig === undefined ? {} : { kubeconfig: options.kubeconfig });
   const controller = new Controller({
     access,
@@ -35,7 +37,7 @@ export async function runController(options: ControllerRunOptions): Promise<void
     clock: systemClock,
     random: Math.random,
     log,
-    counters: new Counters(),
+    meter: metrics,
   });
   const stop = (): void => {
     log.info({ event: 'controller.stopping' }, 'stopping; what was decided stays in force');
@@ -43,7 +45,7 @@ export async function runController(options: ControllerRunOptions): Promise<void
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
-  const health = await startHealthServer({ ...options.health, ready: () => controller.health() });
+  const health = await startHealthServer({ ...options.health, ready: () => controller.health(), metrics, log });
   try {
     if ((await controller.run()) === 'lost') throw new Error('the leadership was lost');
   } finally {

@@ -1,3 +1,4 @@
+import type { HealthAddress } from './health-address.ts';
 import type { LogLevel } from '../telemetry/levels.ts';
 
 /** The options of `ovpn-agent run`. */
@@ -13,5 +14,8 @@ export interface RunOptions {
   readonly namespace: string;
   readonly resync: number;
   readonly statusInterval: number;
+  readonly health: HealthAddress | 'off';
+  /** With more peers than this, metrics have none of single peers. */
+  readonly metricsPeers: number;
   readonly logLevel: LogLevel;
 }

@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { hostname } from 'node:os';
 import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import { defaultHolderSocket } from '../holder/protocol.ts';
+import { healthAddress } from './health-address.ts';
 import { defaultNetnsFolder } from '../kernel/netns.ts';
 import { logLevels } from '../telemetry/levels.ts';
 import type { RunOptions } from './run-options.ts';
@@ -34,6 +35,17 @@ export function runCommand(): Command {
     .option('--namespace <name>', "the operator's namespace, the only one that Secrets are read in", 'ovpn-system')
     .option('--resync <seconds>', 'read everything from the kernel again this often', seconds, 60)
     .option('--status-interval <seconds>', 'bring traffic figures in status up to date this often', seconds, 60)
+    .addOption(
+      new Option('--health <address:port>', 'where /healthz, /readyz and /metrics are served, or `off`')
+        .argParser((text) => (text === 'off' ? text : healthAddress(text)))
+        .default({ host: '127.0.0.1', port: 9908 }, '127.0.0.1:9908'),
+    )
+    .option(
+      '--metrics-peers <number>',
+      'with more peers than this on the node, or with `off`, metrics have no series of single peers',
+      peerSeries,
+      10_000,
+    )
     .addOption(new Option('--log-level <level>', 'how much to log').choices(logLevels).default('info'))
     .action(async (options: RunOptions) => {
       const { runAgent } = await import('./run-agent.ts');
@@ -45,6 +57,14 @@ function collectLabel(value: string, before: readonly [string, string][]): [stri
   const [key, ...rest] = value.split('=');
   if (key === undefined || key === '' || rest.length === 0) throw new InvalidArgumentError('must be key=value');
   return [...before, [key, rest.join('=')]];
+}
+
+function peerSeries(value: string): number {
+  if (value === 'off') return 0;
+  const parsed = Number(value);
+  if (!Number.isInteger(parsed) || parsed < 1 || parsed > 1_000_000)
+    throw new InvalidArgumentError('must be `off` or a whole number from 1 to 1000000');
+  return parsed;
 }
 
 function seconds(value: string): number {

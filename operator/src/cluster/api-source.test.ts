@@ -1,7 +1,7 @@
 import { KubeConfig } from '@kubernetes/client-node';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { formatRef } from '../api/types.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { testMetrics, valueOf } from '../telemetry/metrics.fixture.ts';
 import { ApiSource } from './api-source.ts';
 import type { ApiSourceOptions } from './api-source.ts';
 import { kubeAccess, loadKubeAccess } from './kube-access.ts';
@@ -34,12 +34,14 @@ afterEach(async () => {
 function make(options: Partial<ApiSourceOptions> = {}) {
   const clock = new FakeClock();
   const { log, lines } = recordingLog();
-  const counters = new Counters();
+  const metrics = testMetrics('agent');
+  const written = (result = 'written'): Promise<number> =>
+    valueOf(metrics, `ovpn_status_writes_total{result="${result}"}`);
   const source = new ApiSource({
     access: server.access(),
     node: 'n1',
     log,
-    counters,
+    meter: metrics,
     clock,
     random: () => 0.5,
     ...options,
@@ -48,13 +50,13 @@ function make(options: Partial<ApiSourceOptions> = {}) {
   const changes: string[] = [];
   source.on('change', (refs) => changes.push(...refs.map(formatRef)));
   const names = (): string[] => [...source.list('VpnPeer')].map((peer) => peer.metadata.name).sort();
-  const wait = (what: string, holds: () => boolean, stepMs = 1_000): Promise<void> =>
-    until(what, () => {
-      if (holds()) return true;
+  const wait = (what: string, holds: () => boolean | Promise<boolean>, stepMs = 1_000): Promise<void> =>
+    until(what, async () => {
+      if (await holds()) return true;
       clock.advance(stepMs);
       return false;
     });
-  return { source, clock, lines, counters, changes, names, wait };
+  return { source, clock, lines, written, changes, names, wait };
 }
 
 const served = (name: string, version: string, spec: object = {}, metadata: object = {}): object =>
@@ -231,9 +233,9 @@ describe('ApiSource writes status', () => {
   }
 
   test('by server-side apply, forced, under the name of the node', async () => {
-    const { source, peer, counters } = await synced();
+    const { source, peer, written } = await synced();
     source.publishStatus(peer(), { node: 'n1', peerID: 7 });
-    await until('the write', () => counters.value('status_writes', { result: 'written' }) === 1);
+    await until('the write', async () => (await written()) === 1);
     const [write] = server.writes();
     expect(write?.path).toBe(p1Status);
     expect(write?.query).toEqual({ fieldManager: 'ovpn-agent/n1', force: 'true' });
@@ -303,14 +305,14 @@ describe('ApiSource writes status', () => {
   });
 
   test('again what was written before, after a write whose outcome is not known', async () => {
-    const { source, peer, counters, wait } = await synced();
+    const { source, peer, written, wait } = await synced();
     source.publishStatus(peer(), { peerID: 1 });
-    await until('the first write', () => counters.value('status_writes', { result: 'written' }) === 1);
+    await until('the first write', async () => (await written()) === 1);
     server.script(p1Status, (response) => response.destroy());
     source.publishStatus(peer(), { peerID: 2 });
-    await until('the failure', () => counters.value('status_writes', { result: 'failed' }) === 1);
+    await until('the failure', async () => (await written('failed')) === 1);
     source.publishStatus(peer(), { peerID: 1 });
-    await wait('the write', () => counters.value('status_writes', { result: 'written' }) === 2);
+    await wait('the write', async () => (await written()) === 2);
     expect((JSON.parse(server.writes().at(-1)?.body ?? '') as { status: unknown }).status).toEqual({ peerID: 1 });
   });
 
@@ -335,14 +337,14 @@ describe('ApiSource writes status', () => {
       refuse(429, 'TooManyRequests', { 'retry-after': '3' }),
       (response) => response.destroy(),
     );
-    const { source, peer, wait, counters } = await synced();
+    const { source, peer, wait, written } = await synced();
     source.publishStatus(peer(), { peerID: 1 });
     await until('the first failure', () => !source.health().ok);
     expect(source.health().message).toContain('VpnPeer team-a/p1');
     source.publishStatus(peer(), { peerID: 2 });
     await pause(20);
     expect(server.writes().length).toBe(1);
-    await wait('the write', () => counters.value('status_writes', { result: 'written' }) === 1);
+    await wait('the write', async () => (await written()) === 1);
     expect(
       server.writes().map(({ body }) => (JSON.parse(body) as { status: { peerID: number } }).status.peerID),
     ).toEqual([1, 2, 2, 2]);
@@ -351,17 +353,17 @@ describe('ApiSource writes status', () => {
 
   test('not again for an object that is gone, nor what is refused for good', async () => {
     server.script(p1Status, refuse(404, 'NotFound'), refuse(422, 'Invalid'));
-    const { source, peer, clock, counters, lines } = await synced();
+    const { source, peer, clock, written, lines } = await synced();
     source.publishStatus(peer(), { peerID: 1 });
-    await until('gone', () => counters.value('status_writes', { result: 'gone' }) === 1);
+    await until('gone', async () => (await written('gone')) === 1);
     source.publishStatus(peer(), { peerID: 2 });
-    await until('refused', () => counters.value('status_writes', { result: 'refused' }) === 1);
+    await until('refused', async () => (await written('refused')) === 1);
     clock.advance(100_000);
     await pause(30);
     expect(server.writes().length).toBe(2);
     expect(lines.filter(({ level }) => level === 'error').length).toBe(1);
     source.publishStatus(peer(), { peerID: 3 });
-    await until('what differs is written', () => counters.value('status_writes', { result: 'written' }) === 1);
+    await until('what differs is written', async () => (await written()) === 1);
   });
 
   test('of an object made anew, though it is the same', async () => {

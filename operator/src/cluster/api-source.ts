@@ -12,7 +12,7 @@ import { parseResource } from '../api/parse.ts';
 import { apiVersion, formatRef, refOf } from '../api/types.ts';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf, VpnAllocation, VpnNetwork } from '../api/types.ts';
 import { OvpnError } from '../errors.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { type Meter, noMeter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import { ApiClient } from './api-client.ts';
 import type { Random } from './backoff.ts';
@@ -21,13 +21,14 @@ import type { Clock } from './clock.ts';
 import { asRecord } from './json.ts';
 import type { ApiAccess } from './kube-access.ts';
 import { ListWatch } from './list-watch.ts';
-import type { Health, ListWatchReader, ListWatchTiming } from './list-watch.ts';
+import type { Health, ListWatchReader, ListWatchTiming, WatchFigures } from './list-watch.ts';
 import { materialLabel, presentSecret } from './material-secret.ts';
 import { NewerFields } from './newer-fields.ts';
 import { podFromApi, type PodName } from './pods.ts';
 import { collectionPath } from './resource-path.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
 import { StatusWriter, agentFieldManager, type StatusWriterOptions } from './status-writer.ts';
+import { sampleWatches } from './watch-metrics.ts';
 import { ObjectStore } from './store.ts';
 import type { Claim, Outcome } from './store.ts';
 
@@ -38,7 +39,7 @@ export interface ApiSourceOptions {
   /** The operator's namespace: the only one where Secrets are read. Default `ovpn-system`. */
   readonly namespace?: string;
   readonly log: Log;
-  readonly counters?: Counters;
+  readonly meter?: Meter;
   readonly clock?: Clock;
   readonly random?: Random;
   readonly userAgent?: string;
@@ -57,6 +58,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   readonly #watches: readonly {
     readonly listed: boolean;
     readonly health: Health;
+    readonly figures: WatchFigures;
     start(): Promise<void>;
     stop(): Promise<void>;
   }[];
@@ -80,7 +82,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
       clock,
       random,
       log,
-      counters: options.counters ?? new Counters(),
+      meter: options.meter ?? noMeter,
       fieldManager: agentFieldManager(node),
       ...options.statusRates,
     });
@@ -111,6 +113,12 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
         reader: this.#nodeReader(log),
       }),
     ];
+    options.meter?.onScrape((sample) =>
+      sampleWatches(
+        sample,
+        this.#watches.map(({ figures }) => figures),
+      ),
+    );
   }
 
   async start(): Promise<void> {

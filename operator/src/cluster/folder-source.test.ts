@@ -18,7 +18,7 @@ import { execFileSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { formatRef } from '../api/types.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { testMetrics, valueOf } from '../telemetry/metrics.fixture.ts';
 import { FolderSource } from './folder-source.ts';
 import type { FolderTiming } from './folder-source.ts';
 import { pause, until } from './testing/clock.ts';
@@ -47,12 +47,14 @@ const put = (name: string, ...objects: object[]): Promise<void> => writeFile(joi
 
 async function open(timing: Partial<FolderTiming> = {}) {
   const { log, lines, events } = recordingLog();
-  const counters = new Counters();
+  const metrics = testMetrics('agent');
+  const written = (result = 'written'): Promise<number> =>
+    valueOf(metrics, `ovpn_status_writes_total{result="${result}"}`);
   const source = new FolderSource({
     folder,
     stateDir,
     log,
-    counters,
+    meter: metrics,
     nodeLabels: { zone: 'a' },
     timing: { debounceMs: 20, settleMs: 120, pollMs: 100_000, ...timing },
   });
@@ -63,7 +65,7 @@ async function open(timing: Partial<FolderTiming> = {}) {
   await pause(5);
   changes.length = 0;
   const names = (): string[] => [...source.list('VpnPeer')].map((peer) => peer.metadata.name).sort();
-  return { source, changes, names, lines, events, counters };
+  return { source, changes, names, lines, events, written };
 }
 
 const rejected = (source: FolderSource): string[] =>
@@ -385,12 +387,12 @@ describe('FolderSource writes status', () => {
 
   test('atomically, for its owner only, on change only, and removes it with the object', async () => {
     await put('a.yaml', networkManifest('offices'), peerManifest('p1'));
-    const { source, counters } = await open();
+    const { source, written } = await open();
     const peer = source.get('VpnPeer', 'team-a', 'p1')!;
     source.publishStatus(peer, { node: 'n1', peerID: 7 });
     source.publishStatus(source.get('VpnNetwork', undefined, 'offices')!, { observedGeneration: 1 });
     await until('both files', async () => (await readdir(join(stateDir, 'status')).catch(() => [])).length === 2);
-    await until('both written', () => counters.value('status_writes', { result: 'written' }) === 2);
+    await until('both written', async () => (await written()) === 2);
     expect(JSON.parse(await readFile(file('VpnPeer.team-a.p1.json'), 'utf8'))).toEqual({
       apiVersion: 'ovpn-operator.io/v1alpha1',
       kind: 'VpnPeer',
@@ -404,10 +406,10 @@ describe('FolderSource writes status', () => {
     expect((await stat(file('VpnPeer.team-a.p1.json'))).mode & 0o777).toBe(0o600);
     source.publishStatus(peer, { peerID: 7, node: 'n1' });
     await pause(50);
-    expect(counters.value('status_writes', { result: 'written' })).toBe(2);
+    expect(await written()).toBe(2);
     for (let index = 0; index < 100; index += 1) source.publishStatus(peer, { peerID: 7, node: `n${index}` });
     await until('the last one', async () => (await readFile(file('VpnPeer.team-a.p1.json'), 'utf8')).includes('n99'));
-    expect(counters.value('status_writes', { result: 'written' })).toBeLessThan(6);
+    expect(await written()).toBeLessThan(6);
     await put('a.yaml', networkManifest('offices'));
     await until(
       'the file is gone',

@@ -9,7 +9,7 @@ import { checkTransition } from '../api/parse.ts';
 import { refOf } from '../api/types.ts';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
 import { OvpnError, describe } from '../errors.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { type Meter, noMeter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Random } from './backoff.ts';
 import { sleep, systemClock } from './clock.ts';
@@ -30,7 +30,7 @@ export interface FolderSourceOptions {
   readonly stateDir: string;
   readonly nodeLabels?: Readonly<Record<string, string>>;
   readonly log: Log;
-  readonly counters?: Counters;
+  readonly meter?: Meter;
   readonly clock?: Clock;
   readonly random?: Random;
   /** The namespace of objects that name none. Default `default`. */
@@ -124,7 +124,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       clock: this.#clock,
       random: options.random ?? Math.random,
       log: options.log,
-      counters: options.counters ?? new Counters(),
+      meter: options.meter ?? noMeter,
     });
   }
 

@@ -3,7 +3,7 @@ import type { ApiClient } from './api-client.ts';
 import type { Random } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import { ListWatch } from './list-watch.ts';
-import type { Health, ListWatchTiming } from './list-watch.ts';
+import type { Health, ListWatchTiming, WatchFigures } from './list-watch.ts';
 import type { Log } from '../telemetry/log.ts';
 
 /** What every object of the API server has. */
@@ -194,6 +194,10 @@ export class Informer<T> extends ObjectCache<T> {
 
   get health(): Health {
     return this.#watch.health;
+  }
+
+  get figures(): WatchFigures {
+    return this.#watch.figures;
   }
 }
 

@@ -27,6 +27,13 @@ export interface Health {
   readonly message: string;
 }
 
+export interface WatchFigures {
+  readonly path: string;
+  readonly restarts: number;
+  /** Undefined before the first list. */
+  readonly activeAt: number | undefined;
+}
+
 export interface ListWatchOptions<T> {
   readonly client: ApiClient;
   readonly clock: Clock;
@@ -102,6 +109,8 @@ export class ListWatch<T> {
   #stalls = 0;
   #health: Health = { ok: false, message: 'not listed yet' };
   #listed = false;
+  #restarts = 0;
+  #activeAt: number | undefined;
 
   constructor(options: ListWatchOptions<T>) {
     this.#options = options;
@@ -124,6 +133,11 @@ export class ListWatch<T> {
 
   get health(): Health {
     return this.#health;
+  }
+
+  /** For metrics: how often it broke, and when it last brought anything (milliseconds since 1970). */
+  get figures(): WatchFigures {
+    return { path: this.#options.path, restarts: this.#restarts, activeAt: this.#activeAt };
   }
 
   /** Begins; resolves when the first list is complete, or when stopped. */
@@ -169,6 +183,7 @@ export class ListWatch<T> {
     } else {
       this.#log.warn(fields, `the API server is not answering as it should: ${describe(error)}`);
     }
+    this.#restarts += 1;
     if (!expired) this.#health = { ok: false, message: `${this.#options.path}: ${describe(error)}` };
     await sleep(this.#options.clock, delayMs, signal);
   }
@@ -179,6 +194,7 @@ export class ListWatch<T> {
       try {
         const version = await this.#listOnce(signal, expired < MAX_EXPIRED_LISTS);
         this.#listed = true;
+        this.#activeAt = this.#options.clock.now();
         this.#health = { ok: true, message: '' };
         this.#onSynced();
         return version;
@@ -244,6 +260,7 @@ export class ListWatch<T> {
           this.#handle(line);
           progress = true;
           this.#stalls = 0;
+          this.#activeAt = clock.now();
           this.#backoff.reset();
           // Only a whole event counts as a sign of life: the server can hang in the middle of a line, too.
           disarm();

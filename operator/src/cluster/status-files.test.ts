@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { parseResource } from '../api/parse.ts';
 import type { Resource } from '../api/types.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { noMeter } from '../telemetry/metrics.ts';
 import { StatusFiles } from './status-files.ts';
 import { FakeClock } from './testing/clock.ts';
 import { recordingLog } from './testing/log.ts';
@@ -29,7 +29,7 @@ function files(): StatusFiles {
     clock: new FakeClock(),
     random: () => 0,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: noMeter,
   });
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { formatRef, refOf } from '../api/types.ts';
 import type { ObjectRef, Resource } from '../api/types.ts';
 import { describe } from '../errors.ts';
-import type { Counters } from '../telemetry/counters.ts';
+import type { Meter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import { Backoff } from './backoff.ts';
 import type { Random } from './backoff.ts';
@@ -16,7 +16,7 @@ export interface StatusFilesOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  readonly counters: Counters;
+  readonly meter: Meter;
 }
 
 /** Writes at once; more of them only take memory and descriptors. */
@@ -147,7 +147,7 @@ export class StatusFiles {
   }
 
   async #write(file: string, text: string | undefined): Promise<void> {
-    const { folder, counters } = this.#options;
+    const { folder, meter } = this.#options;
     const path = join(folder, file);
     if (text === undefined) {
       await unlink(path).catch((error: unknown) => {
@@ -159,7 +159,7 @@ export class StatusFiles {
     const temporary = join(folder, `.${file}.tmp`);
     await writeFile(temporary, `${JSON.stringify(JSON.parse(text), null, 2)}\n`, { mode: 0o600 });
     await rename(temporary, path);
-    counters.increment('status_writes', { result: 'written' });
+    meter.increment('ovpn_status_writes_total', { result: 'written' });
   }
 }
 

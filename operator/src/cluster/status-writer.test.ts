@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { Counters } from '../telemetry/counters.ts';
+import { noMeter } from '../telemetry/metrics.ts';
 import { apiVersion, type VpnPeer } from '../api/types.ts';
 import { parseResource } from '../api/parse.ts';
 import type { ApiCall, ApiClient } from './api-client.ts';
@@ -52,7 +52,7 @@ function world() {
     clock,
     random: () => 0,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: noMeter,
     fieldManager: 'ovpn-agent/n1',
   });
   /** Time passes, and answers come at once. */

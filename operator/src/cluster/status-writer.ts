@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { apiVersion, formatRef, refOf } from '../api/types.ts';
 import type { ObjectRef, Resource } from '../api/types.ts';
 import { describe } from '../errors.ts';
-import type { Counters } from '../telemetry/counters.ts';
+import type { Meter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import { ApiError } from './api-client.ts';
 import type { ApiClient } from './api-client.ts';
@@ -19,7 +19,7 @@ export interface StatusWriterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  readonly counters: Counters;
+  readonly meter: Meter;
   readonly fieldManager: string;
   /** Writes of figures per second in the long run, and at once. Default 5 and 20. */
   readonly perSecond?: number;
@@ -204,7 +204,7 @@ export class StatusWriter {
 
   /** One request; afterwards `settled` says whether it has to be made again. Never rejects. */
   async #apply(job: Job, text: string, news: string): Promise<void> {
-    const { client, fieldManager, log, counters, clock } = this.#options;
+    const { client, fieldManager, log, meter, clock } = this.#options;
     try {
       await client.json({
         method: 'PATCH',
@@ -216,20 +216,20 @@ export class StatusWriter {
         timeoutMs: REQUEST_MS,
       });
       this.#settle(job, text, news);
-      counters.increment('status_writes', { result: 'written' });
+      meter.increment('ovpn_status_writes_total', { result: 'written' });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       const fields = { event: 'status.failed', object: job.key, error: describe(error) };
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 404) {
         this.#settle(job, text, news);
-        counters.increment('status_writes', { result: 'gone' });
+        meter.increment('ovpn_status_writes_total', { result: 'gone' });
         log.debug(fields, 'the object of a status is gone');
         return;
       }
       if (status === 400 || status === 405 || status === 415 || status === 422) {
         this.#settle(job, text, news);
-        counters.increment('status_writes', { result: 'refused' });
+        meter.increment('ovpn_status_writes_total', { result: 'refused' });
         log.error(fields, 'the API server refuses a status for good');
         return;
       }
@@ -239,7 +239,7 @@ export class StatusWriter {
       const delayMs = job.backoff.next(error instanceof ApiError ? error.retryAfterMs : 0);
       job.notBefore = clock.now() + delayMs;
       if (this.#jobs.get(job.key) === job) this.#failing.set(job.key, `status of ${job.key}: ${describe(error)}`);
-      counters.increment('status_writes', { result: 'failed' });
+      meter.increment('ovpn_status_writes_total', { result: 'failed' });
       log.warn({ ...fields, delayMs: Math.round(delayMs) }, 'a status could not be written and is tried again');
     }
   }

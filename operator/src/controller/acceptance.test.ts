@@ -4,7 +4,7 @@ import { apiPath } from '../cluster/resource-path.ts';
 import { FakeClock } from '../cluster/testing/clock.ts';
 import { recordingLog } from '../cluster/testing/log.ts';
 import { networkManifest, peerManifest } from '../cluster/testing/objects.ts';
-import { Counters } from '../telemetry/counters.ts';
+import { noMeter } from '../telemetry/metrics.ts';
 import { Acceptance } from './acceptance.ts';
 import { FakeCluster, fakeWriter, handView } from './testing/fake-cluster.ts';
 
@@ -23,7 +23,7 @@ function world(nodes: object[]) {
     clock,
     random: () => 0,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: noMeter,
     namespace: 'ovpn-system',
   });
   acceptance.watch(() => undefined);

@@ -14,7 +14,7 @@ import type { Random } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
 import { Informer, type ObjectCache } from '../cluster/informer.ts';
 import { asRecord } from '../cluster/json.ts';
-import type { Health, ListWatchTiming } from '../cluster/list-watch.ts';
+import type { Health, ListWatchTiming, WatchFigures } from '../cluster/list-watch.ts';
 import { NewerFields } from '../cluster/newer-fields.ts';
 import { apiPath } from '../cluster/resource-path.ts';
 import { describe, type OvpnError } from '../errors.ts';
@@ -120,6 +120,10 @@ export class Caches implements View {
   /** Tells all change handlers of everything that is there, as if it were new. */
   replay(): void {
     for (const informer of this.#all) informer.replay();
+  }
+
+  get watches(): readonly WatchFigures[] {
+    return this.#all.map(({ figures }) => figures);
   }
 
   health(): Health {

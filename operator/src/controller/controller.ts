@@ -6,9 +6,10 @@ import type { ApiAccess } from '../cluster/kube-access.ts';
 import { LeaderElection } from '../cluster/leader-election.ts';
 import type { LeaderElectionTiming } from '../cluster/leader-election.ts';
 import type { Health, ListWatchTiming } from '../cluster/list-watch.ts';
+import { sampleWatches } from '../cluster/watch-metrics.ts';
 import { ObjectWriter } from '../cluster/object-writer.ts';
 import { describe, OvpnError } from '../errors.ts';
-import type { Counters } from '../telemetry/counters.ts';
+import type { Meter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import { Caches } from './caches.ts';
 import type { Reconciler, ReconcilerFactory } from './reconciler.ts';
@@ -24,7 +25,7 @@ export interface ControllerOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  readonly counters: Counters;
+  readonly meter: Meter;
   readonly electionTiming?: Partial<LeaderElectionTiming>;
   readonly timing?: Partial<ListWatchTiming>;
   /** Keys that are worked on at once, for each reconciler. Default 8. */
@@ -58,7 +59,7 @@ export class Controller {
   #done: Promise<'stopped' | 'lost'> | undefined;
 
   constructor(options: ControllerOptions) {
-    const { access, identity, namespace, clock, random, log, counters } = options;
+    const { access, identity, namespace, clock, random, log, meter } = options;
     this.#options = options;
     this.#client = new ApiClient(access, clock, 'ovpn-controller');
     const shared = { client: this.#client, clock, log };
@@ -72,8 +73,12 @@ export class Controller {
       ...(options.perSecond === undefined ? {} : { perSecond: options.perSecond }),
       ...(options.burst === undefined ? {} : { burst: options.burst }),
     });
-    const context = { caches: this.#caches, events: this.#events, writer, clock, random, log, counters, namespace };
+    const context = { caches: this.#caches, events: this.#events, writer, clock, random, log, meter, namespace };
     this.#lanes = options.reconcilers.map((make) => this.#lane(make(context)));
+    meter.onScrape((sample) => {
+      sample('ovpn_controller_leader', {}, this.leading ? 1 : 0);
+      sampleWatches(sample, this.#caches.watches);
+    });
   }
 
   get leading(): boolean {
@@ -129,21 +134,28 @@ export class Controller {
   }
 
   #lane(reconciler: Reconciler): Lane {
-    const { clock, random, counters, workers = 8 } = this.#options;
+    const { clock, random, meter, workers = 8 } = this.#options;
     const log = this.#options.log.child({ reconciler: reconciler.name });
     const queue = new WorkQueue({
       clock,
       random,
       workers,
       work: async (key) => {
-        const again = await reconciler.reconcile(key);
-        counters.increment('reconciles', { reconciler: reconciler.name, result: 'done' });
-        return again;
+        const began = performance.now();
+        try {
+          const again = await reconciler.reconcile(key);
+          meter.increment('ovpn_controller_reconciles_total', { reconciler: reconciler.name, result: 'done' });
+          return again;
+        } finally {
+          const seconds = (performance.now() - began) / 1000;
+          meter.observe('ovpn_controller_reconcile_duration_seconds', { reconciler: reconciler.name }, seconds);
+        }
       },
       onError: (key, error, delayMs) => {
         if (this.#writing.signal.aborted) return;
         const conflict = error instanceof ApiError && (error.conflict || error.notFound);
-        counters.increment('reconciles', { reconciler: reconciler.name, result: conflict ? 'conflict' : 'failed' });
+        const result = conflict ? 'conflict' : 'failed';
+        meter.increment('ovpn_controller_reconciles_total', { reconciler: reconciler.name, result });
         const fields = { event: 'reconcile.failed', key, error: describe(error), delayMs: Math.round(delayMs) };
         if (conflict) log.debug(fields, 'an object has changed meanwhile; looked at again');
         else log.warn(fields, 'tried again');

@@ -2,7 +2,7 @@ import type { Random } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
 import type { EventRecorder } from '../cluster/event-recorder.ts';
 import type { ObjectWriter } from '../cluster/object-writer.ts';
-import type { Counters } from '../telemetry/counters.ts';
+import type { Meter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { View } from './caches.ts';
 
@@ -56,7 +56,7 @@ export interface ReconcilerContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  readonly counters: Counters;
+  readonly meter: Meter;
   /** The operator's own namespace. */
   readonly namespace: string;
 }

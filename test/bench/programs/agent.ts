@@ -12,6 +12,7 @@ import { type Clock, systemClock } from '../../../operator/src/cluster/clock.ts'
 import { FolderSource } from '../../../operator/src/cluster/folder-source.ts';
 import { OwnSockets } from '../../../operator/src/holder/client.ts';
 import { createLog } from '../../../operator/src/telemetry/log.ts';
+import { noMeter } from '../../../operator/src/telemetry/metrics.ts';
 import { type AgentAnswer, type AgentQuestion, networkName, nodeName } from '../agent-process.ts';
 import { peakKiB } from '../peak.ts';
 
@@ -51,6 +52,8 @@ const agent = new NodeAgent({
   clock,
   random: Math.random,
   log,
+  meter: noMeter,
+  maxPeerSeries: 0,
   resyncMs,
   // Statuses go with each pass; traffic figures in between would disturb.
   statusMs: resyncMs + 1,

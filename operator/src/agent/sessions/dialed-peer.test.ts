@@ -8,6 +8,7 @@ import { systemScheduler } from '../../openvpn/session/scheduler.ts';
 import { testPki } from '../../openvpn/tls/pki.fixture.ts';
 import type { DesiredDialOut } from './desired-session.ts';
 import { DialedPeer } from './dialed-peer.ts';
+import { HandshakeCounts } from './handshake-counts.ts';
 import { NetworkServer, type SessionServices } from './network-server.ts';
 import { SessionMemory } from './session-memory.ts';
 import { claimantNamed, FakeLiveKernel, livePeers, refOfPeer } from './sessions.fixture.ts';
@@ -97,7 +98,8 @@ function scene() {
     remove: (): void => void devices.push('removed'),
     destinations: () => ['172.16.0.0/16', '0.0.0.0/0', ...others],
   };
-  const dialed = new DialedPeer(desired(), client, device, facts);
+  const handshakes = new HandshakeCounts();
+  const dialed = new DialedPeer(desired(), client, device, facts, handshakes);
   cleanups.push(async () => {
     dialed.close();
     server.close();

@@ -14,6 +14,7 @@ import {
   type DialerSettings,
   type Remote,
 } from '../../openvpn/endpoint/dialer.ts';
+import type { TryEnd } from '../../openvpn/endpoint/remotes.ts';
 import type { PushedOptions } from '../../openvpn/negotiate/push.ts';
 import type { Established } from '../../openvpn/session/session-event.ts';
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
@@ -24,6 +25,7 @@ import type { DesiredDialOut } from './desired-session.ts';
 import { KeyUsage } from './key-usage.ts';
 import type { LivePeer } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
+import type { HandshakeCounts } from './handshake-counts.ts';
 import type { SessionServices } from './network-server.ts';
 import { isWithin } from './plan-sessions.ts';
 import { type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
@@ -67,18 +69,26 @@ export class DialedPeer implements DialerOwner {
   readonly #services: SessionServices;
   readonly #device: TunnelDevice;
   readonly #facts: Tunnels;
+  readonly #handshakes: HandshakeCounts;
   readonly #dialer: Dialer;
   readonly #connections = new WeakMap<object, KernelConnection>();
   #desired: DesiredDialOut;
   #credentials: { readonly revision: string; readonly tls: TlsFactory };
   #tunnel: Tunnel | undefined;
 
-  constructor(desired: DesiredDialOut, services: SessionServices, device: TunnelDevice, facts: Tunnels) {
+  constructor(
+    desired: DesiredDialOut,
+    services: SessionServices,
+    device: TunnelDevice,
+    facts: Tunnels,
+    handshakes: HandshakeCounts,
+  ) {
     this.ref = desired.ref;
     this.#desired = desired;
     this.#services = services;
     this.#device = device;
     this.#facts = facts;
+    this.#handshakes = handshakes;
     this.#credentials = credentialsOf(desired);
     const connector = kernelConnector(services.poller, (connection) => this.#connections.set(connection, connection));
     const { scheduler, clock } = services;
@@ -178,12 +188,14 @@ export class DialedPeer implements DialerOwner {
   }
 
   established(tunnel: DialedTunnel, established: Established): void {
+    this.#handshakes.established += 1;
     tunnel.handOver(() => this.#takeOver(tunnel, established));
   }
 
   rekeyed(_tunnel: DialedTunnel, keyId: number, keys: DataKeys): void {
     const tunnel = this.#tunnel;
     if (tunnel === undefined) return;
+    this.#handshakes.renewed += 1;
     // Of a resumed tunnel: what it was to renegotiate for has come about.
     tunnel.cancelRekey();
     tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
@@ -207,10 +219,12 @@ export class DialedPeer implements DialerOwner {
   rekeyFailed(_tunnel: DialedTunnel, _keyId: number, reason: string): void {
     // The key id is used up all the same.
     if (this.#tunnel !== undefined) this.#save(this.#tunnel);
+    this.#handshakes.fail('failed');
     this.#facts.failed(this.ref, reason);
   }
 
-  lost(reason: string, retryInMs: number): void {
+  lost(reason: string, retryInMs: number, how: TryEnd['kind']): void {
+    if (how !== 'lost') this.#handshakes.fail(how === 'failed' ? 'failed' : 'refused');
     this.#release();
     this.#services.log.warn(
       { event: 'dial.lost', peer: formatRef(this.ref), reason, retryInMs: Math.round(retryInMs) },

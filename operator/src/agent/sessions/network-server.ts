@@ -19,6 +19,7 @@ import { peerRoutes } from '../diff.ts';
 import { Admission } from './admission.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
 import { Farewells } from './farewells.ts';
+import type { HandshakeFailure, HandshakeFigures } from './handshake-counts.ts';
 import { KeyUsage } from './key-usage.ts';
 import { ListenerSockets, type OpenListener } from './listener-sockets.ts';
 import { type LivePeer, LivePeers } from './live-peers.ts';
@@ -104,6 +105,9 @@ export class NetworkServer implements ServerOwner {
   readonly #sockets: ListenerSockets;
   readonly #farewells: Farewells;
   #server: OpenvpnServer | undefined;
+  /** Renegotiations that brought a key, and those that did not. */
+  #renewed = 0;
+  #notRenewed = 0;
   #desired: DesiredServer | undefined;
   #revision = '';
   #pkiRevision = '';
@@ -178,6 +182,25 @@ export class NetworkServer implements ServerOwner {
   /** What status says of a peer. */
   facts(ref: ObjectRef): TunnelFacts | undefined {
     return this.#facts.get(ref);
+  }
+
+  /** How handshakes went. The protocol's own server counts all but renewals; a server that is made anew begins at 0. */
+  get handshakes(): HandshakeFigures {
+    const counters = this.#server?.counters;
+    const failures = new Map<HandshakeFailure, number>([
+      ['failed', (counters?.failed ?? 0) + this.#notRenewed],
+      ['limit', (counters?.refusedFull ?? 0) + (counters?.refusedRate ?? 0)],
+      ['source-limit', (counters?.refusedSourceFull ?? 0) + (counters?.refusedSourceRate ?? 0)],
+      ['evicted', counters?.evicted ?? 0],
+      ['superseded', counters?.superseded ?? 0],
+      ['silent', counters?.silentConnections ?? 0],
+    ]);
+    return { established: counters?.established ?? 0, renewed: this.#renewed, failures };
+  }
+
+  /** Packets passed over, by the reason. */
+  get dropped(): ReadonlyMap<string, number> {
+    return this.#server?.counters.dropped ?? new Map<string, number>();
   }
 
   /** The kernel's peer of a VpnPeer. */
@@ -332,6 +355,7 @@ export class NetworkServer implements ServerOwner {
   rekeyed(client: ServedClient, keyId: number, keys: DataKeys): void {
     const tunnel = this.#tunnels.get(client);
     if (tunnel?.keys === undefined) return;
+    this.#renewed += 1;
     tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
     tunnel.usage?.renew();
     tunnel.lastHandshake = this.#services.clock();
@@ -358,6 +382,7 @@ export class NetworkServer implements ServerOwner {
   rekeyFailed(client: ServedClient, _keyId: number, reason: string): void {
     const tunnel = this.#tunnels.get(client);
     if (tunnel === undefined) return;
+    this.#notRenewed += 1;
     // The key id is used up all the same.
     this.#save(tunnel);
     this.#problem(tunnel.dialIn.ref, reason);

@@ -2,6 +2,7 @@ import { formatRef, type ObjectRef } from '../../api/types.ts';
 import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import type { DesiredServer, DesiredSession } from './desired-session.ts';
 import { DialedPeer, type TunnelDevice } from './dialed-peer.ts';
+import { HandshakeCounts, type HandshakeFigures } from './handshake-counts.ts';
 import type { LivePeer } from './live-peers.ts';
 import type { OpenListener } from './listener-sockets.ts';
 import { NetworkServer, type SessionServices } from './network-server.ts';
@@ -14,6 +15,7 @@ export class NetworkSessions {
   readonly #server: NetworkServer;
   readonly #dialed = new Map<string, DialedPeer>();
   readonly #dialFacts: Tunnels;
+  readonly #dialHandshakes = new HandshakeCounts();
 
   constructor(services: SessionServices, device: TunnelDevice) {
     this.#services = services;
@@ -54,7 +56,7 @@ export class NetworkSessions {
       return;
     }
     this.open();
-    const dialed = new DialedPeer(desired, this.#services, this.#device, this.#dialFacts);
+    const dialed = new DialedPeer(desired, this.#services, this.#device, this.#dialFacts, this.#dialHandshakes);
     dialed.start();
     this.#dialed.set(name, dialed);
   }
@@ -65,6 +67,16 @@ export class NetworkSessions {
 
   livePeer(ref: ObjectRef): LivePeer | undefined {
     return this.#dialed.get(formatRef(ref))?.livePeer ?? this.#server.livePeer(ref);
+  }
+
+  /** How handshakes went, by our role. */
+  get handshakes(): Readonly<Record<'server' | 'client', HandshakeFigures>> {
+    return { server: this.#server.handshakes, client: this.#dialHandshakes };
+  }
+
+  /** Packets that the server passed over, by the reason. */
+  get dropped(): ReadonlyMap<string, number> {
+    return this.#server.dropped;
   }
 
   /** Looks at a peer's counters. */

@@ -6,7 +6,7 @@ import { apiPath } from '../../cluster/resource-path.ts';
 import { FakeClock } from '../../cluster/testing/clock.ts';
 import { recordingLog } from '../../cluster/testing/log.ts';
 import { networkManifest, peerManifest } from '../../cluster/testing/objects.ts';
-import { Counters } from '../../telemetry/counters.ts';
+import { noMeter } from '../../telemetry/metrics.ts';
 import { type Change, FakeCluster, fakeWriter, handView } from '../testing/fake-cluster.ts';
 import { Allocation } from './allocation.ts';
 
@@ -68,7 +68,7 @@ class Replica {
       clock,
       random: () => 0,
       log: recordingLog().log,
-      counters: new Counters(),
+      meter: noMeter,
       namespace: 'ovpn-system',
     });
     this.allocation.watch((key) => this.dirty.add(key));

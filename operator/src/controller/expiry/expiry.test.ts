@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { asRecord } from '../../cluster/json.ts';
 import { materialLabel, sourceAnnotation } from '../../cluster/material-secret.ts';
@@ -6,7 +7,7 @@ import { FakeClock } from '../../cluster/testing/clock.ts';
 import { recordingLog } from '../../cluster/testing/log.ts';
 import { keyManifest, networkManifest } from '../../cluster/testing/objects.ts';
 import { type TestPki, testPki } from '../../openvpn/tls/pki.fixture.ts';
-import { Counters } from '../../telemetry/counters.ts';
+import { seriesOf, testMetrics } from '../../telemetry/metrics.fixture.ts';
 import { copyName } from '../material/material-copies.ts';
 import { FakeCluster, fakeWriter, handView } from '../testing/fake-cluster.ts';
 import { ExpiryWarnings } from './expiry.ts';
@@ -27,6 +28,7 @@ function bed() {
   const { view, take } = handView();
   cluster.onChange(take);
   const clock = new FakeClock();
+  const metrics = testMetrics('controller');
   clock.advance(Date.now() - clock.now());
   const notes: { readonly reason: string; readonly note: string }[] = [];
   const dirty = new Set<string>();
@@ -37,7 +39,7 @@ function bed() {
     clock,
     random: () => 0.5,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: metrics,
     namespace: system,
   });
   warnings.watch((key) => dirty.add(key));
@@ -54,7 +56,7 @@ function bed() {
     const conditions = asRecord(cluster.get(path)?.['status'])?.['conditions'];
     return Array.isArray(conditions) ? conditions[0] : undefined;
   };
-  return { cluster, clock, dirty, notes, settle, condition };
+  return { cluster, clock, dirty, notes, settle, condition, metrics };
 }
 
 const secretPath = apiPath('Secret', { namespace: system });
@@ -70,7 +72,7 @@ const secret = (name: string, source: string, data: Record<string, string>) => (
 });
 
 test('a network is told of its CRL in time, once, and again when it is too late', async () => {
-  const { cluster, clock, dirty, notes, settle, condition } = bed();
+  const { cluster, clock, dirty, notes, settle, condition, metrics } = bed();
   const path = apiPath('VpnNetwork', { name: 'corp' });
   cluster.create(apiPath('VpnNetwork'), networkManifest('corp', { pki: { secretRef: { name: 'corp-pki' } } }));
   await settle();
@@ -80,6 +82,14 @@ test('a network is told of its CRL in time, once, and again when it is too late'
   cluster.create(secretPath, secret('corp-pki', `${system}/corp-pki`, material));
   await settle();
   expect(condition(path)).toMatchObject({ type: 'Expiring', status: 'False', reason: 'Valid' });
+  const labels = '{kind="VpnNetwork",namespace="",name="corp"}';
+  const series = seriesOf(await metrics.text());
+  const ends = new X509Certificate(cert).validToDate.getTime() / 1000;
+  expect(series.get(`ovpn_certificate_expiry_timestamp_seconds${labels}`)).toBeLessThanOrEqual(ends);
+  // The fixture's CRLs are good for a year.
+  expect((series.get(`ovpn_crl_expiry_timestamp_seconds${labels}`) ?? 0) - clock.now() / 1000).toBeGreaterThan(
+    364 * 86_400,
+  );
 
   clock.advance(336 * day);
   dirty.add('VpnNetwork/corp');
@@ -96,6 +106,8 @@ test('a network is told of its CRL in time, once, and again when it is too late'
   await settle();
   expect(condition(path)).toMatchObject({ status: 'True', reason: 'Expired' });
   expect(notes.map(({ reason }) => reason)).toEqual(['ExpiresSoon', 'Expired']);
+  cluster.delete(`${path}`);
+  expect(await metrics.text()).not.toContain('name="corp"');
   expect(notes[0]?.note).toMatch(/^the CRL in ca\.crl expires at \S+Z; renew it before$/);
 });
 

@@ -6,11 +6,14 @@ import { sourceAnnotation } from '../../cluster/material-secret.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { copyName } from '../material/material-copies.ts';
 import type { Enqueue, Reconciler, ReconcilerContext } from '../reconciler.ts';
-import { crlValidities, type Expiry, judgeExpiry, validitiesOf } from './validity.ts';
+import type { Sample } from '../../telemetry/metrics.ts';
+import { crlValidities, type Expiry, judgeExpiry, type Validity, validitiesOf } from './validity.ts';
 
 const fieldManager = 'ovpn-controller/expiry';
 /** A timer holds no more; and clocks are set. */
 const longestWaitMs = 86_400_000;
+/** How many objects metrics name: those whose material ends first. */
+const maxSeries = 1000;
 
 type Subject =
   | { readonly kind: 'VpnKey'; readonly tracked: Tracked<VpnKey> }
@@ -35,20 +38,29 @@ export class ExpiryWarnings implements Reconciler {
   readonly #context: ReconcilerContext;
   readonly #keysBySecret: Index<VpnKey>;
   readonly #networksBySecret: Index<VpnNetwork>;
+  /** By key: when the first certificate and the first CRL end. Milliseconds since 1970. */
+  readonly #certificates = new Map<string, number>();
+  readonly #crls = new Map<string, number>();
 
   constructor(context: ReconcilerContext) {
     this.#context = context;
     const { keys, networks } = context.caches;
     this.#keysBySecret = keys.index(({ value }) => secretsOfKey(value).map(keyOf));
     this.#networksBySecret = networks.index(({ value }) => this.#secretsOfNetwork(value).map(keyOf));
+    context.meter.onScrape((sample) => {
+      sampleEnds(sample, 'ovpn_certificate_expiry_timestamp_seconds', this.#certificates);
+      sampleEnds(sample, 'ovpn_crl_expiry_timestamp_seconds', this.#crls);
+    });
   }
 
   watch(enqueue: Enqueue): void {
     const { keys, networks, secrets } = this.#context.caches;
     keys.onChange((now, before) => {
+      if (now === undefined && before !== undefined) this.#forget(`VpnKey/${before.key}`);
       if (now !== undefined && now.meta.generation !== before?.meta.generation) enqueue(`VpnKey/${now.key}`);
     });
     networks.onChange((now, before) => {
+      if (now === undefined && before !== undefined) this.#forget(`VpnNetwork/${before.key}`);
       if (now !== undefined && now.meta.generation !== before?.meta.generation) enqueue(`VpnNetwork/${now.key}`);
     });
     secrets.onChange((now, before) => {
@@ -73,11 +85,25 @@ export class ExpiryWarnings implements Reconciler {
       const data = secret?.value?.data ?? {};
       return crlKey === undefined ? validitiesOf(data) : crlValidities(data, crlKey);
     });
+    this.#keepEnds(key, validities);
     const judgement = judgeExpiry(validities, clock.now());
     await this.#status(subject, judgement?.expiry, judgement?.message ?? '');
     return judgement?.nextAt === undefined
       ? undefined
       : Math.min(longestWaitMs, Math.max(1000, judgement.nextAt - clock.now()));
+  }
+
+  #keepEnds(key: string, validities: readonly Validity[]): void {
+    this.#forget(key);
+    for (const { isCrl, notAfter } of validities) {
+      const ends = isCrl ? this.#crls : this.#certificates;
+      ends.set(key, Math.min(ends.get(key) ?? Infinity, notAfter));
+    }
+  }
+
+  #forget(key: string): void {
+    this.#certificates.delete(key);
+    this.#crls.delete(key);
   }
 
   #subject(key: string): Subject | undefined {
@@ -128,6 +154,17 @@ export class ExpiryWarnings implements Reconciler {
       { apiVersion, kind, ...place, uid },
       { type: 'Warning', reason: expiry, action: 'CheckExpiry', note: message },
     );
+  }
+}
+
+type EndMetric = 'ovpn_certificate_expiry_timestamp_seconds' | 'ovpn_crl_expiry_timestamp_seconds';
+
+function sampleEnds(sample: Sample, metric: EndMetric, ends: ReadonlyMap<string, number>): void {
+  const soonest = [...ends].sort(([, one], [, other]) => one - other).slice(0, maxSeries);
+  for (const [key, notAfter] of soonest) {
+    const [kind = '', ...rest] = key.split('/');
+    const { namespace = '', name } = splitKey(rest.join('/'));
+    sample(metric, { kind, namespace, name }, notAfter / 1000);
   }
 }
 

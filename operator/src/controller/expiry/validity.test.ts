@@ -62,6 +62,7 @@ describe('what OpenSSL made', () => {
 
 const validity = (what: string, fromDay: number, toDay: number): Validity => ({
   what,
+  isCrl: false,
   notBefore: fromDay * day,
   notAfter: toDay * day,
 });

@@ -13,6 +13,7 @@ import { timestampOf } from '../../api/conditions.ts';
 export interface Validity {
   /** The entry of the Secret, and what of it. */
   readonly what: string;
+  readonly isCrl: boolean;
   readonly notBefore: number;
   readonly notAfter: number;
 }
@@ -68,7 +69,7 @@ function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[]
   return blocksOf(entry, 'CERTIFICATE').flatMap((der) => {
     try {
       const { validFromDate, validToDate } = new X509Certificate(der);
-      return [{ what, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() }];
+      return [{ what, isCrl: false, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() }];
     } catch {
       return [];
     }
@@ -82,7 +83,12 @@ export function crlValidities(data: Readonly<Record<string, Uint8Array>>, entry:
     try {
       const { issuer, thisUpdate, nextUpdate } = new X509Crl(der);
       if (nextUpdate === undefined) continue;
-      const validity = { what: `the CRL in ${entry}`, notBefore: thisUpdate.getTime(), notAfter: nextUpdate.getTime() };
+      const validity = {
+        what: `the CRL in ${entry}`,
+        isCrl: true,
+        notBefore: thisUpdate.getTime(),
+        notAfter: nextUpdate.getTime(),
+      };
       byIssuer.set(issuer, [...(byIssuer.get(issuer) ?? []), validity]);
     } catch {
       // Not a CRL: the agents say so.

@@ -6,7 +6,7 @@ import { apiPath } from '../../cluster/resource-path.ts';
 import { FakeClock } from '../../cluster/testing/clock.ts';
 import { recordingLog } from '../../cluster/testing/log.ts';
 import { networkManifest } from '../../cluster/testing/objects.ts';
-import { Counters } from '../../telemetry/counters.ts';
+import { noMeter } from '../../telemetry/metrics.ts';
 import { tlsCryptKeyFile } from '../../openvpn/wrap/recorded.fixture.ts';
 import type { Reconciler } from '../reconciler.ts';
 import { FakeCluster, fakeWriter, handView, ownNamespace } from '../testing/fake-cluster.ts';
@@ -29,7 +29,7 @@ function bed() {
     clock,
     random: () => 0.5,
     log: recordingLog().log,
-    counters: new Counters(),
+    meter: noMeter,
     namespace: ownNamespace,
   };
   const dirty = new Map<Reconciler, Set<string>>();

@@ -72,15 +72,17 @@ interface Answers {
 /** A message that lives on after the next receive. */
 const copyOf = (message: Message): Message => ({ ...message, payload: Buffer.from(message.payload) });
 
-function refusal(request: Request | undefined, message: Message): NetlinkError {
-  const { errno, ack } = parseOutcome(message);
-  return new NetlinkError(request?.describe() ?? '', errno, ack);
-}
-
-/** How many requests of each sort a socket has sent: shows that a settled node writes nothing. */
+/** How many requests of each sort were sent: shows that a settled node writes nothing. */
 export interface RequestCounters {
   reads: number;
   writes: number;
+  /** Requests that the kernel refused, by errno name. */
+  readonly refused: Map<string, number>;
+}
+
+/** Counters for one socket, or for several that are counted together. */
+export function requestCounters(): RequestCounters {
+  return { reads: 0, writes: 0, refused: new Map() };
 }
 
 /**
@@ -91,23 +93,25 @@ export interface RequestCounters {
  * need a socket of their own (notifications.ts): one in between would break a dump.
  */
 export class NetlinkSocket {
-  readonly counters: RequestCounters = { reads: 0, writes: 0 };
+  readonly counters: RequestCounters;
   readonly #receive = Buffer.alloc(receiveBytes);
   readonly #sender = Buffer.alloc(12);
   readonly #writer = new RequestWriter(batchBytes + 4096);
   #fd: number;
   #sequence = 0;
 
-  private constructor(fd: number) {
+  private constructor(fd: number, counters: RequestCounters) {
     this.#fd = fd;
+    this.counters = counters;
   }
 
   /**
    * Opens a socket; with `namespace` (a path) in that network namespace, where it stays.
    *
+   * @param counters where its requests are counted
    * @throws SystemError when the namespace or the protocol is not there
    */
-  static open(protocol: number, namespace?: string): NetlinkSocket {
+  static open(protocol: number, namespace?: string, counters = requestCounters()): NetlinkSocket {
     const make = (): number => socket(AF_NETLINK, SOCK_RAW, protocol);
     const fd = namespace === undefined ? make() : inNamespace(namespace, make);
     try {
@@ -116,7 +120,7 @@ export class NetlinkSocket {
       close(fd);
       throw error;
     }
-    return new NetlinkSocket(fd);
+    return new NetlinkSocket(fd, counters);
   }
 
   close(): void {
@@ -137,7 +141,7 @@ export class NetlinkSocket {
     this.#exchange([request], 0, {
       reply: (_index, message) => (reply = copyOf(message)),
       refused: (_index, message) => {
-        throw refusal(request, message);
+        throw this.#refusal(request, message);
       },
     });
     if (reply === undefined) throw new MalformedMessage(`${request.describe()}: the kernel sent no reply`);
@@ -162,7 +166,7 @@ export class NetlinkSocket {
           answered[index] = 1;
         },
         refused: (index, message) => {
-          if (message.payload.readInt32LE(0) !== -ENOENT) throw refusal(requests[index], message);
+          if (message.payload.readInt32LE(0) !== -ENOENT) throw this.#refusal(requests[index], message);
           answered[index] = 1;
         },
       });
@@ -187,7 +191,7 @@ export class NetlinkSocket {
           outcomes[index] = { ok: true, replies: [copyOf(message)] };
         },
         refused: (index, message) => {
-          outcomes[index] = { ok: false, error: refusal(requests[index], message) };
+          outcomes[index] = { ok: false, error: this.#refusal(requests[index], message) };
         },
       });
     }
@@ -206,7 +210,7 @@ export class NetlinkSocket {
     try {
       this.#exchange(requests, 0, {
         reply: () => undefined,
-        refused: (index, message) => refused.push(refusal(requests[index], message)),
+        refused: (index, message) => refused.push(this.#refusal(requests[index], message)),
       });
     } catch (error) {
       // Without a refusal the missing acknowledgement is what went wrong.
@@ -332,7 +336,7 @@ export class NetlinkSocket {
         if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
         if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) {
           const { errno, ack } = parseOutcome(message);
-          if (errno !== 0) throw new NetlinkError(request.describe(), errno, ack);
+          if (errno !== 0) throw this.#counted(new NetlinkError(request.describe(), errno, ack));
           return interrupted ? undefined : values;
         }
         if (message.type === NLMSG_NOOP) continue;
@@ -340,6 +344,17 @@ export class NetlinkSocket {
         if (value !== undefined) values.push(value);
       }
     }
+  }
+
+  #refusal(request: Request | undefined, message: Message): NetlinkError {
+    const { errno, ack } = parseOutcome(message);
+    return this.#counted(new NetlinkError(request?.describe() ?? '', errno, ack));
+  }
+
+  #counted(error: NetlinkError): NetlinkError {
+    const { refused } = this.counters;
+    refused.set(error.code, (refused.get(error.code) ?? 0) + 1);
+    return error;
   }
 
   #nextSequence(): number {

@@ -1,7 +1,7 @@
 import { OvpnError } from '../../errors.ts';
 import { genericHeader, type GenericFamily, resolveFamily } from '../netlink/generic.ts';
 import { NetlinkError } from '../netlink/error.ts';
-import { NETLINK_GENERIC, NetlinkSocket, type Outcome, type Request } from '../netlink/socket.ts';
+import { NETLINK_GENERIC, NetlinkSocket, type Outcome, type Request, requestCounters } from '../netlink/socket.ts';
 import type { Message, RequestWriter } from '../netlink/message.ts';
 import {
   type KeyInfo,
@@ -152,8 +152,8 @@ export class OvpnFamily {
    * @throws OvpnError KernelWithoutOvpn when the kernel does not know the family
    * @throws SystemError when the namespace is not there
    */
-  static open(namespace?: string, name = familyName): OvpnFamily {
-    const socket = NetlinkSocket.open(NETLINK_GENERIC, namespace);
+  static open(namespace?: string, name = familyName, counters = requestCounters()): OvpnFamily {
+    const socket = NetlinkSocket.open(NETLINK_GENERIC, namespace, counters);
     try {
       const family = resolveFamily(socket, name);
       if (family === undefined) {

@@ -15,7 +15,16 @@ import {
   type Environment,
   type TrySettings,
 } from './dialer-try.ts';
-import { afterTry, beginning, formatRemote, type Remote, resolved, type RetryState, sameRemote } from './remotes.ts';
+import {
+  afterTry,
+  beginning,
+  formatRemote,
+  type Remote,
+  resolved,
+  type RetryState,
+  sameRemote,
+  type TryEnd,
+} from './remotes.ts';
 
 export type {
   ClientWrap,
@@ -65,7 +74,7 @@ export interface DialerOwner {
    * A try failed, or the tunnel ended; its connection is closed. The owner removes the peer if the kernel has not. The
    * dialer tries again by itself.
    */
-  lost(reason: string, retryInMs: number): void;
+  lost(reason: string, retryInMs: number, how: TryEnd['kind']): void;
 }
 
 /**
@@ -293,7 +302,7 @@ export class Dialer {
     const milliseconds = this.#outdated ? 0 : waitMs(after.wait, this.#environment.random(2).readUInt16BE() / 0xffff);
     this.#retry = this.#outdated ? beginning() : after.state;
     this.#cancelNext = this.#environment.scheduler.after(milliseconds, () => this.#next());
-    this.#owner.lost(reason, milliseconds);
+    this.#owner.lost(reason, milliseconds, end.kind);
   }
 }
 

@@ -1,0 +1,98 @@
+import { describe, expect, test } from '@jest/globals';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createLog } from './log.ts';
+import { type MetricSpec, metricTable } from './metric-table.ts';
+import { seriesOf, testMetrics, valueOf } from './metrics.fixture.ts';
+import { Metrics } from './metrics.ts';
+
+const table = Object.entries(metricTable) as [string, MetricSpec][];
+const repository = join(import.meta.dirname, '../../..');
+
+describe('the table of metrics', () => {
+  test.each(table)('%s is named as Prometheus has it', (name, { type, labels, at }) => {
+    expect(name).toMatch(/^ovpn_[a-z]+(_[a-z]+)*$/);
+    expect(name.endsWith('_total')).toBe(type === 'counter');
+    if (type === 'histogram') expect([name.endsWith('_seconds'), at]).toEqual([true, 'event']);
+    for (const label of labels) expect(label).toMatch(/^[a-z]+$/);
+  });
+
+  const rows = readFileSync(join(repository, 'docs/metrics.md'), 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('| `ovpn_'))
+    .map((line) => line.split('|').map((cell) => cell.trim()));
+
+  test.each(table)('%s is documented as it is', (name, { type, labels, of, help }) => {
+    const row = rows.find(([, cell]) => cell === `\`${name}\``);
+    expect(row?.slice(2, 6)).toEqual([type, labels.join(', '), of.join(', '), help]);
+  });
+
+  test('the documentation has no other metric', () => {
+    expect(rows.map(([, name]) => name).sort()).toEqual(table.map(([name]) => `\`${name}\``).sort());
+  });
+});
+
+describe('metrics', () => {
+  test('count, observe and sample into a registry of their own', async () => {
+    const metrics = testMetrics('agent');
+    const other = testMetrics('agent');
+    metrics.increment('ovpn_status_writes_total', { result: 'written' });
+    metrics.increment('ovpn_status_writes_total', { result: 'written' });
+    metrics.observe('ovpn_attach_duration_seconds', { verb: 'add' }, 0.02);
+    metrics.onScrape((sample) => sample('ovpn_network_peers', { network: 'corp' }, 7));
+    const series = seriesOf(await metrics.text());
+    expect(series.get('ovpn_build_info{version="0.0.0"}')).toBe(1);
+    expect(series.get('ovpn_status_writes_total{result="written"}')).toBe(2);
+    expect(series.get('ovpn_network_peers{network="corp"}')).toBe(7);
+    expect(series.get('ovpn_attach_duration_seconds_bucket{le="0.01",verb="add"}')).toBe(0);
+    expect(series.get('ovpn_attach_duration_seconds_bucket{le="0.025",verb="add"}')).toBe(1);
+    expect(await valueOf(other, 'ovpn_status_writes_total{result="written"}')).toBe(0);
+  });
+
+  test('what is sampled is as it stands now, and gone when it is gone', async () => {
+    const metrics = testMetrics('agent');
+    let rx: number | undefined = 1000;
+    metrics.onScrape((sample) => {
+      const labels = { network: 'corp', namespace: 'default', peer: 'alice' };
+      if (rx !== undefined) sample('ovpn_peer_vpn_received_bytes_total', labels, rx);
+    });
+    const series = 'ovpn_peer_vpn_received_bytes_total{network="corp",namespace="default",peer="alice"}';
+    expect(await valueOf(metrics, series)).toBe(1000);
+    expect(await valueOf(metrics, series)).toBe(1000);
+    rx = 400;
+    expect(await valueOf(metrics, series)).toBe(400);
+    rx = undefined;
+    expect(await metrics.text()).not.toContain('alice');
+  });
+
+  test('a program has its own metrics only', async () => {
+    const text = await testMetrics('controller').text();
+    expect(text).toContain('# TYPE ovpn_controller_leader gauge');
+    expect(text).not.toContain('ovpn_peer_');
+  });
+
+  test('two scrapes at once have the same answer, and each is whole', async () => {
+    const metrics = testMetrics('agent');
+    let reads = 0;
+    metrics.onScrape(() => (reads += 1));
+    const [one, two] = await Promise.all([metrics.text(), metrics.text()]);
+    expect(one).toBe(two);
+    expect(reads).toBe(1);
+    await metrics.text();
+    expect(reads).toBe(2);
+  });
+
+  test('a reader that fails is logged, and takes nothing else along', async () => {
+    const lines: string[] = [];
+    const log = createLog({ to: { write: (line: string) => void lines.push(line) } });
+    const metrics = new Metrics('agent', { version: '1.2.3', log });
+    metrics.onScrape(() => {
+      throw new Error('broken');
+    });
+    metrics.onScrape((sample) => sample('ovpn_network_peers', { network: 'corp' }, 7));
+    const series = seriesOf(await metrics.text());
+    expect(series.get('ovpn_network_peers{network="corp"}')).toBe(7);
+    expect(series.has('process_cpu_seconds_total')).toBe(true);
+    expect(JSON.parse(lines[0] ?? '')).toMatchObject({ event: 'metrics.defect', error: 'broken' });
+  });
+});
