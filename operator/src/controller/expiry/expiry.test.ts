@@ -106,7 +106,7 @@ test('a network is told of its CRL in time, once, and again when it is too late'
   await settle();
   expect(condition(path)).toMatchObject({ status: 'True', reason: 'Expired' });
   expect(notes.map(({ reason }) => reason)).toEqual(['ExpiresSoon', 'Expired']);
-  cluster.delete(`${path}`);
+  cluster.delete(path);
   expect(await metrics.text()).not.toContain('name="corp"');
   expect(notes[0]?.note).toMatch(/^the CRL in ca\.crl expires at \S+Z; renew it before$/);
 });
