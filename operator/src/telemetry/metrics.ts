@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { describe } from '../errors.ts';
 import type { Log } from './log.ts';
@@ -92,7 +93,13 @@ export class Metrics implements Meter {
         this.#log.error({ event: 'metrics.defect', error: describe(error) }, 'some metrics cannot be read');
       }
     }
-    return this.#registry.metrics();
+    const texts: string[] = [];
+    for (const { name } of this.#registry.getMetricsAsArray()) {
+      texts.push(await this.#registry.getSingleMetricAsString(name));
+      // Of ten thousand peers each takes some 20 ms: requests of pods that start get their turn in between.
+      await nextTurn();
+    }
+    return `${texts.join('\n\n')}\n`;
   }
 
   #register(name: MetricName, { type, help, labels, at }: MetricSpec): void {
