@@ -4,6 +4,8 @@ const base = {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
   injectGlobals: false,
+  // Whole root filesystems, with packages of the same names.
+  modulePathIgnorePatterns: ['<rootDir>/dist/image/'],
 };
 const ignore = ['/node_modules/', '/dist/'];
 
@@ -13,7 +15,7 @@ export default {
       ...base,
       displayName: 'unit',
       testMatch: [
-        '<rootDir>/{operator,cni-plugin,scripts}/**/*.test.ts',
+        '<rootDir>/{operator,cni-plugin,image,scripts}/**/*.test.ts',
         '<rootDir>/test/{lab,programs,bench,fixtures,fuzz,support}/**/*.test.ts',
       ],
       testPathIgnorePatterns: ignore,

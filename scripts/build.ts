@@ -1,7 +1,7 @@
-import { build, type BuildOptions } from 'esbuild';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildCni } from '../cni-plugin/build.ts';
+import { bundle, programs } from './bundle.ts';
 import { headline, projectRoot, show } from './tasks.ts';
 
 // `npm run build`: checks the types, then bundles what is shipped into dist/. Development and tests need no
@@ -14,26 +14,9 @@ if (!process.argv.includes('--no-types')) {
   if ((await show('tsc', ['-p', '.'])) !== 0) process.exit(1);
 }
 
-/** What the programs of Node.js have in common. */
-const program: BuildOptions = {
-  bundle: true,
-  // Each command loads only what it needs: the socket holder stays small.
-  splitting: true,
-  platform: 'node',
-  format: 'esm',
-  target: 'node26',
-  // koffi loads a native file from beside itself, and the Kubernetes client is loaded only on a cluster.
-  external: ['koffi', '@kubernetes/client-node', 'pino'],
-  // Bundled CommonJS packages ask for Node's own modules by require, which an ES module has to make itself.
-  banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-  sourcemap: true,
-  logLevel: 'warning',
-};
-
-for (const name of ['agent', 'controller']) {
+for (const name of programs) {
   headline(`dist/${name}/ovpn-${name}.js`);
-  const entryPoints = [join(projectRoot, `operator/src/cli/ovpn-${name}.ts`)];
-  await build({ ...program, entryPoints, outdir: join(dist, name) });
+  await bundle(name, join(dist, name));
 }
 
 headline('dist/ovpn-cni');

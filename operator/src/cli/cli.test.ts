@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -359,6 +359,13 @@ describe('options', () => {
     const { status, stdout } = run(...args);
     expect(status).toBe(0);
     for (const text of texts) expect(stdout).toContain(text);
+  });
+
+  test('--version prints the version of the package', () => {
+    const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
+      version: string;
+    };
+    expect(run('--version')).toMatchObject({ status: 0, stdout: `${version}\n` });
   });
 
   test.each([

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import { systemClock } from '../cluster/clock.ts';
@@ -64,9 +64,9 @@ function follow(options: InstallOptions): void {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => follower.stop());
 }
 
-/** In a build and in an image the plugin lies one folder above the agent's program. */
+/** In a build and in an image the plugin lies one folder above the agent's program, which PATH may have a link to. */
 function besideProgram(): string {
-  const program = process.argv[1] ?? '';
+  const program = realpathSync(process.argv[1] ?? '');
   const candidates = ['../ovpn-cni', '../../ovpn-cni', '../../../../dist/ovpn-cni'].map((path) => join(program, path));
   const found = candidates.find((path) => existsSync(path));
   if (found !== undefined) return found;

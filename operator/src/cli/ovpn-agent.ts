@@ -6,6 +6,7 @@ import { holderCommand } from './holder.ts';
 import { installCniCommand } from './install-cni.ts';
 import { runCommand } from './run.ts';
 import { statusCommand } from './status.ts';
+import { version } from './version.ts';
 
 /**
  * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status` and `check`
@@ -13,6 +14,7 @@ import { statusCommand } from './status.ts';
  */
 const program = new Command('ovpn-agent')
   .description('Runs OpenVPN tunnels of VpnNetwork, VpnPeer and VpnKey resources on the Linux ovpn driver.')
+  .version(version, '--version', 'print the version')
   .showHelpAfterError('(ovpn-agent --help shows the options)')
   .addCommand(runCommand())
   .addCommand(holderCommand())

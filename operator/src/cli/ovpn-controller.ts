@@ -5,10 +5,12 @@ import { describe } from '../errors.ts';
 import { logLevels } from '../telemetry/levels.ts';
 import { healthAddress } from './health-address.ts';
 import type { ControllerRunOptions } from './run-controller.ts';
+import { version } from './version.ts';
 
 /** The controller's program: the cluster-wide part of the operator. Start several; a lease says which one works. */
 const program = new Command('ovpn-controller')
   .description('Gives out addresses, copies key material for the agents and sums up status, for a whole cluster.')
+  .version(version, '--version', 'print the version')
   .showHelpAfterError('(ovpn-controller --help shows the options)')
   .option('--kubeconfig <file>', 'kubeconfig; by default the service account of the pod')
   .option('--namespace <name>', "the operator's namespace", process.env['POD_NAMESPACE'] ?? 'ovpn-system')

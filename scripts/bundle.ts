@@ -1,0 +1,36 @@
+import { build, type BuildOptions } from 'esbuild';
+import { join } from 'node:path';
+import { projectRoot } from './tasks.ts';
+
+/** The programs of Node.js. */
+export const programs = ['agent', 'controller'] as const;
+
+/**
+ * What is not bundled and has to lie in a node_modules folder above the programs: koffi loads a native file from
+ * beside itself, and the Kubernetes client is loaded only on a cluster.
+ */
+export const externals = ['koffi', '@kubernetes/client-node', 'pino'] as const;
+
+const options: BuildOptions = {
+  bundle: true,
+  // Each command loads only what it needs: the socket holder stays small.
+  splitting: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node26',
+  external: [...externals],
+  // Bundled CommonJS packages ask for Node's own modules by require, which an ES module has to make itself.
+  banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+  sourcemap: true,
+  logLevel: 'warning',
+  // Paths in the output are relative to it, so two checkouts give the same bytes.
+  absWorkingDir: projectRoot,
+  metafile: true,
+};
+
+/** Bundles a program into a folder, as `ovpn-<name>.js` and its chunks; resolves with the source files that are in it. */
+export async function bundle(name: (typeof programs)[number], folder: string): Promise<string[]> {
+  const entryPoints = [join(projectRoot, `operator/src/cli/ovpn-${name}.ts`)];
+  const { metafile } = await build({ ...options, entryPoints, outdir: folder });
+  return Object.keys(metafile?.inputs ?? {});
+}
