@@ -5,7 +5,7 @@ const base = {
   transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
   injectGlobals: false,
   // Whole root filesystems, with packages of the same names.
-  modulePathIgnorePatterns: ['<rootDir>/dist/image/'],
+  modulePathIgnorePatterns: ['<rootDir>/dist/image'],
 };
 const ignore = ['/node_modules/', '/dist/'];
 

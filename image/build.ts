@@ -1,11 +1,11 @@
 /** `npm run image`: the image of the operator, without a daemon and without privileges. docs/image.md */
 import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createWriteStream } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { table } from '../operator/src/cli/table.ts';
-import { version } from '../operator/src/cli/version.ts';
+import { version } from '../operator/src/version.ts';
 import { projectRoot } from '../scripts/tasks.ts';
 import { report, UsageError } from '../test/lab/errors.ts';
 import { screenProgress, type Progress } from '../test/lab/progress.ts';
@@ -29,6 +29,7 @@ Builds the image for linux/amd64 and linux/arm64 into dist/image:
   --out FOLDER       build elsewhere
   --name NAME        name without tag (default: ovpn-operator.io/ovpn-operator)
   --source URL       where its sources are, for the annotation of that name
+  --revision COMMIT  what it is built from, where git cannot say or should not
   --update-debian    first take the newest Debian packages, and fix them in image/debian-packages.json
   -o, --output json  say in JSON what was built
   --help
@@ -40,6 +41,8 @@ export interface BuildOptions {
   readonly out: string;
   readonly name: string;
   readonly source?: string | undefined;
+  /** Instead of what git says. */
+  readonly revision?: string | undefined;
 }
 
 /** What was built. */
@@ -60,8 +63,10 @@ export interface BuiltImage {
 }
 
 /** Builds the image of both architectures. @throws LabError */
-export async function buildImage({ out, name, source }: BuildOptions, progress: Progress): Promise<Built> {
-  const { seconds, revision } = await originOf(projectRoot);
+export async function buildImage(options: BuildOptions, progress: Progress): Promise<Built> {
+  const { out, name, source } = options;
+  const { seconds, revision: commit } = await originOf(projectRoot);
+  const revision = options.revision ?? commit;
   const created = new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
   const about: About = {
     reference: `${name}:${version}`,
@@ -148,9 +153,9 @@ async function main(): Promise<void> {
   if (values['update-debian']) {
     for (const change of await updateDebianPackages(progress)) progress.step(change);
   }
-  const { out, name, source } = values;
+  const { out, name, source, revision } = values;
   await mkdir(out, { recursive: true });
-  const built = await buildImage({ out, name, source }, progress);
+  const built = await buildImage({ out: resolve(out), name, source, revision }, progress);
   process.stdout.write(values.output === 'json' ? `${JSON.stringify(built, undefined, 2)}\n` : await textOf(built));
 }
 
@@ -161,6 +166,7 @@ function parse() {
         out: { type: 'string', default: join(projectRoot, 'dist/image') },
         name: { type: 'string', default: 'ovpn-operator.io/ovpn-operator' },
         source: { type: 'string' },
+        revision: { type: 'string' },
         'update-debian': { type: 'boolean', default: false },
         output: { type: 'string', short: 'o', default: 'text' },
         help: { type: 'boolean', default: false },

@@ -125,9 +125,9 @@ async function stageNode({ architecture, npm }: Staging, root: string): Promise<
   const path = `node_modules/node-linux-${nodeArch[architecture]}`;
   await mkdir(join(root, 'usr/local/bin'), { recursive: true });
   await cp(join(npm, path, 'bin/node'), join(root, 'usr/local/bin/node'));
-  await copyLicences(join(npm, path), join(root, doc, 'node'));
   const [node] = await lockedPackages([path]);
   if (node === undefined) throw new Error(`package-lock.json has no ${path}`);
+  await copyLicences(join(npm, path), join(root, doc, 'node'), node.license);
   return node;
 }
 
@@ -143,7 +143,8 @@ async function stageOperator(
     if (await copyRunnable(join(npm, path), join(root, home, path))) shipped.push(path);
   }
   const packages = await lockedPackages([...new Set([...bundled, ...shipped])]);
-  for (const { path, name } of packages) await copyLicences(join(npm, path), join(root, doc, 'npm', name));
+  for (const { path, name, license } of packages)
+    await copyLicences(join(npm, path), join(root, doc, 'npm', name), license);
 
   const arch = nodeArch[architecture];
   await buildCni({ outFile: join(root, home, 'ovpn-cni'), arch });
@@ -172,11 +173,10 @@ async function stagePrograms(root: string): Promise<string[]> {
   await mkdir(join(root, 'usr/local/bin'), { recursive: true });
   for (const program of programs) {
     const folder = join(root, home, program);
-    for (const source of await bundle(program, folder)) {
+    for (const source of await bundle(program, folder, false)) {
       const path = packageOfFile(source);
       if (path !== undefined) packages.add(path);
     }
-    for (const name of await readdir(folder)) if (name.endsWith('.map')) await rm(join(folder, name));
     const file = `ovpn-${program}.js`;
     const text = await readFile(join(folder, file), 'utf8');
     // There is neither a shell nor env(1).
@@ -194,21 +194,29 @@ async function stagePrograms(root: string): Promise<string[]> {
 async function copyRunnable(from: string, to: string): Promise<boolean> {
   const files: string[] = [];
   for await (const path of walk(from)) {
-    if (/^node_modules\/|\/node_modules\/|^musl_/.test(path)) continue;
+    if (/^node_modules\/|\/node_modules\/|^musl_|^(tests?|docs?|examples?|benchmarks?)\//.test(path)) continue;
     if (/\.([cm]?js|json|node)$/.test(path) && (await lstat(join(from, path))).isFile()) files.push(path);
   }
   if (!files.some((path) => /\.([cm]?js|node)$/.test(path))) return false;
   for (const path of files) {
     await mkdir(dirname(join(to, path)), { recursive: true });
     await cp(join(from, path), join(to, path));
+    // They are loaded; nobody starts them.
+    await chmod(join(to, path), 0o644);
   }
   return true;
 }
 
-async function copyLicences(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from)) {
-    if (/^(licen[cs]e|copying|notice)/i.test(name)) await cp(join(from, name), join(to, name), { recursive: true });
-  }
+/** A package's licence files; of one that has none, what it says of itself. */
+async function copyLicences(from: string, to: string, license: string): Promise<void> {
+  const names = (await readdir(from)).filter((name) => /^(licen[cs]e|copying|notice)/i.test(name));
+  for (const name of names) await cp(join(from, name), join(to, name), { recursive: true });
+  if (names.length > 0) return;
+  await write(
+    to,
+    'LICENSE',
+    `SPDX-License-Identifier: ${license}\n\nThe package has no licence file; its package.json says this.\n`,
+  );
 }
 
 const verbatim = { recursive: true, verbatimSymlinks: true } as const;

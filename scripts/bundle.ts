@@ -21,16 +21,19 @@ const options: BuildOptions = {
   external: [...externals],
   // Bundled CommonJS packages ask for Node's own modules by require, which an ES module has to make itself.
   banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-  sourcemap: true,
   logLevel: 'warning',
   // Paths in the output are relative to it, so two checkouts give the same bytes.
   absWorkingDir: projectRoot,
   metafile: true,
 };
 
-/** Bundles a program into a folder, as `ovpn-<name>.js` and its chunks; resolves with the source files that are in it. */
-export async function bundle(name: (typeof programs)[number], folder: string): Promise<string[]> {
+/**
+ * Bundles a program into a folder, as `ovpn-<name>.js` and its chunks; resolves with the source files that are in it.
+ *
+ * @param sourcemap maps name the sources from the folder on, so with them its place is in the names of the chunks
+ */
+export async function bundle(name: (typeof programs)[number], folder: string, sourcemap = true): Promise<string[]> {
   const entryPoints = [join(projectRoot, `operator/src/cli/ovpn-${name}.ts`)];
-  const { metafile } = await build({ ...options, entryPoints, outdir: folder });
+  const { metafile } = await build({ ...options, sourcemap, entryPoints, outdir: folder });
   return Object.keys(metafile?.inputs ?? {});
 }

@@ -6,7 +6,7 @@ import { holderCommand } from './holder.ts';
 import { installCniCommand } from './install-cni.ts';
 import { runCommand } from './run.ts';
 import { statusCommand } from './status.ts';
-import { version } from './version.ts';
+import { version } from '../version.ts';
 
 /**
  * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status` and `check`

@@ -5,7 +5,7 @@ import { describe } from '../errors.ts';
 import { logLevels } from '../telemetry/levels.ts';
 import { healthAddress } from './health-address.ts';
 import type { ControllerRunOptions } from './run-controller.ts';
-import { version } from './version.ts';
+import { version } from '../version.ts';
 
 /** The controller's program: the cluster-wide part of the operator. Start several; a lease says which one works. */
 const program = new Command('ovpn-controller')
