@@ -205,7 +205,8 @@ function internalFailure(): AgentFailure {
 async function listenAt(server: Server, socketPath: string): Promise<Identity> {
   const folder = dirname(socketPath);
   await prepareFolder(folder);
-  const private_ = await mkdtemp(join(folder, '.'));
+  // In the folder, and not beside it: that may be another file system, or one that cannot be written to.
+  const private_ = await mkdtemp(`${folder}/.socket-`);
   const bound = join(private_, 's');
   try {
     await new Promise<void>((resolve, reject) => {
