@@ -41,7 +41,6 @@ export const programs = {
     package: 'github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2',
   },
   ctr: { ...containerd, package: 'github.com/containerd/containerd/v2/cmd/ctr' },
-  // Named by the version alone: without the stamp, Helm says that it is the development version.
   helm: {
     folder: 'helm',
     module: 'helm.sh/helm/v4',

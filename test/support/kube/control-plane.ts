@@ -175,6 +175,8 @@ export class ControlPlane {
       ...['--service-account-signing-key-file', this.#path('accounts.key')],
       ...['--authorization-mode', 'RBAC', '--service-cluster-ip-range', '10.96.0.0/16'],
       ...['--audit-policy-file', this.#path('audit-policy.json'), '--audit-log-path', this.#path('audit.log')],
+      // As in clusters that run network plugins in pods, which is nearly all; the server's own default is not to.
+      '--allow-privileged',
       // Its own address is no Service here, and may be a loopback address, which a Service must not have.
       ...['--endpoint-reconciler-type', 'none'],
     );
