@@ -110,6 +110,8 @@ async function stageBase({ architecture, debian }: Staging, root: string): Promi
   await write(root, 'etc/group', 'root:x:0:\nnonroot:x:65532:\n');
   await write(root, 'etc/nsswitch.conf', 'passwd: files\ngroup: files\nhosts: files dns\n');
   for (const path of ['tmp', 'run', 'root']) await mkdir(join(root, path));
+  // Runtimes name the namespaces of pods by /var/run/netns (FHS 3.0, 5.13).
+  await symlink('../run', join(root, 'var/run'));
 }
 
 /** What update-ca-certificates(8) would make: all CAs one after another. */
