@@ -343,6 +343,28 @@ describe('a mistake is refused by name:', () => {
   });
 });
 
+test('monitoring comes whole: the alerts, the dashboard, and jobs by the names that the alerts ask for', async () => {
+  const metrics = {
+    enabled: true,
+    ...{ podMonitor: { enabled: true }, prometheusRule: { enabled: true }, dashboard: { enabled: true } },
+  };
+  const all = await render({ values: { metrics }, apiVersions: monitoring });
+  const file = (name: string): string => readFileSync(join(chartFolder, 'files', name), 'utf8');
+  const alerts = parse(file('alerts.yaml')) as object;
+  expect(all.find(({ kind }) => kind === 'PrometheusRule')?.['spec']).toEqual(alerts);
+  const dashboard = all.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === 'ovpn-dashboard');
+  const [text] = Object.values(dashboard?.['data'] as Record<string, string>);
+  expect(JSON.parse(text ?? '')).toEqual(JSON.parse(file('dashboard.json')));
+  const { podMetricsEndpoints: [endpoint] = [] } = all.find(({ kind }) => kind === 'PodMonitor')?.['spec'] as {
+    podMetricsEndpoints?: { relabelings: { targetLabel: string; replacement?: string }[] }[];
+  };
+  const job = endpoint?.relabelings.find(({ targetLabel }) => targetLabel === 'job')?.replacement ?? '';
+  const jobs = workloadsOf(all).map(({ spec: { template } }) =>
+    job.replace('$1', template.metadata.labels['app.kubernetes.io/component'] ?? ''),
+  );
+  for (const [, name = ''] of file('alerts.yaml').matchAll(/job="([^"]+)"/g)) expect(jobs).toContain(name);
+});
+
 test('what is rendered is the same every time', async () => {
   expect(await renderText()).toBe(await renderText());
 });
