@@ -80,7 +80,9 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
   if (wanted('kube'))
     counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=120000']));
   if (wanted('kube-lab')) {
-    const programs = [...cniPrograms, ...metaPrograms];
+    const programs = [...cniPrograms, ...metaPrograms, ...runtimePrograms];
+    headline('image');
+    if ((await show(process.execPath, ['image/build.ts'])) !== 0) return add(counts, { ...noTests, failed: 1 });
     // One at a time: two API servers that start at once in the lab keep each other from it for minutes.
     const lab = labTier('kube-lab', { workers: 1, testTimeout: 120_000, timeout: 2400, programs });
     counts = add(counts, await lab(jestOptions));

@@ -221,7 +221,12 @@ export class Containerd {
     writeFileSync(join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
     writeFileSync(join(layout, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
     await run('tar', '-C', layout, '-cf', this.#path('image.tar'), '.');
-    await run(programPath('ctr'), '-a', this.#socket, '-n', 'k8s.io', 'images', 'import', this.#path('image.tar'));
+    await this.importImage(this.#path('image.tar'));
+  }
+
+  /** Takes an image from an OCI layout in one tar file, of which it keeps this machine's architecture. */
+  async importImage(archive: string): Promise<void> {
+    await run(programPath('ctr'), '-a', this.#socket, '-n', 'k8s.io', 'images', 'import', archive);
   }
 
   async #remove(): Promise<void> {
