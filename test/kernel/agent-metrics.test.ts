@@ -1,6 +1,8 @@
+import { mkdtempSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { seriesOf } from '../../operator/src/telemetry/metrics.fixture.ts';
-import { ping } from '../support/hosts.ts';
+import { agentProgram, ping } from '../support/hosts.ts';
 import { Office } from '../support/office.ts';
 import { eventually } from '../support/run.ts';
 
@@ -67,4 +69,11 @@ test('an agent that starts is not ready before it has read its resources', async
     [200, 'ok\n'],
   ]);
   office.agent.unapply('broken.yaml');
+});
+
+test('an agent whose address is taken says so and ends', async () => {
+  const folder = mkdtempSync(join(office.hosts.folder, 'second-'));
+  const options = ['--manifests', folder, '--state', folder, '--socket', join(folder, 's'), '--holder', 'none'];
+  const second = office.agent.host.exec(process.execPath, agentProgram, 'run', ...options);
+  await expect(second).rejects.toThrow(/option --health: cannot listen on 127\.0\.0\.1:9908: .*EADDRINUSE/);
 });

@@ -1,3 +1,4 @@
+import type { Server } from 'node:http';
 import { dirname, join } from 'node:path';
 import { detachFolder } from '../agent/attach-protocol.ts';
 import { measured } from '../agent/attach-metrics.ts';
@@ -55,11 +56,10 @@ export async function runAgent(options: RunOptions): Promise<void> {
       error: (fields, message) => log.error({ event: 'cni.error', ...fields }, message),
     },
   });
-  const health =
-    options.health === 'off'
-      ? undefined
-      : await startHealthServer({ ...options.health, ready: () => agent.readiness, metrics, log });
+  let health: Server | undefined;
   try {
+    if (options.health !== 'off')
+      health = await startHealthServer({ ...options.health, ready: () => agent.readiness, metrics, log });
     const started = agent.start().then(() => log.info({ event: 'agent.ready' }, 'the agent is ready'));
     // A start may take as long as the API server is away.
     await Promise.race([Promise.all([started, stop]), stop]);
