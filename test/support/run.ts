@@ -20,7 +20,11 @@ export async function attempt(
     env: { ...process.env, ...options.env },
     maxBuffer: 64 * 1024 * 1024,
   });
-  if (options.input !== undefined) running.child.stdin?.end(options.input);
+  if (options.input !== undefined) {
+    // A program may end without having read it.
+    running.child.stdin?.on('error', () => undefined);
+    running.child.stdin?.end(options.input);
+  }
   try {
     const { stdout, stderr } = await running;
     return { code: 0, stdout, stderr };
