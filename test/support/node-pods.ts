@@ -106,18 +106,26 @@ export class NodePod {
     write('token/token', user.credentials.token);
     write('token/ca.crt', user.credentials.ca);
     write('token/namespace', systemNamespace);
-    const pod = write('pod.json', {
-      metadata: { name, namespace: systemNamespace, uid, attempt: 1 },
-      log_directory: folder,
-      linux: {
-        security_context: {
-          namespace_options: { network: spec.hostNetwork === true ? nodeMode : podMode, pid: 1 },
-          privileged: spec.containers.some(({ securityContext }) => securityContext?.privileged === true),
+    const describePod = (attempt: number): string =>
+      write('pod.json', {
+        metadata: { name, namespace: systemNamespace, uid, attempt },
+        log_directory: folder,
+        linux: {
+          security_context: {
+            namespace_options: { network: spec.hostNetwork === true ? nodeMode : podMode, pid: 1 },
+            privileged: spec.containers.some(({ securityContext }) => securityContext?.privileged === true),
+          },
         },
-      },
-    });
+      });
     const facts = { name, node: containerd.host.name, server, token: join(folder, 'token') };
-    const sandbox = await must('runp', pod);
+    let attempts = 0;
+    let pod = '';
+    // A kubelet tries again: the agent may not have read its resources yet.
+    const sandbox = await eventually(`the sandbox of ${name}`, () => {
+      attempts += 1;
+      pod = describePod(attempts);
+      return must('runp', pod);
+    });
     const begin = async (container: Container): Promise<string> => {
       const file = write(`${container.name}.json`, containerConfig(container, spec, facts));
       const id = await must('create', sandbox, file, pod);
