@@ -171,17 +171,15 @@ export class StatusBoard {
   publishKey(key: VpnKey): void {
     // What the controller issues, it also reports.
     if (key.spec.issued !== undefined) return;
-    const facts = this.#keyFacts(key);
     const speaks = this.#speaksForKey(key);
-    this.#publish(
-      key,
-      (before: VpnKey['status']) => {
-        const status = keyStatus(facts, before);
-        // What was installed here stays said when its peer goes elsewhere: it may never be installed again.
-        return speaks ? status : { installations: status.installations ?? [] };
-      },
-      speaks || this.#told.has(formatRef(refOf(key))),
-    );
+    // Most nodes have nothing to say of most keys, and never had.
+    if (!speaks && !this.#told.has(formatRef(refOf(key)))) return;
+    const facts = this.#keyFacts(key);
+    this.#publish(key, (before: VpnKey['status']) => {
+      const status = keyStatus(facts, before);
+      // What was installed here stays said when its peer goes elsewhere: it may never be installed again.
+      return speaks ? status : { installations: status.installations ?? [] };
+    });
   }
 
   /**
