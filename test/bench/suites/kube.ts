@@ -1,4 +1,4 @@
-import { median, type Row, row, type SuiteContext } from '../suite.ts';
+import { median, percentile, type Row, row, type SuiteContext } from '../suite.ts';
 import { crowd, KubeCluster, patient, processes, type Usage, type Who } from './kube-cluster.ts';
 import type { PeerWatch } from './peer-watch.ts';
 
@@ -155,8 +155,20 @@ function rowsOf(figures: Figures): Row[] {
       const p = `p${share * 100}`;
       const posting = `its POST, ${p}`;
       return [
-        one(`one more, ${peers} loaded: planned, ${p}`, 'ms', quantile(toPlan, share), quantile(post, share), posting),
-        one(`one more, ${peers} loaded: status, ${p}`, 'ms', quantile(toStatus, share), quantile(post, share), posting),
+        one(
+          `one more, ${peers} loaded: planned, ${p}`,
+          'ms',
+          percentile(toPlan, share),
+          percentile(post, share),
+          posting,
+        ),
+        one(
+          `one more, ${peers} loaded: status, ${p}`,
+          'ms',
+          percentile(toStatus, share),
+          percentile(post, share),
+          posting,
+        ),
       ];
     }),
   ];
@@ -179,12 +191,4 @@ function flatness(more: Figures, less: Figures): Row[] {
     compare('one more planned, p50', 'ms', ({ toPlan }) => median(toPlan)),
     compare('status of one more, p50', 'ms', ({ toStatus }) => median(toStatus)),
   ];
-}
-
-/** The value that this share of all does not exceed. */
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const value = sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)];
-  if (value === undefined) throw new RangeError('no values');
-  return value;
 }
