@@ -24,6 +24,8 @@ import { projectRoot } from '../scripts/tasks.ts';
 import { must } from '../test/lab/run.ts';
 import { unpackDeb } from '../test/lab/tools.ts';
 import type { DebianFile, DebianPackage } from './debian.ts';
+import { linkedNames } from './licences.ts';
+import { noticesOf } from './notices.ts';
 import { lockedPackages, neededBy, nodeArch, packageOfFile, type NpmPackage } from './npm.ts';
 import type { Architecture } from './oci.ts';
 import { walk } from './tar.ts';
@@ -74,8 +76,10 @@ export async function stage(staging: Staging): Promise<Contents> {
   await stageBase(staging, join(folder, 'base'));
   const node = await stageNode(staging, join(folder, 'node'));
   const own = await stageOperator(staging, join(folder, 'operator'));
+  const contents = { debian: staging.debian, npm: [node, ...own.npm], linked: own.linked };
+  await write(join(folder, 'operator'), `${doc}/ovpn-operator/THIRD-PARTY.md`, noticesOf(staging.version, contents));
   for (const part of parts) await setPermissions(join(folder, part));
-  return { debian: staging.debian, npm: [node, ...own.npm], linked: own.linked };
+  return contents;
 }
 
 /** Libraries, CAs, and the few files that the C library and people look for. */
@@ -151,7 +155,7 @@ async function stageOperator(
   const arch = nodeArch[architecture];
   await buildCni({ outFile: join(root, home, 'ovpn-cni'), arch });
   const linked: Linked[] = [];
-  for (const name of ['libquickjs', 'libc6-dev']) {
+  for (const name of linkedNames) {
     const docs = join((await needToolchain(arch)).sysroot, doc, name);
     await mkdir(join(root, doc, name), { recursive: true });
     await cp(join(docs, 'copyright'), join(root, doc, name, 'copyright'));

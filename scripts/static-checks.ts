@@ -1,3 +1,4 @@
+import { checkLicences } from '../image/licences.ts';
 import { show } from './tasks.ts';
 
 /** The checks that read the code and do not run it. */
@@ -5,4 +6,5 @@ export const staticChecks: readonly { readonly name: string; readonly run: () =>
   { name: 'types (tsc)', run: () => show('tsc', ['-p', '.']) },
   { name: 'lint (eslint)', run: () => show('eslint', ['.', '--max-warnings', '0']) },
   { name: 'format (prettier)', run: () => show('prettier', ['--check', '--log-level', 'warn', '.']) },
+  { name: 'licences', run: checkLicences },
 ];

@@ -197,6 +197,9 @@ describe.each(architectures)('the files for %s', (architecture) => {
       .map((name) => (name === 'node' ? `node-linux-${architecture === 'amd64' ? 'x64' : 'arm64'}` : name));
     const names = packages.map(({ name }) => name).filter((name) => name !== 'ovpn-cni');
     expect(names.filter((name) => !licensed.includes(name))).toEqual([]);
+    const list = readFileSync(join(root(), 'usr/share/doc/ovpn-operator/THIRD-PARTY.md'), 'utf8');
+    const unlisted = packages.filter(({ name, versionInfo }) => !list.includes(`| ${name} | ${versionInfo} | `));
+    expect(unlisted.map(({ name }) => name)).toEqual(['ovpn-operator', 'ovpn-cni']);
   });
 });
 
