@@ -1,9 +1,5 @@
 import { describe as suite, expect, test } from '@jest/globals';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { describe, errorTable, OvpnError } from './errors.ts';
-
-const documentation = readFileSync(join(import.meta.dirname, '../../docs/errors.md'), 'utf8');
 
 suite('the table of errors', () => {
   test('gives each error a code of its own', () => {
@@ -12,12 +8,9 @@ suite('the table of errors', () => {
     for (const code of codes) expect(code).toMatch(/^OVPN[1-5]\d\d$/);
   });
 
-  test.each(Object.entries(errorTable))('documents %s under its code, with what to do', (name, { code, remedy }) => {
-    const row = documentation.split('\n').find((line) => line.startsWith(`| ${code} `));
-    const [, , documentedName, meaning, documentedRemedy] = (row ?? '').split('|').map((cell) => cell.trim());
-    expect(documentedName).toBe(name);
-    expect(meaning).not.toBe('');
-    expect(documentedRemedy).toBe(remedy);
+  test.each(Object.entries(errorTable))('says in a sentence what %s means, and what to do', (_, { meaning, remedy }) => {
+    expect(meaning).toMatch(/^[A-Z].*\.$/);
+    expect(remedy).toMatch(/^\S.*[^.]$/);
   });
 });
 

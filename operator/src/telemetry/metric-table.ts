@@ -1,6 +1,6 @@
 /**
- * Every metric of the agent and the controller: the one place that says what there is. docs/metrics.md has the same
- * table for people, and a test compares the two.
+ * Every metric of the agent and the controller: the one place that says what there is. docs/reference/metrics.md
+ * is generated from it.
  *
  * Names follow https://prometheus.io/docs/practices/naming: base units, `_total` for what only grows. Label values come
  * from bounded sets, or are names of objects whose number is bounded by an option or by the owner of the cluster.

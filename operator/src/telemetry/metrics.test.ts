@@ -1,13 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { createLog } from './log.ts';
 import { type MetricSpec, metricTable } from './metric-table.ts';
 import { seriesOf, testMetrics, valueOf } from './metrics.fixture.ts';
 import { Metrics } from './metrics.ts';
 
 const table = Object.entries(metricTable) as [string, MetricSpec][];
-const repository = join(import.meta.dirname, '../../..');
 
 describe('the table of metrics', () => {
   test.each(table)('%s is named as Prometheus has it', (name, { type, labels, at }) => {
@@ -15,20 +12,6 @@ describe('the table of metrics', () => {
     expect(name.endsWith('_total')).toBe(type === 'counter');
     if (type === 'histogram') expect([name.endsWith('_seconds'), at]).toEqual([true, 'event']);
     for (const label of labels) expect(label).toMatch(/^[a-z]+$/);
-  });
-
-  const rows = readFileSync(join(repository, 'docs/metrics.md'), 'utf8')
-    .split('\n')
-    .filter((line) => line.startsWith('| `ovpn_'))
-    .map((line) => line.split('|').map((cell) => cell.trim()));
-
-  test.each(table)('%s is documented as it is', (name, { type, labels, of, help }) => {
-    const row = rows.find(([, cell]) => cell === `\`${name}\``);
-    expect(row?.slice(2, 6)).toEqual([type, labels.join(', '), of.join(', '), help]);
-  });
-
-  test('the documentation has no other metric', () => {
-    expect(rows.map(([, name]) => name).sort()).toEqual(table.map(([name]) => `\`${name}\``).sort());
   });
 });
 
