@@ -8,10 +8,13 @@ suite('the table of errors', () => {
     for (const code of codes) expect(code).toMatch(/^OVPN[1-5]\d\d$/);
   });
 
-  test.each(Object.entries(errorTable))('says in a sentence what %s means, and what to do', (_, { meaning, remedy }) => {
-    expect(meaning).toMatch(/^[A-Z].*\.$/);
-    expect(remedy).toMatch(/^\S.*[^.]$/);
-  });
+  test.each(Object.entries(errorTable))(
+    'says in a sentence what %s means, and what to do',
+    (_, { meaning, remedy }) => {
+      expect(meaning).toMatch(/^[A-Z].*\.$/);
+      expect(remedy).toMatch(/^\S.*[^.]$/);
+    },
+  );
 });
 
 suite('an error', () => {
