@@ -1,5 +1,6 @@
 import type { Backoff } from '../cluster/backoff.ts';
 import type { OvpnError } from '../errors.ts';
+import type { DesiredNeighbour } from './mesh/plan-mesh.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { PeerBook } from './peer-book.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
@@ -10,6 +11,8 @@ export interface ManagedNetwork {
   readonly book: PeerBook;
   readonly sessions: NetworkSessions;
   readonly backoff: Backoff;
+  /** The other nodes of a mesh, by the names of their references. */
+  neighbours: ReadonlyMap<string, DesiredNeighbour>;
   /** False when the node selector leaves this node out. */
   selected: boolean;
   problem: OvpnError | undefined;
@@ -18,4 +21,6 @@ export interface ManagedNetwork {
   /** When the certificate expires that clients are shown. Milliseconds since 1970; undefined without a server. */
   serverNotAfter: number | undefined;
   cancelRetry: (() => void) | undefined;
+  /** Calls off the next word about the mesh. */
+  cancelMesh: (() => void) | undefined;
 }

@@ -12,11 +12,12 @@ import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { Log } from '../telemetry/log.ts';
 import { deviations, observeAttachment } from './attachment-check.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
-import type { DesiredNetwork, DesiredPeer } from './desired.ts';
+import type { DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
 import { isForeign } from './devices.ts';
 import { diffBase, diffPeer, failClosedRoute, missingRoutes, peerRoutes } from './diff.ts';
 import type { PeerMemory } from './peer-memory.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
+import { FarRoutes } from './mesh/far-routes.ts';
 import type { Ledger } from './ledger.ts';
 import { deviceAlias, deviceName, isVethName, namespaceName, networkOfNamespace, vethName } from './names.ts';
 import { NetworkKernel } from './network-kernel.ts';
@@ -67,6 +68,8 @@ export interface RoundLimits {
   readonly out: ReadonlySet<number>;
   /** Destinations that belong to the network though no peer here has them. */
   readonly claimed: readonly string[];
+  /** The ways to what other nodes have, asked for when the control channels are up to date. */
+  readonly far: () => ReadonlyMap<string, readonly PeerRoute[]>;
   /**
    * Called when the device and the sockets stand, with the peers that the kernel has: brings the control channels up
    * to date, and answers which of these peers are theirs and stay.
@@ -97,6 +100,7 @@ export class NetworkAgent {
   #kernel: NetworkKernel | undefined;
   #observed: ObservedNetwork | undefined;
   #desired: DesiredNetwork | undefined;
+  readonly #far = new FarRoutes();
   #fds = new Map<string, number>();
   /** What pods reach: the network's pools, and every route of every peer. */
   #destinations = new Set<string>();
@@ -185,7 +189,7 @@ export class NetworkAgent {
   async reconcile(
     desired: DesiredNetwork,
     peers: readonly DesiredPeer[],
-    { mayRemove, leaveAlone, out, claimed, sessions }: RoundLimits,
+    { mayRemove, leaveAlone, out, claimed, far, sessions }: RoundLimits,
   ): Promise<void> {
     this.#mayRemove = mayRemove;
     const kernel = this.#open();
@@ -205,6 +209,8 @@ export class NetworkAgent {
     await this.#removeStrangers(peers, (id) => out.has(id) || (mayRemove && !leaveAlone.has(id) && !live.has(id)));
     await this.#applyPeers(peers);
     this.#guard(claimed);
+    this.#far.replace(far(), this.#observed.device?.index ?? 0);
+    this.#addFarRoutes([...this.#far.all()]);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone, claimed);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     if (mayRemove) this.#removeStrayFarEnds(kernel);
@@ -264,6 +270,33 @@ export class NetworkAgent {
       for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     }
     this.#services.memory.save();
+  }
+
+  /** Makes the way to what another node has, and costs nothing for the others. Without a network nothing happens. */
+  setFar(name: string, routes: readonly PeerRoute[]): void {
+    const observed = this.#observed;
+    const index = observed?.device?.index;
+    if (observed === undefined || index === undefined || this.#kernel === undefined) return;
+    const stale = this.#far.set(name, routes, index);
+    // The destination may be that of a peer here by now, whose route took the place of this one.
+    this.#deleteRoutes(stale.filter((route) => observed.routes.get(routeKey(route))?.gateway === route.gateway));
+    this.#addFarRoutes(this.#far.of(name));
+  }
+
+  #addFarRoutes(routes: readonly Route[]): void {
+    const observed = this.#observed;
+    if (observed === undefined) return;
+    const missing = missingRoutes(routes, observed.routes);
+    const outcomes = this.#kernel?.tryChange(missing.map(setRoute)) ?? [];
+    missing.forEach((route, i) => {
+      const outcome = outcomes[i];
+      if (outcome?.ok === true) observed.routes.set(routeKey(route), route);
+      else
+        this.#log.warn(
+          { event: 'route.refused', route: route.destination, error: outcome?.error.message },
+          'there is no way to what another node has',
+        );
+    });
   }
 
   /**
@@ -603,6 +636,7 @@ export class NetworkAgent {
     }
     for (const route of this.#keptRoutes(leaveAlone)) wanted.add(routeKey(route));
     for (const { routes } of this.live.values()) for (const route of routes) wanted.add(routeKey(route));
+    for (const route of this.#far.all()) wanted.add(routeKey(route));
     for (const destination of claimed) wanted.add(routeKey(failClosedRoute(destination)));
     this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
   }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { isStaticPeer } from '../api/peer-kind.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { isMesh } from '../api/vpn-network.ts';
 import { Backoff } from '../cluster/backoff.ts';
 import type { Clock } from '../cluster/clock.ts';
 import type { ResourceSource } from '../cluster/source.ts';
@@ -19,11 +20,14 @@ import { sampleNode } from './agent-metrics.ts';
 import type { AgentRequest, StatusRequest, StatusResult } from './attach-protocol.ts';
 import { type AttachNode, Attacher } from './attach.ts';
 import { AttachmentStore } from './attachment-store.ts';
-import type { DesiredNetwork, DesiredPeer } from './desired.ts';
+import type { DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
 import { freeDeviceIndex, isOurs } from './devices.ts';
 import { leftDetaches } from './left-detaches.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
+import { routesToPeer } from './mesh/far-routes.ts';
+import { PeerClaims } from './mesh/peer-claims.ts';
+import { type DesiredNeighbour, planMesh } from './mesh/plan-mesh.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
 import { NetworkQueue, type NetworkWork } from './network-queue.ts';
 import { PeerBook } from './peer-book.ts';
@@ -83,6 +87,7 @@ export class NodeAgent {
   readonly #services: NetworkServices;
   readonly #board: StatusBoard;
   readonly #attacher: Attacher;
+  readonly #claims: PeerClaims;
   readonly #host: NetlinkSocket;
   readonly #unlock: () => void;
   readonly #ledger: Ledger;
@@ -132,6 +137,14 @@ export class NodeAgent {
       now: () => options.clock.now(),
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
     });
+    this.#claims = new PeerClaims({
+      node: options.node,
+      source: options.source,
+      clock: options.clock,
+      random: options.random,
+      log: options.log,
+      lost: (ref) => this.#movedAway(ref),
+    });
     this.#attacher = new Attacher(this.#attachNode(), attachments, options.log);
     const view = {
       networks: this.#networks,
@@ -178,7 +191,11 @@ export class NodeAgent {
     for (const cancel of this.#timers) cancel();
     this.#dueTimer?.();
     this.#publishTimer?.();
-    for (const { cancelRetry } of this.#networks.values()) cancelRetry?.();
+    this.#claims.close();
+    for (const { cancelRetry, cancelMesh } of this.#networks.values()) {
+      cancelRetry?.();
+      cancelMesh?.();
+    }
     await this.#options.source.stop();
     await this.settled();
     for (const { sessions } of this.#networks.values()) sessions.close();
@@ -300,7 +317,9 @@ export class NodeAgent {
       problem: undefined,
       serverProblem: undefined,
       serverNotAfter: undefined,
+      neighbours: new Map(),
       cancelRetry: undefined,
+      cancelMesh: undefined,
     });
   }
 
@@ -314,7 +333,11 @@ export class NodeAgent {
       scheduler: systemScheduler,
       clock: () => this.#options.clock.now(),
       log: this.#log.child({ network: agent.name }),
-      changed: (ref: ObjectRef) => this.#publishSoon(book, ref),
+      changed: (ref: ObjectRef) => {
+        if (ref.kind === 'Node') this.#publishMesh(agent.name);
+        else this.#publishSoon(book, ref);
+        this.#follow(agent.name, ref);
+      },
     };
     return new NetworkSessions(services, {
       mtu: () => agent.desired?.mtu ?? 0,
@@ -325,8 +348,21 @@ export class NodeAgent {
         return index;
       },
       setAddresses: (index, addresses) => agent.setTunnelAddresses(index, addresses),
+      shared: () => {
+        const index = agent.device?.index;
+        if (index !== undefined) return index;
+        throw new OvpnError('NetworkNotReady', 'is not set up on this node yet', {
+          object: `VpnNetwork ${agent.name}`,
+        });
+      },
       remove: (ref) => agent.removeTunnelDevice(ref),
     });
+  }
+
+  #movedAway(ref: ObjectRef): void {
+    const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
+    const managed = peer === undefined ? undefined : this.#networks.get(peer.spec.networkRef.name);
+    managed?.sessions.movedAway(ref);
   }
 
   #peerChanged(ref: ObjectRef): void {
@@ -337,7 +373,10 @@ export class NodeAgent {
       return;
     }
     this.#vanished.delete(formatRef(ref));
-    if (peer === undefined) this.#board.forget(ref);
+    if (peer === undefined) {
+      this.#board.forget(ref);
+      this.#claims.gone(ref);
+    } else this.#claims.changed(ref);
     for (const [network, { book }] of this.#networks) {
       if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
       else if (book.has(ref)) this.#enqueue(network, book.delete(ref));
@@ -499,6 +538,16 @@ export class NodeAgent {
     });
   }
 
+  /** Nodes of a mesh come by the hundred when it starts: once for all of them. */
+  #publishMesh(network: string): void {
+    const managed = this.#networks.get(network);
+    if (managed === undefined || this.#stopped) return;
+    managed.cancelMesh ??= this.#options.clock.after(publishAfterMs, () => {
+      managed.cancelMesh = undefined;
+      this.#board.publishNetwork(managed);
+    });
+  }
+
   /** For timers: what a status cannot be made of must not end the agent. */
   #publishPeer(peer: VpnPeer): void {
     try {
@@ -539,6 +588,7 @@ export class NodeAgent {
       leaveAlone,
       out,
       claimed: book.claimed(),
+      far: () => this.#allFar(managed),
       sessions: (observed) => this.#reconcileSessions(managed, desired, observed),
     });
     if (this.#options.source.complete) agent.removeTunnelDevices(managed.sessions.dialed());
@@ -568,6 +618,7 @@ export class NodeAgent {
       const { namespace, clock } = this.#options;
       const server = planServer(book.network, desired, namespace, lookup);
       sessions.configure(server, agent.listeners);
+      this.#setNeighbours(managed, planMesh(book.network, this.#options.node, server, namespace, lookup));
       managed.serverProblem = undefined;
       managed.serverNotAfter = server?.notAfter;
       const where = { object: formatRef(refOf(book.network)), field: 'spec.pki' };
@@ -598,6 +649,50 @@ export class NodeAgent {
     }
     for (const ref of book.takeEnded()) managed.sessions.setPeer(ref, book.entry(ref)?.session);
     await agent.reconcilePeers(changes, book.claimed(refs));
+    for (const ref of refs) this.#follow(agent.name, ref);
+  }
+
+  #setNeighbours(managed: ManagedNetwork, planned: readonly DesiredNeighbour[]): void {
+    const { sessions } = managed;
+    const next = new Map(planned.map((neighbour) => [formatRef(neighbour.ref), neighbour]));
+    for (const [name, { ref }] of managed.neighbours) if (!next.has(name)) sessions.setPeer(ref, undefined);
+    for (const { ref, session } of planned) sessions.setPeer(ref, session);
+    managed.neighbours = next;
+  }
+
+  /** The ways to what other nodes have: their pods, and the peers that are connected there. */
+  #allFar(managed: ManagedNetwork): Map<string, readonly PeerRoute[]> {
+    const far = new Map<string, readonly PeerRoute[]>();
+    for (const [name, { routes }] of managed.neighbours) far.set(name, routes);
+    if (!isMesh(managed.book.network.spec)) return far;
+    for (const ref of managed.book.refs()) {
+      const routes = this.#far(managed, ref);
+      if (routes.length > 0) far.set(formatRef(ref), routes);
+      this.#claim(managed, ref);
+    }
+    return far;
+  }
+
+  #far({ book, sessions }: ManagedNetwork, ref: ObjectRef): readonly PeerRoute[] {
+    const entry = book.entry(ref);
+    if (entry === undefined || entry.plan.problems.length > 0 || entry.peer.spec.suspend) return [];
+    if (entry.inForce !== undefined || sessions.livePeer(ref) !== undefined) return [];
+    return routesToPeer(book.network, entry.peer, this.#options.node);
+  }
+
+  /** A peer of a mesh has connected or gone, here or elsewhere. */
+  #follow(network: string, ref: ObjectRef): void {
+    const managed = this.#networks.get(network);
+    if (managed === undefined || ref.kind !== 'VpnPeer' || !isMesh(managed.book.network.spec)) return;
+    this.#claim(managed, ref);
+    managed.agent.setFar(formatRef(ref), this.#far(managed, ref));
+  }
+
+  #claim({ sessions }: ManagedNetwork, ref: ObjectRef): void {
+    if (!this.#options.source.shared) return;
+    const facts = sessions.facts(ref);
+    if (sessions.livePeer(ref) === undefined || facts?.state !== 'Connected') this.#claims.gone(ref);
+    else this.#claims.connected(ref, facts.since);
   }
 
   /** A namespace of ours that no network wants; kept while a source might still name it. */
@@ -610,6 +705,7 @@ export class NodeAgent {
       new NetworkAgent(name, this.#services).remove();
     } else {
       managed.cancelRetry?.();
+      managed.cancelMesh?.();
       await managed.sessions.stop();
       managed.agent.remove();
       if (this.#options.source.get('VpnNetwork', undefined, name) !== undefined) {

@@ -27,7 +27,19 @@ export interface NetworkReport {
   readonly listeners: readonly string[];
   readonly problem: string | undefined;
   readonly peers: readonly PeerReport[];
+  /** The other nodes of a mesh. */
+  readonly neighbours: readonly NeighbourReport[];
   readonly attachments: readonly AttachmentReport[];
+}
+
+export interface NeighbourReport {
+  readonly node: string;
+  readonly peerId: number | undefined;
+  readonly endpoint: string | undefined;
+  readonly podBlocks: readonly string[];
+  readonly connected: boolean;
+  /** Why it is not. */
+  readonly message: string;
 }
 
 export interface PeerReport {

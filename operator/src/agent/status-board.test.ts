@@ -33,6 +33,7 @@ class Desk {
         complete: true,
         rejections: [],
         shared,
+        nodeAddresses: [],
         get: lookUp,
         publishStatus: (resource, status) => this.said.push({ name: formatRef(refOf(resource)), status }),
       },
@@ -41,6 +42,7 @@ class Desk {
           'offices',
           {
             book: this.#book,
+            neighbours: new Map(),
             selected: true,
             problem: undefined,
             serverProblem: undefined,

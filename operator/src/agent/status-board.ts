@@ -9,6 +9,7 @@ import {
   type VpnNetwork,
   type VpnPeer,
 } from '../api/types.ts';
+import { isMesh } from '../api/vpn-network.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import type { OvpnError } from '../errors.ts';
 import { SystemError } from '../kernel/libc.ts';
@@ -19,6 +20,7 @@ import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
 import type { AttachmentStore } from './attachment-store.ts';
 import type { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
+import type { DesiredNeighbour } from './mesh/plan-mesh.ts';
 import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { BookEntry, PeerBook } from './peer-book.ts';
@@ -26,13 +28,16 @@ import { hostnameLabel, secretOf } from './plan.ts';
 import type { LivePeer } from './sessions/live-peers.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
 import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
-import { type KeyFacts, keyStatus, networkStatus, peerStatus } from './status.ts';
+import { type KeyFacts, keyStatus, type NetworkFacts, networkStatus, peerStatus } from './status.ts';
 
 /** How long nothing is said of a peer that waits for the controller to give it addresses. */
 const addressPatienceMs = 10_000;
 
 /** What the board reads of a network on this node. */
-export interface BoardNetwork extends Pick<ManagedNetwork, 'book' | 'selected' | 'problem' | 'serverProblem'> {
+export interface BoardNetwork extends Pick<
+  ManagedNetwork,
+  'book' | 'neighbours' | 'selected' | 'problem' | 'serverProblem'
+> {
   readonly agent: Pick<NetworkAgent, 'desired' | 'device' | 'kernel' | 'observedKeys' | 'peerCount' | 'peers'>;
   readonly sessions: Pick<NetworkSessions, 'facts' | 'livePeer' | 'used'>;
 }
@@ -40,7 +45,10 @@ export interface BoardNetwork extends Pick<ManagedNetwork, 'book' | 'selected' |
 /** What the board reads. */
 export interface StatusServices {
   readonly node: string;
-  readonly source: Pick<ResourceSource, 'complete' | 'get' | 'publishStatus' | 'rejections' | 'shared'>;
+  readonly source: Pick<
+    ResourceSource,
+    'complete' | 'get' | 'nodeAddresses' | 'publishStatus' | 'rejections' | 'shared'
+  >;
   readonly networks: ReadonlyMap<string, BoardNetwork>;
   readonly attachments: Pick<AttachmentStore, 'ofNetwork'>;
   readonly ledger: Pick<Ledger, 'entry'>;
@@ -100,11 +108,20 @@ export class StatusBoard {
           now: this.#services.now(),
           addresses: agent.desired?.addresses ?? [],
           podBlocks: agent.desired?.podBlocks ?? [],
+          ...this.#meshFacts(managed),
           shared: this.#services.source.shared,
         },
         before,
       ),
     );
+  }
+
+  #meshFacts({ book, neighbours, sessions }: BoardNetwork): Pick<NetworkFacts, 'underlayAddresses' | 'mesh'> {
+    const { nodeAddresses } = this.#services.source;
+    if (!isMesh(book.network.spec)) return {};
+    const isConnected = ({ ref }: DesiredNeighbour): boolean => sessions.facts(ref)?.state === 'Connected';
+    const mesh = { neighbours: neighbours.size, connected: [...neighbours.values()].filter(isConnected).length };
+    return { mesh, ...(nodeAddresses.length === 0 ? {} : { underlayAddresses: nodeAddresses.slice(0, 4) }) };
   }
 
   /** Also for a peer whose network is not there: its status says so. */
@@ -249,7 +266,8 @@ export class StatusBoard {
     if (!source.shared) return true;
     const ref = refOf(peer);
     if (managed?.sessions.livePeer(ref) !== undefined || managed?.book.entry(ref)?.inForce !== undefined) return true;
-    const { node: last } = source.get('VpnPeer', ref.namespace, ref.name)?.status ?? {};
+    const { node: had, holder } = source.get('VpnPeer', ref.namespace, ref.name)?.status ?? {};
+    const last = holder?.node ?? had;
     const nodes = managed?.book.network.spec.nodes.map(({ name }) => name) ?? [];
     if (last !== undefined && nodes.includes(last)) return last === node;
     // A peer that is placed by the name of its node is that node's to speak of.
@@ -273,7 +291,7 @@ export class StatusBoard {
     };
   }
 
-  #reportNetwork({ agent, book, sessions, problem, serverProblem }: BoardNetwork): NetworkReport {
+  #reportNetwork({ agent, book, neighbours, sessions, problem, serverProblem }: BoardNetwork): NetworkReport {
     const name = book.network.metadata.name;
     return {
       name,
@@ -286,6 +304,17 @@ export class StatusBoard {
       ),
       problem: (problem ?? serverProblem)?.message,
       peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, sessions, peer)),
+      neighbours: [...neighbours.values()].map(({ ref, routes }) => {
+        const facts = sessions.facts(ref);
+        return {
+          node: ref.name,
+          peerId: sessions.livePeer(ref)?.id,
+          endpoint: facts?.endpoint,
+          podBlocks: routes.map(({ destination }) => destination),
+          connected: facts?.state === 'Connected',
+          message: facts?.lastError ?? facts?.message ?? 'its address is not known yet',
+        };
+      }),
       attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
         containerId,
         ifname,

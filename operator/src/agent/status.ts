@@ -224,6 +224,9 @@ function readyCondition(
 
 /** What a network's status on this node is made of. */
 export interface NetworkFacts {
+  /** Of a mesh: where the other nodes reach this one, and how many of them are connected. */
+  readonly underlayAddresses?: readonly string[];
+  readonly mesh?: { readonly neighbours: number; readonly connected: number };
   readonly network: VpnNetwork;
   readonly node: string;
   /** False when the node selector leaves this node out. */
@@ -266,6 +269,8 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
               : { namespace: facts.namespace, device: device.name, mtu: device.mtu, listeners: [...facts.listeners] }),
             addresses: facts.addresses.map((text) => text.split('/')[0] ?? text),
             podBlocks: [...facts.podBlocks],
+            ...(facts.underlayAddresses === undefined ? {} : { underlayAddresses: [...facts.underlayAddresses] }),
+            ...(facts.mesh === undefined ? {} : { mesh: facts.mesh }),
             peers: facts.peers,
             attachments: facts.attachments,
             ...(problem === undefined ? {} : { message: problem.message.slice(0, 4096) }),

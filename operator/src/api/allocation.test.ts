@@ -136,8 +136,8 @@ describe('what was decided becomes part of what is read', () => {
     const plain = network({ pools, nodes: [{ name: 'n1', addresses: ['10.8.0.1'] }] });
     const claims = [held('corp.5', 'n1'), held('corp.6', 'n2'), held('corp.pods.1', 'n2'), held('corp.9', 'n3', true)];
     expect(withAllocatedNodes(plain, claims).spec.nodes).toEqual([
-      { name: 'n1', addresses: ['10.8.0.1'], podBlocks: [] },
-      { name: 'n2', addresses: ['10.8.0.6'], podBlocks: ['10.9.0.128/25'] },
+      { name: 'n1', addresses: ['10.8.0.1'], podBlocks: [], underlayAddresses: [] },
+      { name: 'n2', addresses: ['10.8.0.6'], podBlocks: ['10.9.0.128/25'], underlayAddresses: [] },
     ]);
     expect(withAllocatedNodes(plain, [held('corp.pods.1', 'n2')])).toBe(plain);
   });
@@ -149,7 +149,7 @@ describe('what was decided becomes part of what is read', () => {
       [held('corp.30', 'n2'), held('corp.7', 'n2')],
     ]) {
       expect(withAllocatedNodes(plain, claims).spec.nodes).toEqual([
-        { name: 'n2', addresses: ['10.8.0.7'], podBlocks: [] },
+        { name: 'n2', addresses: ['10.8.0.7'], podBlocks: [], underlayAddresses: [] },
       ]);
     }
   });

@@ -1,4 +1,5 @@
 import { addressOf, bitsOf, contains, overlaps, parseAddress, parseCidr, type Cidr } from './ip.ts';
+import { isMesh } from './vpn-network.ts';
 import type { NetworkNode, VpnAllocation, VpnNetwork, VpnPeer } from './types.ts';
 
 /**
@@ -123,10 +124,27 @@ export function withAllocatedNodes(network: VpnNetwork, allocations: Iterable<Vp
     else node.podBlocks = lower(node.podBlocks, podBlocksOf(pools, claim.index));
   }
   const allocated: NetworkNode[] = [...found].flatMap(([name, node]) =>
-    node.addresses.length === 0 ? [] : [{ name, ...node }],
+    node.addresses.length === 0 ? [] : [{ name, ...node, underlayAddresses: [] }],
   );
   if (allocated.length === 0) return network;
   return { ...network, spec: { ...network.spec, nodes: [...nodes, ...allocated] } };
+}
+
+/**
+ * The network with the underlay addresses of nodes that say theirs in its status, where spec.nodes does not. The same
+ * object when there are none.
+ */
+export function withUnderlayAddresses(network: VpnNetwork): VpnNetwork {
+  const said = new Map(
+    network.status?.nodes?.flatMap(({ name, underlayAddresses }) =>
+      underlayAddresses === undefined || underlayAddresses.length === 0 ? [] : [[name, underlayAddresses] as const],
+    ),
+  );
+  if (said.size === 0 || !isMesh(network.spec)) return network;
+  const nodes = network.spec.nodes.map((node) =>
+    node.underlayAddresses.length > 0 ? node : { ...node, underlayAddresses: [...(said.get(node.name) ?? [])] },
+  );
+  return { ...network, spec: { ...network.spec, nodes } };
 }
 
 /** The peer with the addresses that it was given, where its spec names none. */

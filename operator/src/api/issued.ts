@@ -14,6 +14,14 @@ export function issuedCommonName({ namespace, name }: { readonly namespace: stri
   return `${name}.${namespace}`;
 }
 
+/**
+ * The common name of the certificate by which the nodes of a network know each other. All of them have the same, as
+ * all have the server's; the colon keeps it from being that of a VpnKey.
+ */
+export function meshCommonName(network: string): string {
+  return `node:${network}`;
+}
+
 /** The Secret, in the operator's namespace, that holds what agents need of a network that issues certificates itself. */
 export function issuedServerSecret(network: string): string {
   // A dot: the names of networks have none, so no other Secret of ours can have this name.
@@ -37,6 +45,8 @@ export const secretEntries = {
   certificate: 'tls.crt',
   privateKey: 'tls.key',
   ca: 'ca.crt',
+  meshCertificate: 'mesh.crt',
+  meshKey: 'mesh.key',
   serverWrapKey: 'tls-crypt-v2-server.key',
   clientWrapKey: 'tls-crypt-v2.key',
   profile: 'client.ovpn',

@@ -16,16 +16,16 @@ export type ResourceKind = CustomKind | CoreKind;
 /** Kinds of ours. */
 export type CustomKind = 'VpnNetwork' | 'VpnPeer' | 'VpnKey' | 'VpnAllocation';
 /** Kinds of Kubernetes that ours refer to. */
-export type CoreKind = 'Secret' | 'Pod' | 'Namespace';
+export type CoreKind = 'Secret' | 'Pod' | 'Namespace' | 'Node';
 
 /** Whether the kind is one of ours. */
 export function isCustomKind(kind: ResourceKind): kind is CustomKind {
-  return kind !== 'Secret' && kind !== 'Pod' && kind !== 'Namespace';
+  return kind !== 'Secret' && kind !== 'Pod' && kind !== 'Namespace' && kind !== 'Node';
 }
 
 /** Whether objects of the kind belong to the whole cluster and have no namespace. */
 export function isClusterScoped(kind: ResourceKind): boolean {
-  return kind === 'VpnNetwork' || kind === 'VpnAllocation' || kind === 'Namespace';
+  return kind === 'VpnNetwork' || kind === 'VpnAllocation' || kind === 'Namespace' || kind === 'Node';
 }
 
 /** Which object; `namespace` is absent for cluster-scoped kinds. */
@@ -67,6 +67,7 @@ export type VpnKeyStatus = Static<typeof vpnKeyStatus>;
 export type NetworkNode = VpnNetworkSpec['nodes'][number];
 export type NetworkListener = VpnNetworkSpec['listeners'][number];
 export type NetworkNodeStatus = NonNullable<VpnNetworkStatus['nodes']>[number];
+export type Holder = NonNullable<VpnPeerStatus['holder']>;
 export type StaticKeySpec = NonNullable<VpnKeySpec['static']>;
 export type PeerEndpoint = NonNullable<VpnPeerSpec['endpoint']>;
 export type ControlChannelSpec = VpnNetworkSpec['controlChannel'];

@@ -102,8 +102,33 @@ const node = closed(
       }),
       [oneCidrPerFamily],
     ),
+    underlayAddresses: setOf(
+      address(
+        'An address of the node outside of the VPN.',
+        hostAddress('must be an address of one host that other nodes can reach'),
+      ),
+      {
+        description:
+          'Where the other nodes of a mesh reach this node, in the order to try; without them at the InternalIP addresses of the Node.',
+        default: [],
+        maxItems: 4,
+      },
+    ),
   },
   { description: 'The addresses of one node.' },
+);
+
+const mesh = closed(
+  {
+    enabled: Type.Boolean({ description: 'Whether the nodes of the network connect to each other.', default: true }),
+    listener: Type.Optional(
+      label('The UDP listener at which nodes reach each other; without it the first that listens on all addresses.'),
+    ),
+  },
+  {
+    description:
+      'Joins the nodes of the network: a pod on any of them reaches the pods of the others, and every peer, whichever node has it.',
+  },
 );
 
 const listener = closed(
@@ -389,6 +414,7 @@ const networkFields = closed(
     }),
     rekey,
     push,
+    mesh: Type.Optional(mesh),
     allowedPeers: closed(
       {
         namespaces: namespaces('The namespaces whose VpnPeers may join.', ['ovpn-system']),
@@ -466,6 +492,17 @@ export const vpnNetworkSpec = withRules(networkFields, [
         : [],
   },
   {
+    cel: '!has(self.mesh) || !self.mesh.enabled || (has(self.pki) && has(self.pki.builtIn))',
+    message: 'mesh needs pki.builtIn, which makes the certificate that nodes know each other by',
+    offenders: (self) => (isMesh(self) && self.pki?.builtIn === undefined ? ['.mesh'] : []),
+  },
+  {
+    cel: "!has(self.mesh) || !self.mesh.enabled || self.listeners.exists(l, l.protocol == 'UDP' && (has(self.mesh.listener) ? l.name == self.mesh.listener : !has(l.address)))",
+    message:
+      'mesh needs a UDP listener: the one that mesh.listener names or, without it, one that has no address of its own',
+    offenders: (self) => (isMesh(self) && meshListenerOf(self) === undefined ? ['.mesh'] : []),
+  },
+  {
     // Without CEL: comparing 512 nodes with each other is beyond the cost budget of a rule.
     message: 'must not give the same address to two nodes; change one of them',
     offenders: (self) => {
@@ -499,6 +536,21 @@ export const vpnNetworkSpec = withRules(networkFields, [
     },
   },
 ]);
+
+type MeshFields = Pick<Static<typeof networkFields>, 'mesh' | 'listeners'>;
+
+/** Whether the nodes of a network connect to each other. */
+export function isMesh({ mesh: wanted }: Pick<MeshFields, 'mesh'>): boolean {
+  return wanted?.enabled === true;
+}
+
+/** The listener at which the nodes of a mesh reach each other. */
+export function meshListenerOf({ mesh: wanted, listeners: all }: MeshFields): Static<typeof listener> | undefined {
+  return all.find(
+    ({ name, protocol, address: bound }) =>
+      protocol === 'UDP' && (wanted?.listener === undefined ? bound === undefined : name === wanted.listener),
+  );
+}
 
 const listenerStatus = Type.Object(
   {
@@ -534,6 +586,22 @@ const nodeStatus = Type.Object(
       }),
     ),
     listeners: Type.Optional(mapOf(listenerStatus, 'name', { description: 'The sockets that are open.', maxItems: 8 })),
+    underlayAddresses: Type.Optional(
+      Type.Array(Type.String({ description: 'An address.', maxLength: 43 }), {
+        description: 'Where the other nodes of a mesh reach the node.',
+        maxItems: 4,
+        'x-kubernetes-list-type': 'atomic',
+      }),
+    ),
+    mesh: Type.Optional(
+      Type.Object(
+        {
+          neighbours: Type.Integer({ description: 'How many other nodes the mesh has.', minimum: 0 }),
+          connected: Type.Integer({ description: 'How many of these the node is connected to.', minimum: 0 }),
+        },
+        { description: 'The connections to the other nodes of a mesh.' },
+      ),
+    ),
     peers: Type.Integer({ description: 'How many peers are in the kernel.', minimum: 0 }),
     attachments: Type.Integer({ description: 'How many pods are attached.', minimum: 0 }),
     message: Type.Optional(Type.String({ description: 'Why the node is not ready.', maxLength: 4096 })),

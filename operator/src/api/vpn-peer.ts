@@ -26,6 +26,8 @@ import { timeoutAfterInterval } from './vpn-network.ts';
 export const maxPeerId = 0xfffffe;
 /** The agent gives the upper half to peers with a control channel, so that neither takes the other's. */
 export const maxStaticPeerId = 0x7fffff;
+/** Of that half, the upper half again is for the nodes of a mesh. */
+export const firstMeshPeerId = 0xc00000;
 
 const networkRef = withRules(
   closed(
@@ -256,6 +258,16 @@ export const vpnPeerStatus = Type.Object(
       ),
     ),
     node: Type.Optional(Type.String({ description: 'The Node that holds the peer.', maxLength: 253 })),
+    holder: Type.Optional(
+      Type.Object(
+        {
+          node: Type.String({ description: 'The name of the Node.', maxLength: 253 }),
+          epoch: Type.Integer({ description: 'Higher with every node that takes the peer over.', minimum: 1 }),
+          since: timestamp('When the node and the peer connected.'),
+        },
+        { description: 'In a mesh: the Node that has the peer, which all others send its packets to.' },
+      ),
+    ),
     endpoint: Type.Optional(
       Type.String({ description: 'Address and port that packets are sent to now.', maxLength: 64 }),
     ),

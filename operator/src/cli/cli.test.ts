@@ -76,6 +76,7 @@ const networkReport = (fields: Partial<NetworkReport> = {}): NetworkReport => ({
   listeners: ['[::]:1194'],
   problem: undefined,
   peers: [peerReport()],
+  neighbours: [],
   attachments: [],
   ...fields,
 });

@@ -59,6 +59,16 @@ function networkLines(network: NetworkReport, wide: boolean): string[] {
   if (wide) header.push('KIND', 'CIPHER', 'ROUTES');
   lines.push(...table([header, ...peers.map((peer) => peerRow(peer, wide))]).map((line) => `  ${line}`));
   for (const peer of peers) if (peer.ready !== 'True') lines.push(`  ${peer.name}: ${peer.message}`);
+  const nodes = network.neighbours.map(({ node, peerId, podBlocks, endpoint, connected }) => [
+    node,
+    String(peerId ?? '-'),
+    podBlocks.join(', ') || '-',
+    endpoint ?? '-',
+    connected ? 'Connected' : 'Disconnected',
+  ]);
+  if (nodes.length > 0)
+    lines.push(...table([['NODE', 'ID', 'PODS', 'ENDPOINT', 'STATE'], ...nodes]).map((line) => `  ${line}`));
+  for (const { node, connected, message } of network.neighbours) if (!connected) lines.push(`  ${node}: ${message}`);
   const pods = attachments.map(({ pod, containerId, ifname, addresses: own }) => [
     pod ?? containerId.slice(0, 12),
     ifname,

@@ -6,15 +6,26 @@ import {
   withAdmittedNamespaces,
   withAllocatedAddresses,
   withAllocatedNodes,
+  withUnderlayAddresses,
 } from '../api/allocation.ts';
 import type { PodFacts } from '../api/attach-rules.ts';
 import { parseResource } from '../api/parse.ts';
 import { apiVersion, formatRef, refOf } from '../api/types.ts';
-import type { ObjectRef, Resource, ResourceKind, ResourceOf, VpnAllocation, VpnNetwork } from '../api/types.ts';
+import type {
+  Holder,
+  ObjectRef,
+  Resource,
+  ResourceKind,
+  ResourceOf,
+  VpnAllocation,
+  VpnNetwork,
+  VpnPeer,
+} from '../api/types.ts';
+import { parseAddress } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import { type Meter, noMeter } from '../telemetry/metrics.ts';
 import type { Log } from '../telemetry/log.ts';
-import { ApiClient } from './api-client.ts';
+import { ApiClient, ApiError } from './api-client.ts';
 import type { Random } from './backoff.ts';
 import { systemClock } from './clock.ts';
 import type { Clock } from './clock.ts';
@@ -25,7 +36,7 @@ import type { Health, ListWatchReader, ListWatchTiming, WatchFigures } from './l
 import { materialLabel, presentSecret } from './material-secret.ts';
 import { NewerFields } from './newer-fields.ts';
 import { podFromApi, type PodName } from './pods.ts';
-import { collectionPath } from './resource-path.ts';
+import { collectionPath, objectPath } from './resource-path.ts';
 import type { Rejection, ResourceSource, SourceEvents } from './source.ts';
 import { StatusWriter, agentFieldManager, type StatusWriterOptions } from './status-writer.ts';
 import { sampleWatches } from './watch-metrics.ts';
@@ -48,6 +59,16 @@ export interface ApiSourceOptions {
   readonly statusRates?: Pick<StatusWriterOptions, 'perSecond' | 'burst' | 'newsPerSecond' | 'newsBurst'>;
 }
 
+/** All nodes write in one name, so that a claim takes the place of the one before. */
+const claimFieldManager = 'ovpn-agent-claim';
+const claimMs = 10_000;
+
+/** What of the own Node object counts here. */
+interface NodeFacts {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly addresses: readonly string[];
+}
+
 const customKinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'VpnAllocation'] as const;
 
 /** Resources from a Kubernetes API server. What was read stays in force while the server is away. */
@@ -68,6 +89,8 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   readonly #networks = new Map<string, { readonly from: VpnNetwork; readonly whole: VpnNetwork }>();
   /** Undefined until the Node object was seen; it stays when the Node object goes. */
   #nodeLabels: Readonly<Record<string, string>> | undefined;
+  #nodeAddresses: readonly string[] = [];
+  readonly #stop = new AbortController();
 
   constructor(options: ApiSourceOptions) {
     super();
@@ -126,6 +149,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   }
 
   async stop(): Promise<void> {
+    this.#stop.abort();
     await Promise.all([...this.#watches.map((watch) => watch.stop()), this.#statuses.stop()]);
     this.#client.close();
   }
@@ -143,6 +167,35 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
 
   get nodeLabels(): Readonly<Record<string, string>> {
     return this.#nodeLabels ?? {};
+  }
+
+  get nodeAddresses(): readonly string[] {
+    return this.#nodeAddresses;
+  }
+
+  async claim({ metadata }: VpnPeer, holder: Holder): Promise<'taken' | 'conflict'> {
+    const { name, namespace, uid, resourceVersion } = metadata;
+    // Of two nodes at the same version, the API server takes one.
+    const object = {
+      apiVersion,
+      kind: 'VpnPeer',
+      metadata: { name, namespace, uid, resourceVersion },
+      status: { holder },
+    };
+    try {
+      await this.#client.json({
+        method: 'PATCH',
+        path: `${objectPath({ kind: 'VpnPeer', namespace, name }) ?? ''}/status`,
+        query: { fieldManager: claimFieldManager, force: 'true' },
+        body: { type: 'application/apply-patch+yaml', text: JSON.stringify(object) },
+        signal: this.#stop.signal,
+        timeoutMs: claimMs,
+      });
+      return 'taken';
+    } catch (error) {
+      if (error instanceof ApiError && (error.status === 409 || error.status === 404)) return 'conflict';
+      throw error;
+    }
   }
 
   /** Whether the API server answers; the message is that of an ApiUnavailable error. */
@@ -168,7 +221,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     const { name } = resource.metadata;
     const known = this.#networks.get(name);
     if (known?.from === resource) return known.whole as R;
-    const whole = withAllocatedNodes(resource, this.#allocations.get(name)?.values() ?? []);
+    const whole = withUnderlayAddresses(withAllocatedNodes(resource, this.#allocations.get(name)?.values() ?? []));
     this.#networks.set(name, { from: resource, whole });
     return whole as R;
   }
@@ -233,17 +286,18 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     if (ref?.kind === 'VpnAllocation') this.#takeAllocation(ref.name);
   }
 
-  #nodeReader(log: Log): ListWatchReader<Readonly<Record<string, string>>> {
-    const put = (labels: Readonly<Record<string, string>>): void => {
-      if (isDeepStrictEqual(labels, this.#nodeLabels)) return;
+  #nodeReader(log: Log): ListWatchReader<NodeFacts> {
+    const put = ({ labels, addresses }: NodeFacts): void => {
+      if (isDeepStrictEqual([labels, addresses], [this.#nodeLabels, this.#nodeAddresses])) return;
       this.#nodeLabels = labels;
+      this.#nodeAddresses = addresses;
       this.emit('nodeLabels', labels);
     };
     const gone = (): void =>
       log.warn({ event: 'node.missing' }, 'the API server has no Node of the own name; its last labels stay in force');
     return {
-      decode: labelsOf,
-      replaced: ([labels]) => (labels === undefined ? gone() : put(labels)),
+      decode: (object) => ({ labels: labelsOf(object), addresses: internalAddressesOf(object) }),
+      replaced: ([facts]) => (facts === undefined ? gone() : put(facts)),
       put,
       deleted: gone,
     };
@@ -298,4 +352,14 @@ function labelsOf(object: unknown): Readonly<Record<string, string>> {
   return Object.fromEntries(
     Object.entries(labels).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
   );
+}
+
+/** In the order of the Node, which is that of preference. */
+function internalAddressesOf(object: unknown): readonly string[] {
+  const addresses = asRecord(asRecord(object)?.['status'])?.['addresses'];
+  return (Array.isArray(addresses) ? addresses : []).flatMap((entry) => {
+    const { type, address } = asRecord(entry) ?? {};
+    const parsed = type === 'InternalIP' && typeof address === 'string' ? parseAddress(address) : undefined;
+    return parsed?.text ?? [];
+  });
 }

@@ -82,6 +82,7 @@ const FOLDER_FEED = '';
 export class FolderSource extends EventEmitter<SourceEvents> implements ResourceSource {
   readonly shared = false;
   readonly nodeLabels: Readonly<Record<string, string>>;
+  readonly nodeAddresses: readonly string[] = [];
   readonly #folder: string;
   readonly #namespace: string;
   readonly #log: Log;
@@ -178,6 +179,11 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
 
   findPod(pod: PodName): Promise<PodFacts> {
     return Promise.resolve(podFromManifests(this, pod));
+  }
+
+  /** Nobody else could hear of it: what holds a peer is said by its placement here. */
+  claim(): Promise<'taken'> {
+    return Promise.resolve('taken');
   }
 
   publishStatus(resource: Resource, status: unknown): void {

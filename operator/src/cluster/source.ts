@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
+import type { Holder, ObjectRef, Resource, ResourceKind, ResourceOf, VpnPeer } from '../api/types.ts';
 import type { PodFacts } from '../api/attach-rules.ts';
 import type { OvpnError } from '../errors.ts';
 import type { PodName } from './pods.ts';
@@ -17,7 +17,7 @@ export interface SourceEvents {
   change: [refs: readonly ObjectRef[]];
   /** The list of rejections changed. */
   rejections: [rejections: readonly Rejection[]];
-  /** The labels of the own node changed. */
+  /** The labels or the addresses of the own node changed. */
   nodeLabels: [labels: Readonly<Record<string, string>>];
 }
 
@@ -39,6 +39,14 @@ export interface ResourceSource extends EventEmitter<SourceEvents> {
   readonly shared: boolean;
   /** The labels of the node that this process runs on, for node selectors. */
   readonly nodeLabels: Readonly<Record<string, string>>;
+  /** The addresses of that node, as Kubernetes knows them (InternalIP); none where nobody says. */
+  readonly nodeAddresses: readonly string[];
+  /**
+   * Says that this node has a peer now; of several nodes that say so, one is first.
+   *
+   * @returns whether it was taken; `conflict` when the peer has changed since, and the present one should be looked at
+   */
+  claim(peer: VpnPeer, holder: Holder): Promise<'taken' | 'conflict'>;
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>>;
   /**

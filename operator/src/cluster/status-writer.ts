@@ -263,10 +263,9 @@ function says(present: unknown, status: unknown): boolean {
     (name === 'conditions' && Array.isArray(value)
       ? value.every((condition) => known.has(canonical(condition)))
       : have[name] !== undefined && canonical(have[name]) === canonical(value));
-  // The controller's word is in `allocation`; conditions of other types are its, too.
-  return (
-    Object.entries(want).every(isThere) && Object.keys(have).every((name) => name === 'allocation' || name in want)
-  );
+  // The controller's word is in `allocation`; conditions of other types are its, too. Claims are written by themselves.
+  const isAnothers = (name: string): boolean => name === 'allocation' || name === 'holder';
+  return Object.entries(want).every(isThere) && Object.keys(have).every((name) => isAnothers(name) || name in want);
 }
 
 /** Stands for a status without its figures: a digest, since there may be ten thousand of them. */

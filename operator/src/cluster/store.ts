@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { formatRef, refOf } from '../api/types.ts';
-import type { ObjectRef, Resource, ResourceKind, ResourceOf } from '../api/types.ts';
+import type { ObjectRef, Resource, ResourceKind, ResourceOf, VpnNetwork } from '../api/types.ts';
+import { isMesh } from '../api/vpn-network.ts';
 import { OvpnError } from '../errors.ts';
 import type { Rejection } from './source.ts';
 
@@ -226,11 +227,18 @@ function content(resource: Resource): unknown {
   return { ...resource, status: decided(resource), metadata: { ...resource.metadata, resourceVersion: undefined } };
 }
 
-/** What the controller decides in a status, for agents to go by. */
+/** What is decided in a status, for agents to go by. */
 function decided(resource: Resource): unknown {
-  if (resource.kind === 'VpnPeer') return resource.status?.allocation;
+  if (resource.kind === 'VpnPeer') return [resource.status?.allocation, resource.status?.holder];
+  if (resource.kind === 'VpnNetwork' && isMesh(resource.spec)) return underlayOf(resource);
   if (resource.kind === 'VpnKey') return resource.status?.certificates;
   return resource.kind === 'VpnAllocation' ? resource.status : undefined;
+}
+
+/** Where the nodes of a mesh are, in the order of their names. */
+function underlayOf({ status }: VpnNetwork): unknown {
+  const said = (status?.nodes ?? []).map(({ name, underlayAddresses = [] }) => [name, ...underlayAddresses]);
+  return said.sort(([one = ''], [other = '']) => (one < other ? -1 : 1));
 }
 
 function duplicateErrors(ref: ObjectRef, first: Claim, other: Claim): readonly OvpnError[] {

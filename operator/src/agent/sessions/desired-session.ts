@@ -46,6 +46,8 @@ export interface DesiredServer {
   readonly ciphers: readonly DataCipher[];
   readonly rekey: RekeyLimits;
   readonly push: PushedToAll;
+  /** The common name by which nodes of the mesh are known; undefined without a mesh. */
+  readonly meshName?: string | undefined;
 }
 
 /** A client that may dial in. */
@@ -86,6 +88,16 @@ export interface DesiredDialOut {
   readonly ownRanges: readonly string[];
   /** Ours when the remote pushes none. */
   readonly keepalive: Keepalive;
+  /** A node of the mesh. It has its place on the network's own device, and a remote a device for itself. */
+  readonly neighbour?: DialedNeighbour | undefined;
+}
+
+/** What a node of the mesh needs to be dialled. */
+export interface DialedNeighbour {
+  /** Our own name, for it to know who dials. */
+  readonly self: string;
+  readonly vpnIpv4: string | undefined;
+  readonly vpnIpv6: string | undefined;
 }
 
 export type DesiredSession = DesiredDialIn | DesiredDialOut;

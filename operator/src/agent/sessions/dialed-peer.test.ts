@@ -94,6 +94,7 @@ function scene() {
       devices.push(`mtu ${mtu}`);
       return 20;
     },
+    shared: () => 3,
     setAddresses: (_: number, addresses: readonly string[]) => void devices.push(`addresses ${addresses.join(' ')}`),
     remove: (): void => void devices.push('removed'),
     destinations: () => ['172.16.0.0/16', '0.0.0.0/0', ...others],

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { formatRef, type ObjectRef } from '../../api/types.ts';
+import { firstMeshPeerId } from '../../api/vpn-peer.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import { hostPrefix } from '../../kernel/address.ts';
 import { close } from '../../kernel/libc.ts';
@@ -24,6 +25,7 @@ import { type KernelConnection, kernelConnector, resumedConnection } from './con
 import type { DesiredDialOut } from './desired-session.ts';
 import { KeyUsage } from './key-usage.ts';
 import type { LivePeer } from './live-peers.ts';
+import { introduction } from './neighbour.ts';
 import { revisionOf } from './materials.ts';
 import type { HandshakeCounts } from './handshake-counts.ts';
 import type { SessionServices } from './network-server.ts';
@@ -42,6 +44,8 @@ export interface TunnelDevice {
   /** What pods reach through the network, over whichever peer. */
   destinations(): Iterable<string>;
   setAddresses(index: number, addresses: readonly string[]): void;
+  /** The network's own device, on which the nodes of a mesh have their place. @throws OvpnError NetworkNotReady */
+  shared(): number;
   /** Removes it; one that is not there is no error. */
   remove(ref: ObjectRef): void;
 }
@@ -63,7 +67,7 @@ interface Tunnel {
 /** A tunnel of an earlier process renegotiates soon: without its TLS session, it hears no farewell. */
 const firstRekeyMs = 5_000;
 
-/** One remote that is dialled, and its device. */
+/** One remote that is dialled, and its device; or a node of the mesh, on the network's own. */
 export class DialedPeer implements DialerOwner {
   readonly ref: ObjectRef;
   readonly #services: SessionServices;
@@ -165,7 +169,7 @@ export class DialedPeer implements DialerOwner {
   stop(): void {
     this.#release();
     try {
-      this.#device.remove(this.ref);
+      if (this.#desired.neighbour === undefined) this.#device.remove(this.ref);
     } catch (error) {
       // A whole round removes it later; the dialer must not make it anew.
       const fields = { event: 'device.delete-failed', peer: formatRef(this.ref), error: describe(error) };
@@ -240,11 +244,9 @@ export class DialedPeer implements DialerOwner {
     const socket = this.#connections.get(connection);
     try {
       if (socket === undefined) throw new Error('the connection is not one of the kernel');
-      const addresses = this.#addresses(push);
-      const index = this.#device.ensure(this.ref, this.#mtuFor(push));
-      this.#device.setAddresses(index, addresses);
+      const { index, addresses, gateways } = this.#place(push);
+      this.#checkMeshId(peerId, index);
       this.#services.memory.keepSocket(this.#socketName, connection.fd);
-      const gateways = this.#gateways(push, index);
       const peer = this.#services.live.create(
         {
           ref: this.ref,
@@ -253,6 +255,7 @@ export class DialedPeer implements DialerOwner {
             id: peerId,
             socket: connection.fd,
             ...(transport === 'udp' ? { remote: connection.path.remote as { address: string; port: number } } : {}),
+            ...this.#addressesInside(),
             keepalive: keepaliveOf(push, this.#desired),
           },
           routes: [...gateways, ...this.#routesBehind(index)],
@@ -332,12 +335,10 @@ export class DialedPeer implements DialerOwner {
     const { push, cipher } = record.session.negotiated;
     if (record.credentials !== this.#credentials.revision) throw new Error('the credentials have changed');
     if (!wrapFits(record, this.#desired.wrap)) throw new Error('the key of the control channel has changed');
-    const addresses = this.#addresses(push);
-    const index = this.#device.ensure(this.ref, this.#mtuFor(push));
+    const { index, addresses, gateways } = this.#place(push);
     const found = index === record.ifindex ? live.look(index, id) : undefined;
     if (found === undefined || remote === undefined) throw new Error('the kernel has it no more');
     const session = withKernelKeys(record.session, found.keys);
-    this.#device.setAddresses(index, addresses);
     const fd = memory.takeSocket(this.#socketName);
     if (fd === undefined) throw new Error('the holder does not have its socket');
     const opened: KernelConnection[] = [];
@@ -353,7 +354,6 @@ export class DialedPeer implements DialerOwner {
       if (opened.length === 0) close(fd);
     }
     if (dialed === undefined) throw new Error('its endpoint or its cipher is not among those to use any more');
-    const gateways = this.#gateways(push, index);
     const peer = { ref: this.ref, ifindex: index, id, routes: [...gateways, ...this.#routesBehind(index)] };
     live.adopt(peer);
     const keys = this.#keysOf(peer);
@@ -367,6 +367,38 @@ export class DialedPeer implements DialerOwner {
     const endpoint = formatEndpoint(found.peer.remote ?? path.remote);
     this.#facts.connected(this.ref, { endpoint, addresses, cipher, tlsVersion }, { since, lastHandshake });
     keys.resume(found.keys, session.keyId);
+  }
+
+  /**
+   * Makes the device ready for what the remote pushed: a remote has one for itself, with the addresses that it gives us;
+   * a node of the mesh stands on the network's own.
+   *
+   * @throws OvpnError or NetlinkError
+   */
+  #place(push: PushedOptions): { index: number; addresses: string[]; gateways: Route[] } {
+    if (this.#desired.neighbour !== undefined) {
+      const { vpnIpv4, vpnIpv6 } = this.#desired.neighbour;
+      const addresses = [vpnIpv4, vpnIpv6].filter((address) => address !== undefined);
+      return { index: this.#device.shared(), addresses, gateways: [] };
+    }
+    const addresses = this.#addresses(push);
+    const index = this.#device.ensure(this.ref, this.#mtuFor(push));
+    this.#device.setAddresses(index, addresses);
+    return { index, addresses, gateways: this.#gateways(push, index) };
+  }
+
+  /** By which address the driver finds a peer on a device of many; one that is alone has none. */
+  #addressesInside(): { vpnIpv4?: string | undefined; vpnIpv6?: string | undefined } {
+    const { neighbour } = this.#desired;
+    return neighbour === undefined ? {} : { vpnIpv4: neighbour.vpnIpv4, vpnIpv6: neighbour.vpnIpv6 };
+  }
+
+  /** The other node gives the id that we asked for, unless it is an impostor or older than that. */
+  #checkMeshId(id: number, index: number): void {
+    if (this.#desired.neighbour === undefined) return;
+    if (id >= firstMeshPeerId && this.#services.live.get(index, id) === undefined) return;
+    const object = formatRef(this.ref);
+    throw new OvpnError('RemoteUnsuitable', `the node gave peer id ${id}, which is not free here`, { object });
   }
 
   /** A pushed MTU is what the remote can take; ours is what the path here can. */
@@ -452,6 +484,7 @@ export class DialedPeer implements DialerOwner {
     tunnel.cancelRekey();
     this.#services.live.remove(tunnel.peer);
     this.#services.memory.forget(this.#key, this.#socketName);
+    if (this.#desired.neighbour !== undefined) return;
     try {
       this.#device.setAddresses(tunnel.peer.ifindex, []);
     } catch (error) {
@@ -460,14 +493,20 @@ export class DialedPeer implements DialerOwner {
     }
   }
 
+  #introduction(self: string): Record<string, string> {
+    const { live, device } = this.#services;
+    return introduction(self, live.freeMeshId(device() ?? 0, randomBytes));
+  }
+
   #settings(): DialerSettings {
-    const { remotes, wrap, ciphers, rekey } = this.#desired;
+    const { remotes, wrap, ciphers, rekey, neighbour } = this.#desired;
     const mtu = this.#device.mtu();
     if (wrap.kind === 'tls-crypt-v2-server') throw new Error('a client has no server key');
     return {
       ...{ remotes, wrap, ciphers },
       tls: this.#credentials.tls,
       version: `ovpn-operator-${version}`,
+      ...(neighbour === undefined ? {} : { peerInfo: () => this.#introduction(neighbour.self) }),
       maxTunMtu: mtu,
       tunMtu: mtu,
       renegotiateSeconds: rekey.seconds,

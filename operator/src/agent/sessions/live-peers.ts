@@ -1,5 +1,5 @@
 import { formatRef, type ObjectRef } from '../../api/types.ts';
-import { maxPeerId, maxStaticPeerId } from '../../api/vpn-peer.ts';
+import { firstMeshPeerId, maxPeerId, maxStaticPeerId } from '../../api/vpn-peer.ts';
 import { describe, OvpnError } from '../../errors.ts';
 import { NetlinkError } from '../../kernel/netlink/error.ts';
 import type { Outcome, Request } from '../../kernel/netlink/socket.ts';
@@ -97,14 +97,29 @@ export class LivePeers {
    */
   freeId(ifindex: number): number {
     do {
-      this.#lastId = this.#lastId >= maxPeerId ? firstSessionId : this.#lastId + 1;
+      this.#lastId = this.#lastId >= firstMeshPeerId - 1 ? firstSessionId : this.#lastId + 1;
     } while (this.#peers.has(keyOf(ifindex, this.#lastId)));
     return this.#lastId;
   }
 
+  /**
+   * An id for a node of the mesh. On kernels without a transmit id of its own (before 7.1) a peer has the same id at
+   * both ends: it is one that is free here, and so many are there that it is hardly ever taken at the other end.
+   */
+  freeMeshId(ifindex: number, random: (bytes: number) => Buffer): number {
+    for (;;) {
+      const id = firstMeshPeerId + (random(3).readUIntBE(0, 3) % (maxPeerId - firstMeshPeerId + 1));
+      if (!this.#peers.has(keyOf(ifindex, id))) return id;
+    }
+  }
+
   /** These ids are in the kernel already: new ones come after them. */
   inUse(ids: Iterable<number>): void {
-    for (const id of ids) this.#lastId = Math.max(this.#lastId, id);
+    for (const id of ids) this.#startAfter(id);
+  }
+
+  #startAfter(id: number): void {
+    if (id < firstMeshPeerId) this.#lastId = Math.max(this.#lastId, id);
   }
 
   /**
@@ -139,7 +154,7 @@ export class LivePeers {
   /** Takes over a peer that an earlier process made. Its session is lost; its data goes on. */
   adopt(peer: LivePeer): void {
     this.#peers.set(keyOf(peer.ifindex, peer.id), peer);
-    this.#lastId = Math.max(this.#lastId, peer.id);
+    this.#startAfter(peer.id);
     const kernel = this.#kernel();
     const refusal = kernel === undefined ? undefined : firstRefusal(kernel.tryChange(peer.routes.map(setRoute)));
     if (refusal !== undefined)

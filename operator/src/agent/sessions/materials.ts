@@ -30,6 +30,7 @@ export interface SecretEntry {
  *
  * @param user the object and field that refer to the Secret
  * @param crlEntry where the CRL is, when it is not in `ca.crl`
+ * @param entries where certificate and key are
  * @throws OvpnError SecretMissing, CertificateInvalid; never with a word of the private key
  */
 export function tlsCredentials(
@@ -37,9 +38,10 @@ export function tlsCredentials(
   user: Where,
   minVersion: TlsVersion,
   crlEntry?: SecretEntry,
+  entries = { cert: 'tls.crt', key: 'tls.key' },
 ): TlsCredentials {
-  const cert = textOf(found, 'tls.crt', user);
-  const key = textOf(found, 'tls.key', user);
+  const cert = textOf(found, entries.cert, user);
+  const key = textOf(found, entries.key, user);
   const ca = textOf(found, 'ca.crt', user);
   const crl =
     crlEntry !== undefined
@@ -49,15 +51,15 @@ export function tlsCredentials(
         : textOf(found, 'ca.crl', user);
   const object = formatRef(found.ref);
   const at = (field: string): Where => ({ object, field: `data[${field}]` });
-  const certificate = readPart(() => new X509Certificate(cert), 'is not a certificate in PEM', at('tls.crt'));
+  const certificate = readPart(() => new X509Certificate(cert), 'is not a certificate in PEM', at(entries.cert));
   const privateKey = readPart(
     () => createPrivateKey(key),
     'is not a private key in PEM without a passphrase',
-    at('tls.key'),
+    at(entries.key),
   );
   readPart(() => new X509Certificate(ca), 'is not a certificate in PEM', at('ca.crt'));
   if (!certificate.checkPrivateKey(privateKey)) {
-    throw new OvpnError('CertificateInvalid', 'is not the key of the certificate in tls.crt', at('tls.key'));
+    throw new OvpnError('CertificateInvalid', `is not the key of the certificate in ${entries.cert}`, at(entries.key));
   }
   const credentials = { ca, cert, key, crl, minVersion };
   // What OpenSSL itself has against it: a broken chain behind the certificate, a CRL that is none.

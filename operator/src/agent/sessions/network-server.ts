@@ -24,6 +24,7 @@ import { KeyUsage } from './key-usage.ts';
 import { ListenerSockets, type OpenListener } from './listener-sockets.ts';
 import { type LivePeer, LivePeers } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
+import { isOfMesh, nodeRef, parseIntroduction } from './neighbour.ts';
 import { offerTo } from './offer.ts';
 import { type SessionMemory, type SessionRecord, withKernelKeys, wrapFits, wrapRevision } from './session-memory.ts';
 import { type TunnelFacts, Tunnels } from './tunnel-facts.ts';
@@ -179,6 +180,18 @@ export class NetworkServer implements ServerOwner {
     this.#changeRoutes(name, desired);
   }
 
+  /** Ends what a VpnPeer has here without a word to its client, which is connected elsewhere. */
+  movedAway(ref: ObjectRef): void {
+    const name = formatRef(ref);
+    const tunnel = this.#byPeer.get(name);
+    if (tunnel === undefined) {
+      this.#endOf(name, movedWords);
+      return;
+    }
+    this.#forget(tunnel, movedWords);
+    tunnel.client.close();
+  }
+
   /** What status says of a peer. */
   facts(ref: ObjectRef): TunnelFacts | undefined {
     return this.#facts.get(ref);
@@ -306,13 +319,19 @@ export class NetworkServer implements ServerOwner {
   // What the server tells, as ServerOwner.
 
   authenticated(client: ServedClient, who: AuthenticatedClient): void {
-    const dialIn = this.#admission.find(who.identity);
     const ifindex = this.#services.device();
+    const neighbour = this.#isNode(who.identity) ? parseIntroduction(who) : undefined;
+    const dialIn =
+      neighbour === undefined ? this.#owner(who.identity, undefined) : this.#admission.get(nodeRef(neighbour.node));
     if (dialIn === undefined || ifindex === undefined || this.#desired === undefined) {
       client.refuse('this gateway is not ready', { temporary: true, backoffSeconds: 5 });
       return;
     }
-    const id = this.#services.live.freeId(ifindex);
+    if (neighbour !== undefined && this.#services.live.get(ifindex, neighbour.peerId) !== undefined) {
+      client.refuse('this node needs another peer id', { temporary: true, backoffSeconds: 1 });
+      return;
+    }
+    const id = neighbour?.peerId ?? this.#services.live.freeId(ifindex);
     const now = this.#services.clock();
     const name = formatRef(dialIn.ref);
     const earlier = this.#pending.get(name);
@@ -410,13 +429,31 @@ export class NetworkServer implements ServerOwner {
   }
 
   recheck(identity: PeerIdentity, client: ServedClient): string | undefined {
-    const found = this.#admission.find(identity);
+    const present = this.#tunnels.get(client)?.dialIn.ref;
+    // Which node it is, it says when it has authenticated.
+    if (present === undefined && this.#isNode(identity)) return undefined;
+    const found = this.#owner(identity, present === undefined ? undefined : formatRef(present));
     const name = identity.commonName === '' ? identity.subject : identity.commonName;
     if (found === undefined) return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
     if (!isGood(found, identity)) return `the certificate of "${name}" is revoked, or not the one that was issued`;
-    const present = this.#tunnels.get(client)?.dialIn.ref;
     if (present === undefined || formatRef(present) === formatRef(found.ref)) return undefined;
     return `its certificate "${name}" is that of another VpnPeer now`;
+  }
+
+  #isNode(identity: PeerIdentity): boolean {
+    return isOfMesh(identity, this.#desired?.meshName);
+  }
+
+  /**
+   * Whom a certificate stands for. All nodes of the mesh have the same one: which of them it is stands fast from the
+   * beginning of their session.
+   *
+   * @param name who it was before, if anybody
+   */
+  #owner(identity: PeerIdentity, name: string | undefined): DesiredDialIn | undefined {
+    if (!this.#isNode(identity)) return this.#admission.find(identity);
+    const known = name === undefined ? undefined : this.#admission.named(name);
+    return known?.ref.kind === 'Node' ? known : undefined;
   }
 
   /** The handshake is done: makes the peer in the kernel, and only then lets the client begin. */
@@ -524,7 +561,7 @@ export class NetworkServer implements ServerOwner {
       }
       const dialIn = this.#admission.named(name);
       if (dialIn === undefined || !hasAddresses(peer, dialIn)) continue;
-      const owner = this.#admission.find(record.session.identity);
+      const owner = this.#owner(record.session.identity, name);
       if (owner === undefined || formatRef(owner.ref) !== name || !isGood(owner, record.session.identity)) {
         // As if it had been changed while we were there.
         this.#log.info({ event: 'session.ended', peer: name }, 'the client is not the one that its VpnPeer names now');
@@ -825,6 +862,8 @@ const deletionWords = {
   'transport-disconnect': 'its connection was closed',
   unknown: 'it is not in the kernel any more',
 } as const;
+
+const movedWords = 'its client is connected to another node';
 
 /** Keys of clients' records, and names of their sockets. */
 function keyOf(id: number): string {

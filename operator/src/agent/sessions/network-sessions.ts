@@ -61,6 +61,11 @@ export class NetworkSessions {
     this.#dialed.set(name, dialed);
   }
 
+  /** The peer is connected to another node by now. */
+  movedAway(ref: ObjectRef): void {
+    this.#server.movedAway(ref);
+  }
+
   facts(ref: ObjectRef): TunnelFacts | undefined {
     return this.#dialFacts.get(ref) ?? this.#server.facts(ref);
   }
@@ -88,7 +93,10 @@ export class NetworkSessions {
   /** What the kernel says of a peer that is not static. */
   notified(notification: Notification): void {
     if (notification.ifindex === this.#services.device()) {
-      this.#server.notified(notification);
+      const { ref } = this.#services.live.get(notification.ifindex, notification.peerId) ?? {};
+      const node = ref === undefined ? undefined : this.#dialed.get(formatRef(ref));
+      if (node === undefined) this.#server.notified(notification);
+      else node.notified(notification);
       return;
     }
     for (const dialed of this.#dialed.values()) {

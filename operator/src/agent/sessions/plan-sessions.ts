@@ -6,6 +6,7 @@ import {
   hasIssuedWrapKey,
   identityKeyRef,
   issuedServerSecret,
+  meshCommonName,
   networkWrap,
   secretEntries,
   serverSecretOf,
@@ -21,6 +22,7 @@ import {
   type VpnNetwork,
   type VpnPeer,
 } from '../../api/types.ts';
+import { isMesh } from '../../api/vpn-network.ts';
 import { OvpnError } from '../../errors.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
 import type { DesiredNetwork, PeerRoute } from '../desired.ts';
@@ -81,6 +83,7 @@ export function planServer(
     ciphers: spec.dataCiphers,
     rekey: rekeyLimits(network),
     push: pushedToAll(network, desired),
+    meshName: isMesh(spec) ? meshCommonName(network.metadata.name) : undefined,
   };
 }
 
@@ -260,11 +263,13 @@ export function planDialOut(network: VpnNetwork, peer: DialOutPeer, { key, looku
   };
 }
 
-function minimumTls(network: VpnNetwork): TlsVersion {
+/** The lowest version of TLS that a network takes. */
+export function minimumTls(network: VpnNetwork): TlsVersion {
   return `TLSv${network.spec.pki?.minTLSVersion ?? '1.2'}`;
 }
 
-function rekeyLimits({ spec }: VpnNetwork): RekeyLimits {
+/** When the keys of sessions are replaced. */
+export function rekeyLimits({ spec }: VpnNetwork): RekeyLimits {
   return { ...spec.rekey, transitionMs: spec.keyTransition.seconds * 1000 };
 }
 
@@ -306,6 +311,7 @@ export function secretRefOf(namespace: string, name: string): ObjectRef {
   return { kind: 'Secret', namespace, name };
 }
 
-function findSecret(lookup: SecretLookup, namespace: string, name: string): FoundSecret {
+/** A Secret, or the want of it. */
+export function findSecret(lookup: SecretLookup, namespace: string, name: string): FoundSecret {
   return { ref: secretRefOf(namespace, name), secret: lookup(namespace, name) };
 }

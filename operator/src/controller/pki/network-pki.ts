@@ -1,6 +1,7 @@
 import { findCondition, setCondition, timestampOf, type ConditionUpdate } from '../../api/conditions.ts';
-import { hasIssuedWrapKey, issuedServerSecret, secretEntries } from '../../api/issued.ts';
+import { hasIssuedWrapKey, issuedServerSecret, meshCommonName, secretEntries } from '../../api/issued.ts';
 import { apiVersion, type VpnNetwork } from '../../api/types.ts';
+import { isMesh } from '../../api/vpn-network.ts';
 import { keyOf, metaOf, type Tracked } from '../../cluster/informer.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { newServerWrapKey } from '../profile/wrap-keys.ts';
@@ -18,11 +19,14 @@ import {
   readOwn,
 } from './authority.ts';
 import { renewAt } from './ca-plan.ts';
-import { factsOf, isPair, isSignedBy, issue, type KeyPair, newCa } from './certificates.ts';
+import { type CertificateRequest, factsOf, isPair, isSignedBy, issue, type KeyPair, newCa } from './certificates.ts';
 import { writeCas } from './network-ca.ts';
 import { caNamespace, type Owner, ownerAnnotation, sameText, putSecret, textOf } from './secret-store.ts';
 
 const fieldManager = 'ovpn-controller/network-pki';
+const serverEntries = { cert: secretEntries.certificate, key: secretEntries.privateKey } as const;
+/** Of the certificate by which the nodes of a mesh know each other. */
+const nodeEntries = { cert: secretEntries.meshCertificate, key: secretEntries.meshKey } as const;
 /** Timers hold no more than some weeks, and clocks are set: look at least so often. */
 export const longestWaitMs = dayMs / 2;
 /** When another controller did something that is not yet seen here. */
@@ -127,15 +131,32 @@ export class NetworkPki implements Reconciler {
       throw new CaUnusable('Conflict', `Secret ${namespace}/${name} is somebody else's; rename or delete it`);
     }
     const mine = isOf(found, owner.uid) ? textOf(found?.value?.data) : {};
-    const pair = await this.#serverCertificate(owner.name, mine, authority, lifetimesOf(network).certificateMs);
+    const lifetimeMs = lifetimesOf(network).certificateMs;
+    const pair = await this.#certificate(mine, serverEntries, authority, {
+      commonName: owner.name,
+      usage: 'serverAuth',
+      lifetimeMs,
+    });
+    const node = isMesh(network.spec)
+      ? await this.#certificate(mine, nodeEntries, authority, {
+          commonName: meshCommonName(owner.name),
+          usage: 'clientAuth',
+          lifetimeMs,
+        })
+      : undefined;
     const data = {
       [secretEntries.certificate]: pair.cert,
       [secretEntries.privateKey]: pair.key,
+      ...(node === undefined ? {} : { [secretEntries.meshCertificate]: node.cert, [secretEntries.meshKey]: node.key }),
       [secretEntries.ca]: authority.trusted.map(({ cert }) => cert).join(''),
       ...(wrapKey === undefined ? {} : { [secretEntries.serverWrapKey]: wrapKey }),
     };
-    const facts = factsOf(pair.cert);
-    const due = facts === undefined ? clock.now() : renewAt(facts);
+    const due = Math.min(
+      ...[pair, node].flatMap((held) => {
+        const facts = factsOf(held?.cert ?? '');
+        return held === undefined ? [] : [facts === undefined ? clock.now() : renewAt(facts)];
+      }),
+    );
     if (sameText(data, mine)) return due;
     const secret = { namespace, name, owner, material: true, data };
     caches.secrets.wrote(await putSecret(writer, secret, found?.meta.resourceVersion));
@@ -144,20 +165,20 @@ export class NetworkPki implements Reconciler {
   }
 
   /** The present certificate as long as it is good, else a new one. */
-  async #serverCertificate(
-    network: string,
+  async #certificate(
     present: Readonly<Record<string, string>>,
+    entries: { readonly cert: string; readonly key: string },
     { trusted, signsServer }: Authority,
-    lifetimeMs: number,
+    request: Omit<CertificateRequest, 'now'>,
   ): Promise<KeyPair> {
-    if (signsServer === undefined) throw new Error(`the CA of network ${network} is not there yet`);
+    if (signsServer === undefined) throw new Error(`the CA for ${request.commonName} is not there yet`);
     const now = this.#context.clock.now();
-    const { [secretEntries.certificate]: cert, [secretEntries.privateKey]: key } = present;
+    const { [entries.cert]: cert, [entries.key]: key } = present;
     const facts = factsOf(cert ?? '');
     const good = facts !== undefined && now < renewAt(facts) && isSignedBy(cert ?? '', trusted);
     return good && cert !== undefined && key !== undefined && isPair(cert, key)
       ? { cert, key }
-      : issue(signsServer, { commonName: network, usage: 'serverAuth', now, lifetimeMs });
+      : issue(signsServer, { ...request, now });
   }
 
   /** Whether the CA's Secret is another one than was looked at: caches of two kinds are filled at different times. */

@@ -67,6 +67,8 @@ export interface TrySettings {
   readonly version: string;
   /** IV_MTU: the most that the server may push as tun-mtu. */
   readonly maxTunMtu: number;
+  /** More lines of peer-info, made anew for each try. */
+  readonly peerInfo?: (() => Readonly<Record<string, string>>) | undefined;
   /** What our options string says; a difference makes the server log a warning. */
   readonly tunMtu: number;
   /** `--reneg-sec` (default 3600 s); 0 leaves it to the server. */
@@ -295,12 +297,14 @@ export class DialerTry implements DialedTunnel {
   }
 
   #newSession(connection: Connection, state?: SessionState): ClientSession {
-    const { tls, wrap, ciphers, version, maxTunMtu, tunMtu, handshakeSeconds, renegotiateSeconds } = this.#settings;
+    const { tls, wrap, ciphers, version, maxTunMtu, tunMtu, handshakeSeconds, renegotiateSeconds, peerInfo } =
+      this.#settings;
     const { scheduler, random, clock } = this.#environment;
     const { transport } = this.remote;
     const wrapping = { role: 'client', transport, clock } as const;
     const options: ClientOptions = {
       ...{ tls, scheduler, random, ciphers, version, maxTunMtu },
+      ...(peerInfo !== undefined && { peerInfo: peerInfo() }),
       ...(handshakeSeconds !== undefined && { handshakeSeconds }),
       ...(renegotiateSeconds !== undefined && { renegotiateSeconds }),
       wrapper: state === undefined ? new SessionWrapper(wrap, wrapping) : resumedWrapper(wrap, wrapping, state),
