@@ -8,6 +8,7 @@ import {
   cniPrograms,
   controlPlanePrograms,
   metaPrograms,
+  nodePrograms,
   type ProgramName,
   runtimePrograms,
 } from '../test/programs/programs.ts';
@@ -80,7 +81,7 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
   if (wanted('kube'))
     counts = add(counts, await jestTier('kube', jestOptions, ['--maxWorkers=2', '--testTimeout=120000']));
   if (wanted('kube-lab')) {
-    const programs = [...cniPrograms, ...metaPrograms, ...runtimePrograms];
+    const programs = [...cniPrograms, ...metaPrograms, ...runtimePrograms, ...nodePrograms];
     headline('image');
     if ((await show(process.execPath, ['image/build.ts'])) !== 0) return add(counts, { ...noTests, failed: 1 });
     // One at a time: two API servers that start at once in the lab keep each other from it for minutes.

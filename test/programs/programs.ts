@@ -27,7 +27,9 @@ const cniPlugins = { folder: 'cni', module: 'github.com/containernetworking/plug
 export const programs = {
   'kube-apiserver': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-apiserver' },
   'kube-controller-manager': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-controller-manager' },
+  'kube-scheduler': { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kube-scheduler' },
   kubectl: { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kubectl' },
+  kubelet: { ...kubernetes, package: 'k8s.io/kubernetes/cmd/kubelet' },
   etcd: { folder: 'etcd', module: 'go.etcd.io/etcd/server/v3', package: 'go.etcd.io/etcd/server/v3' },
   cnitool: { ...cni, package: 'github.com/containernetworking/cni/cnitool' },
   bridge: { ...cniPlugins, package: 'github.com/containernetworking/plugins/plugins/main/bridge' },
@@ -60,6 +62,9 @@ export const controlPlanePrograms: readonly ProgramName[] = [
   'kubectl',
   'helm',
 ];
+
+/** What brings pods to a node and runs them there. */
+export const nodePrograms: readonly ProgramName[] = ['kube-scheduler', 'kubelet'];
 
 /** What the CNI plugin is tried with: the runtime's side (libcni), and plugins that stand before it. */
 export const cniPrograms: readonly ProgramName[] = ['cnitool', 'bridge', 'loopback', 'ptp', 'host-local'];
