@@ -1,22 +1,20 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { defaultAgentSocket } from '../../operator/src/agent/attach-protocol.ts';
 import type { VpnKey, VpnNetwork, VpnPeer } from '../../operator/src/api/types.ts';
 import { apiPath } from '../../operator/src/cluster/resource-path.ts';
-import { Containerd, type Sandbox } from '../support/containerd.ts';
+import { Containerd } from '../support/containerd.ts';
 import { type Host, Hosts, ping } from '../support/hosts.ts';
 import { builtImage } from '../support/image-file.ts';
 import { chartFolder, helm } from '../support/kube/chart.ts';
 import { ControlPlane, systemNamespace } from '../support/kube/control-plane.ts';
-import type { KubeUser } from '../support/kube/kube-user.ts';
-import { NodePod, type PodSpec } from '../support/node-pods.ts';
+import { Kubelet } from '../support/kube/kubelet.ts';
 import { openvpn27, OpenvpnProcess } from '../support/openvpn.ts';
 import { eventually, run } from '../support/run.ts';
 
 /**
- * The chart on a node: what `helm install` brings to a real API server runs from the image that we ship, in containerd,
- * with just the rights, folders and mounts that the chart gives to it. The scheduler's and kubelet's part is the test's.
+ * The chart on a node: `helm install`, and from there on all is Kubernetes' own. Its controllers and scheduler place the
+ * pods, its kubelet runs them in containerd from the image that we ship, asks their probes, and has the plugin called.
  */
 const apiVersion = 'ovpn-operator.io/v1alpha1';
 const podRange = '10.99.0.0/24';
@@ -26,35 +24,39 @@ let hosts: Hosts;
 let plane: ControlPlane;
 let node: Host;
 let containerd: Containerd;
-let agentUser: KubeUser;
-let controllerUser: KubeUser;
-let values: object;
-const pods = new Map<string, NodePod>();
+let kubelet: Kubelet;
 
-const templateOf = async (kind: 'daemonsets' | 'deployments', name: string): Promise<PodSpec> => {
-  const path = `/apis/apps/v1/namespaces/${systemNamespace}/${kind}/${name}`;
-  const { spec } = await plane.admin.get<{ spec: { template: { spec: PodSpec } } }>(path);
-  return spec.template.spec;
-};
+interface Pod {
+  readonly metadata: { readonly name: string };
+  readonly status: {
+    readonly containerStatuses?: readonly {
+      readonly name: string;
+      readonly ready: boolean;
+    }[];
+  };
+}
 
-const uidOf = async (namespace: string, name: string): Promise<string> => {
-  const path = `/api/v1/namespaces/${namespace}/pods/${name}`;
-  return (await plane.admin.get<{ metadata: { uid: string } }>(path)).metadata.uid;
-};
+const ourPods = async (): Promise<readonly Pod[]> =>
+  (await plane.admin.get<{ items: Pod[] }>(`/api/v1/namespaces/${systemNamespace}/pods`)).items;
 
-const startPod = async (kind: 'daemonsets' | 'deployments', name: string): Promise<NodePod> => {
-  const user = name === 'ovpn-controller' ? controllerUser : agentUser;
-  const spec = await templateOf(kind, name);
-  // The others are on the node's network, where no plugin is asked.
-  const uid = name === 'ovpn-controller' ? await uidOf(systemNamespace, `${name}-1`) : undefined;
-  const pod = await NodePod.start(containerd, `${name}-1`, spec, { user, server: plane.serverForHosts, uid });
-  pods.set(name, pod);
-  return pod;
-};
+/** kubectl in the operator's namespace. */
+const kubectl = (...args: string[]): Promise<string> => plane.admin.kubectl('--namespace', systemNamespace, ...args);
 
-const helmDo = async (...args: string[]): Promise<void> => {
-  const { code, stderr } = await helm(args, { kubeconfig: plane.admin.kubeconfig, values });
-  if (code !== 0) throw new Error(`helm ${args[0] ?? ''}: ${stderr}`);
+const valuesWith = (mode: 'chain' | 'remove'): object => ({
+  image: { registry: image.registry, repository: image.repository },
+  agent: { stateDir: join(hosts.folder, 'state'), extraArgs: ['--status-interval=1'] },
+  cni: { mode, binDir: containerd.plugins, confDir: containerd.lists },
+});
+
+/** Helm, until all that it changed is ready. */
+const helmDo = async (args: readonly string[], values?: object): Promise<void> => {
+  const { code, stdout, stderr } = await helm([...args, '--namespace', systemNamespace, '--wait', '--timeout', '4m'], {
+    kubeconfig: plane.admin.kubeconfig,
+    ...(values === undefined ? {} : { values }),
+  });
+  if (code === 0) return;
+  const state = await kubectl('get', 'pods,events', '-o', 'wide');
+  throw new Error(`helm ${args[0] ?? ''}: ${stderr}${stdout}\n${state}\n${kubelet.log.slice(-6000)}`);
 };
 
 const network = (): object => ({
@@ -91,11 +93,14 @@ const chained = (): string[] =>
       return list.plugins.map(({ type }) => type);
     });
 
+const agents = async (): Promise<string[]> =>
+  (await ourPods()).map(({ metadata }) => metadata.name).filter((name) => name.startsWith('ovpn-agent-'));
+
 beforeAll(async () => {
   hosts = await Hosts.create('kchn');
   const api = await hosts.host('api');
   node = await hosts.host('node');
-  plane = await ControlPlane.start({ host: api, bare: true });
+  plane = await ControlPlane.start({ host: api, nodes: [node.name], bare: true });
   containerd = await Containerd.start(node);
   await containerd.importImage(image.archive);
   const ipam = {
@@ -108,40 +113,33 @@ beforeAll(async () => {
   writeFileSync(join(containerd.lists, '10-main.conflist'), JSON.stringify(main));
   // Pods reach the API server, and it answers them, as the cluster's network would see to it.
   await run('ip', '-n', api.namespace, 'route', 'add', podRange, 'via', node.ipv4);
-  values = {
-    image: { registry: image.registry, repository: image.repository },
-    agent: { stateDir: join(hosts.folder, 'state'), extraArgs: ['--status-interval=1'] },
-    cni: { mode: 'chain', binDir: containerd.plugins, confDir: containerd.lists },
-  };
-  const chart = ['ovpn', chartFolder, '--namespace', systemNamespace];
-  await helmDo('install', ...chart, '--create-namespace');
-  agentUser = await plane.agentOf(node.name);
-  controllerUser = await plane.controller('ovpn-controller-1');
+  kubelet = await Kubelet.start(containerd, plane);
 }, 600_000);
-afterAll(async () => {
-  for (const pod of pods.values()) await pod.end(5);
-  await hosts.remove();
-}, 120_000);
+afterAll(() => hosts.remove(), 120_000);
 
-test('holder, agent, installer and controller run with what the chart gives them', async () => {
-  await startPod('daemonsets', 'ovpn-holder');
-  const agent = await startPod('daemonsets', 'ovpn-agent');
+test('what helm installs runs on the node, and is ready by its probes', async () => {
+  await helmDo(['install', 'ovpn', chartFolder, '--create-namespace'], valuesWith('chain'));
+  const found = (await ourPods()).flatMap(({ status }) => status.containerStatuses ?? []);
+  expect(found.map(({ name, ready }) => [name, ready]).sort()).toEqual([
+    ['agent', true],
+    ['controller', true],
+    ['holder', true],
+    ['install-cni', true],
+  ]);
   await eventually('the plugin is in the list', () => (chained().at(-1) === 'ovpn-cni' ? true : undefined));
-  // A kubelet tries again until pods can be attached.
-  await eventually('the agent serves the plugin', async () => {
-    await agent.requireRunning();
-    return existsSync(defaultAgentSocket) ? true : undefined;
-  });
-  await startPod('deployments', 'ovpn-controller');
   await plane.admin.applyYaml(JSON.stringify(network()));
   await untilCondition(apiPath('VpnNetwork', { name: 'corp' }), 'Ready').catch(async (error: unknown) => {
-    throw new Error(`${String(error)}\n${await agent.log('agent')}`, { cause: error });
+    throw new Error(`${String(error)}\n${await kubectl('logs', 'ds/ovpn-agent')}`, { cause: error });
   });
-  for (const pod of pods.values()) await pod.requireRunning();
 }, 300_000);
 
+test('kubectl reads its log, and runs commands in it', async () => {
+  expect(await kubectl('logs', 'ds/ovpn-agent')).toContain('"agent.ready"');
+  expect(await kubectl('exec', 'ds/ovpn-agent', '--', 'ovpn-agent', 'status')).toContain('corp');
+}, 60_000);
+
 let client: OpenvpnProcess;
-let shop: Sandbox;
+let shopNetns: string;
 let address: string;
 
 test('a stock client connects by its profile, and a pod of this node reaches it over vpn0', async () => {
@@ -171,42 +169,40 @@ test('a stock client connects by its profile, and a pod of this node reaches it 
   await untilCondition(peer, 'Connected');
   const { status } = await plane.admin.get<VpnPeer & Record<string, unknown>>(peer);
   address = status?.addresses?.[0] ?? '';
-  const pod = { metadata: { namespace: 'default', name: 'shop' }, apiVersion: 'v1', kind: 'Pod' };
-  const spec = { nodeName: node.name, containers: [{ name: 'main', image: 'lab.test/busybox:1' }] };
-  const annotations = { 'ovpn-operator.io/networks': 'corp' };
-  await plane.admin.apply('/api/v1/namespaces/default/serviceaccounts/default', {
-    apiVersion: 'v1',
-    kind: 'ServiceAccount',
-    metadata: { namespace: 'default', name: 'default' },
-  });
   await plane.admin.apply('/api/v1/namespaces/default/pods/shop', {
-    ...pod,
-    metadata: { ...pod.metadata, annotations },
-    spec,
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { namespace: 'default', name: 'shop', annotations: { 'ovpn-operator.io/networks': 'corp' } },
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: 'main', image: 'lab.test/busybox:1' }] },
   });
-  shop = await containerd.runSandbox({ name: 'shop', uid: await uidOf('default', 'shop') });
-  expect(await run('nsenter', `--net=${shop.netns}`, 'ip', '-o', 'link', 'show', 'vpn0')).toContain('vpn0');
-  const { sent, received } = await ping(shop.netns, address, { count: 5 });
-  expect(received).toBe(sent);
+  await plane.admin.kubectl('wait', 'pod/shop', '--for=condition=Ready', '--timeout=90s');
+  const inside = ['exec', 'shop', '--', '/bin/busybox'];
+  expect(await plane.admin.kubectl(...inside, 'ip', 'address', 'show', 'vpn0')).toContain('inet 10.81.');
+  expect(await plane.admin.kubectl(...inside, 'ping', '-c', '3', address)).toContain(' 0% packet loss');
+  shopNetns = await containerd.netnsOf('shop');
 }, 300_000);
 
-test('an agent that is replaced, as a rollout does it, costs no packet', async () => {
-  const stream = ping(shop.netns, address, { count: 400, interval: 0.05, deadline: 120 });
-  await pods.get('ovpn-agent')?.end(30);
-  const agent = await startPod('daemonsets', 'ovpn-agent');
-  const { sent, received } = await stream;
-  expect([sent, received]).toEqual([400, 400]);
+test('kubectl rollout restart of the agent costs no packet', async () => {
+  const [before] = await agents();
+  await kubectl('rollout', 'restart', 'ds/ovpn-agent');
+  let replaced = false;
+  const rollout = kubectl('rollout', 'status', 'ds/ovpn-agent', '--timeout=150s').finally(() => (replaced = true));
+  const counts = { sent: 0, received: 0 };
+  while (!replaced) {
+    const { sent, received } = await ping(shopNetns, address, { count: 40, interval: 0.05 });
+    counts.sent += sent;
+    counts.received += received;
+  }
+  await rollout;
+  expect(await agents()).not.toContain(before);
+  expect(counts.received).toBe(counts.sent);
   expect(client.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);
-  await agent.requireRunning();
 }, 180_000);
 
-test('the plugin is taken out before the chart is, and nothing of it stays with the runtime', async () => {
-  await containerd.endSandbox(shop);
+test('the plugin is taken out before the chart is, and nothing of it stays on the node', async () => {
+  await plane.admin.kubectl('delete', 'pod', 'shop', '--timeout=60s');
   await client.end();
-  values = { ...values, cni: { mode: 'remove', binDir: containerd.plugins, confDir: containerd.lists } };
-  await helmDo('upgrade', 'ovpn', chartFolder, '--namespace', systemNamespace);
-  await pods.get('ovpn-agent')?.end(30);
-  await startPod('daemonsets', 'ovpn-agent');
+  await helmDo(['upgrade', 'ovpn', chartFolder], valuesWith('remove'));
   expect(chained()).toEqual(['ptp']);
   expect(existsSync(join(containerd.plugins, 'ovpn-cni'))).toBe(false);
   // What the network had in the kernel goes with the network; the agent has to be there for that.
@@ -214,8 +210,10 @@ test('the plugin is taken out before the chart is, and nothing of it stays with 
   await eventually('its namespace is gone', async () =>
     (await run('ip', 'netns')).includes('ovpn-corp') ? undefined : true,
   );
-  const { code, stderr } = await helm(['uninstall', 'ovpn', '--namespace', systemNamespace], {
-    kubeconfig: plane.admin.kubeconfig,
-  });
-  expect([code, stderr]).toEqual([0, expect.not.stringContaining('Error')]);
-}, 180_000);
+  await helmDo(['uninstall', 'ovpn']);
+  await eventually('the pods are gone', async () => ((await ourPods()).length === 0 ? true : undefined));
+  await eventually('their sandboxes are gone', async () =>
+    (await containerd.crictl('pods', '--quiet', '--state', 'Ready')).stdout === '' ? true : undefined,
+  );
+  expect(await node.exec('ip', '-o', 'link')).not.toContain('veth');
+}, 240_000);

@@ -100,13 +100,23 @@ export class Containerd {
     const { code, stdout, stderr } = await this.tryRun(config);
     if (code !== 0) throw new Error(`${config.name} did not start: ${stderr}`);
     const id = stdout.trim();
+    return { id, ...(await this.#networkOf(id, config.name)), config };
+  }
+
+  /** Path of the network namespace of a pod that somebody else runs here: the kubelet. */
+  async netnsOf(name: string): Promise<string> {
+    const { stdout } = await this.#must('pods', '--quiet', '--state', 'Ready', '--name', `^${name}$`);
+    return (await this.#networkOf(stdout.trim(), name)).netns;
+  }
+
+  async #networkOf(id: string, name: string): Promise<{ netns: string; ip: string }> {
     const found = JSON.parse((await this.#must('inspectp', id)).stdout) as {
       status: { network: { ip: string } };
       info: { runtimeSpec: { linux: { namespaces: { type: string; path?: string }[] } } };
     };
     const netns = found.info.runtimeSpec.linux.namespaces.find(({ type }) => type === 'network')?.path;
-    if (netns === undefined) throw new Error(`${config.name} has no network namespace of its own`);
-    return { id, netns, ip: found.status.network.ip, config };
+    if (netns === undefined) throw new Error(`${name} has no network namespace of its own`);
+    return { netns, ip: found.status.network.ip };
   }
 
   /** Starts a container in the pod that does nothing, and returns a function that runs commands in it for their output. */
@@ -153,7 +163,8 @@ export class Containerd {
     return this.#path(name);
   }
 
-  get #socket(): string {
+  /** Its socket: CRI for the kubelet, and its own API. */
+  get socket(): string {
     return this.#path('containerd.sock');
   }
 
@@ -162,7 +173,7 @@ export class Containerd {
     const shim = 'containerd-shim-runc-v2';
     symlinkSync(programPath(shim), join(this.#path('bin'), shim));
     // JSON is YAML.
-    this.#write('crictl.yaml', { 'runtime-endpoint': `unix://${this.#socket}`, timeout: 60 });
+    this.#write('crictl.yaml', { 'runtime-endpoint': `unix://${this.socket}`, timeout: 60 });
     // https://github.com/containerd/containerd/blob/v2.4.2/docs/cri/config.md
     const runtime = "plugins.'io.containerd.cri.v1.runtime'";
     writeFileSync(
@@ -174,7 +185,7 @@ export class Containerd {
         // What needs devices, or another service.
         `disabled_plugins = [${unneeded.map((name) => `"io.containerd.${name}"`).join(', ')}]`,
         '[grpc]',
-        `address = "${this.#socket}"`,
+        `address = "${this.socket}"`,
         "[plugins.'io.containerd.cri.v1.images'.pinned_images]",
         `sandbox = "${image}"`,
         `[${runtime}.cni]`,
@@ -226,7 +237,7 @@ export class Containerd {
 
   /** Takes an image from an OCI layout in one tar file, of which it keeps this machine's architecture. */
   async importImage(archive: string): Promise<void> {
-    await run(programPath('ctr'), '-a', this.#socket, '-n', 'k8s.io', 'images', 'import', archive);
+    await run(programPath('ctr'), '-a', this.socket, '-n', 'k8s.io', 'images', 'import', archive);
   }
 
   async #remove(): Promise<void> {

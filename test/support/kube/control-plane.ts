@@ -20,14 +20,27 @@ const projectRoot = join(import.meta.dirname, '../../..');
 export const systemNamespace = 'ovpn-system';
 const apiPort = 6443;
 const etcdPort = 2379;
+/** What the cluster's Services get; the first address is the API server's own Service. */
+const serviceRange = '10.96.0.0/16';
+/** The address of the Service `kubernetes`, by which pods call the API server. */
+export const serviceAddress = '10.96.0.1';
 /** The kinds that need some controller of Kubernetes' own; the others would only cost time. */
 const kubeControllers = ['namespace-controller', 'garbage-collector-controller'];
+/** What makes pods of workloads, gives them accounts, and lets nodes take them. */
+const workloadControllers = [
+  ...['daemonset-controller', 'deployment-controller', 'replicaset-controller', 'node-lifecycle-controller'],
+  ...['serviceaccount-controller', 'root-ca-certificate-publisher-controller', 'pod-garbage-collector-controller'],
+];
+/** Who the API server is to kubelets. */
+const kubeletClient = 'kube-apiserver-kubelet-client';
 
 export interface ControlPlaneOptions {
   /** Runs on this host of the lab, where agents on other hosts reach it; else on the machine itself. */
   readonly host?: Host;
   /** Also deletes what is in deleted namespaces and what loses its owners, as every cluster does. */
   readonly controllers?: boolean;
+  /** Nodes that kubelets will run: their workloads become pods, and these are placed. */
+  readonly nodes?: readonly string[];
   /** Without our CRDs, namespace and roles: for tests that bring their own. */
   readonly bare?: boolean;
 }
@@ -56,7 +69,8 @@ export class ControlPlane {
   readonly #users: KubeUser[] = [];
   #etcd: Service | undefined;
   #apiserver: Service | undefined;
-  #controllers: Service | undefined;
+  readonly #managers: Service[] = [];
+  readonly #kubelets = new Map<string, KubeUser>();
   #way: { readonly inside: Service; readonly outside: Server } | undefined;
   #auditRead = 0;
   readonly #audit: AuditEvent[] = [];
@@ -84,29 +98,61 @@ export class ControlPlane {
     this.server = `https://${loopback}:${apiPort}`;
     this.serverForHosts = `https://${this.#bind}:${apiPort}`;
     const token = randomBytes(24).toString('base64url');
-    this.#ca = this.#writeCredentials(loopback, token);
-    const credentials = { name: 'admin', server: this.server, ca: this.#ca, token };
-    this.admin = new KubeUser(this.folder, programPath('kubectl'), credentials);
-    this.#users.push(this.admin);
+    const kubelets = (options.nodes ?? []).map((node) => ({ node, token: randomBytes(24).toString('base64url') }));
+    const tokens = [
+      `${token},test-admin,test-admin,"system:masters"`,
+      ...kubelets.map((one) => `${one.token},system:node:${one.node},${one.node},"system:nodes"`),
+    ];
+    this.#ca = this.#writeCredentials(loopback, tokens);
+    this.admin = this.#user('admin', token);
+    for (const { node, token: own } of kubelets) this.#kubelets.set(node, this.#userOnHosts(`kubelet-${node}`, own));
+  }
+
+  #user(name: string, token: string): KubeUser {
+    const user = new KubeUser(this.folder, programPath('kubectl'), { name, server: this.server, ca: this.#ca, token });
+    this.#users.push(user);
+    return user;
+  }
+
+  /** The same for a process on a host of the lab, which reads the kubeconfig file. */
+  #userOnHosts(name: string, token: string): KubeUser {
+    const user = this.#user(name, token);
+    user.writeKubeconfig(user.kubeconfig, this.serverForHosts);
+    return user;
+  }
+
+  /** The identity of a node's kubelet. */
+  kubelet(node: string): KubeUser {
+    const user = this.#kubelets.get(node);
+    if (user === undefined) throw new Error(`${node} is not among the nodes that the control plane was started for`);
+    return user;
+  }
+
+  /** The file of the CA that the API server's certificates are from, also the one that it shows to kubelets. */
+  get caFile(): string {
+    return this.#path('ca.crt');
   }
 
   #path(name: string): string {
     return join(this.folder, name);
   }
 
-  #writeCredentials(loopback: string, token: string): string {
+  #writeCredentials(loopback: string, tokens: readonly string[]): string {
     const pki = new Pki('Test Kubernetes CA');
     try {
-      const altNames = [...new Set([loopback, this.#bind])].map((address) => `IP:${address}`).join(',');
+      const altNames = [...new Set([loopback, this.#bind, serviceAddress])].map((address) => `IP:${address}`).join(',');
       const { cert, key } = pki.server('kube-apiserver', { altNames });
       const write = (name: string, text: string): void => writeFileSync(this.#path(name), text, { mode: 0o600 });
       write('tls.crt', cert);
       write('tls.key', key);
+      const client = pki.client(kubeletClient);
+      write('kubelet-client.crt', client.cert);
+      write('kubelet-client.key', client.key);
       write('ca.crt', pki.ca);
       const accounts = generateKeyPairSync('ec', { namedCurve: 'P-256' });
       write('accounts.key', accounts.privateKey.export({ type: 'pkcs8', format: 'pem' }));
       write('accounts.pub', accounts.publicKey.export({ type: 'spki', format: 'pem' }));
-      write('tokens.csv', `${token},test-admin,test-admin,"system:masters"\n`);
+      write('tokens.csv', `${tokens.join('\n')}\n`);
       write('audit-policy.json', JSON.stringify(auditPolicy));
       return pki.ca;
     } finally {
@@ -125,7 +171,10 @@ export class ControlPlane {
     this.startEtcd();
     if (this.#options.host !== undefined) await this.#openWay();
     await this.startApiServer();
-    if (this.#options.controllers === true) this.#startControllers();
+    const { nodes = [], controllers = nodes.length > 0 } = this.#options;
+    if (controllers)
+      this.#startControllers(nodes.length > 0 ? [...kubeControllers, ...workloadControllers] : kubeControllers);
+    if (nodes.length > 0) await this.#startScheduler();
   }
 
   /** In the lab, the hosts' network is another one than this process's: a Unix socket joins the two. */
@@ -173,7 +222,10 @@ export class ControlPlane {
       ...['--service-account-issuer', 'https://kubernetes.default.svc'],
       ...['--service-account-key-file', this.#path('accounts.pub')],
       ...['--service-account-signing-key-file', this.#path('accounts.key')],
-      ...['--authorization-mode', 'RBAC', '--service-cluster-ip-range', '10.96.0.0/16'],
+      ...['--authorization-mode', 'Node,RBAC', '--enable-admission-plugins', 'NodeRestriction'],
+      ...['--service-cluster-ip-range', serviceRange, '--kubelet-preferred-address-types', 'InternalIP'],
+      ...['--kubelet-client-certificate', this.#path('kubelet-client.crt')],
+      ...['--kubelet-client-key', this.#path('kubelet-client.key')],
       ...['--audit-policy-file', this.#path('audit-policy.json'), '--audit-log-path', this.#path('audit.log')],
       // As in clusters that run network plugins in pods, which is nearly all; the server's own default is not to.
       '--allow-privileged',
@@ -198,17 +250,36 @@ export class ControlPlane {
     );
   }
 
-  #startControllers(): void {
-    this.#controllers = this.#service(
-      programPath('kube-controller-manager'),
-      ...['--kubeconfig', this.admin.kubeconfig, '--controllers', kubeControllers.join(',')],
-      ...['--leader-elect=false', '--bind-address', '127.0.0.1', '--secure-port', '0'],
+  #startControllers(controllers: readonly string[]): void {
+    this.#manage(
+      'kube-controller-manager',
+      ...['--controllers', controllers.join(','), '--root-ca-file', this.caFile],
+      ...['--bind-address', '127.0.0.1', '--secure-port', '0'],
     );
+  }
+
+  /** Places pods; and the API server may ask kubelets for logs, and to run commands. */
+  async #startScheduler(): Promise<void> {
+    this.#manage('kube-scheduler', '--bind-address', '127.0.0.1', '--secure-port', '0');
+    // https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/
+    await this.admin.apply(`/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/${kubeletClient}`, {
+      apiVersion: 'rbac.authorization.k8s.io/v1',
+      kind: 'ClusterRoleBinding',
+      metadata: { name: kubeletClient },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'system:kubelet-api-admin' },
+      subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name: kubeletClient }],
+    });
+  }
+
+  #manage(name: 'kube-controller-manager' | 'kube-scheduler', ...args: string[]): void {
+    const kubeconfig = this.#path('managers.kubeconfig');
+    this.admin.writeKubeconfig(kubeconfig, this.serverForHosts);
+    this.#managers.push(this.#service(programPath(name), '--kubeconfig', kubeconfig, '--leader-elect=false', ...args));
   }
 
   /** The last words of the processes. */
   get log(): string {
-    const ends = [this.#etcd, this.#apiserver, this.#controllers].map((service) => service?.log.slice(-8000) ?? '');
+    const ends = [this.#etcd, this.#apiserver, ...this.#managers].map((service) => service?.log.slice(-8000) ?? '');
     return ends.filter((text) => text !== '').join('\n');
   }
 
@@ -279,12 +350,7 @@ export class ControlPlane {
         spec: { boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: podName, uid: pod.metadata.uid } },
       },
     )) as { status: { token: string } };
-    const credentials = { name: podName, server: this.server, ca: this.#ca, token: token.status.token };
-    const user = new KubeUser(this.folder, programPath('kubectl'), credentials);
-    // In the lab, processes on other hosts read it.
-    user.writeKubeconfig(user.kubeconfig, this.serverForHosts);
-    this.#users.push(user);
-    return user;
+    return this.#userOnHosts(podName, token.status.token);
   }
 
   /** Every request that was answered since the API server first started, and the watches that are open. */
@@ -332,7 +398,7 @@ export class ControlPlane {
 
   async stop(): Promise<void> {
     for (const user of this.#users) user.close();
-    await this.#controllers?.end('SIGKILL');
+    for (const manager of this.#managers) await manager.end('SIGKILL');
     await this.#apiserver?.end('SIGKILL');
     await this.#etcd?.end('SIGKILL');
     await this.#way?.inside.end('SIGKILL');
