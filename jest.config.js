@@ -4,8 +4,8 @@ const base = {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
   injectGlobals: false,
-  // Whole root filesystems, with packages of the same names.
-  modulePathIgnorePatterns: ['<rootDir>/dist/image'],
+  // Whole root filesystems and clones, with packages of the same names.
+  modulePathIgnorePatterns: ['<rootDir>/dist/image', '<rootDir>/dist/release'],
 };
 const ignore = ['/node_modules/', '/dist/'];
 

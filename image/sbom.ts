@@ -117,7 +117,7 @@ function purl(referenceLocator: string): NonNullable<SpdxPackage['externalRefs']
 }
 
 /** https://github.com/package-url/purl-spec: the plus sign has to be encoded. */
-function debianPurl(name: string, version: string, architecture: string): string {
+export function debianPurl(name: string, version: string, architecture: string): string {
   const encode = (text: string): string => encodeURIComponent(text).replaceAll('%3A', ':');
   return `pkg:deb/debian/${encode(name)}@${encode(version)}?arch=${architecture}&distro=debian-${suite.release}`;
 }
