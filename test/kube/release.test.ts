@@ -1,7 +1,7 @@
 /** A whole release, of a clone: what is in it, by the tools that its users have. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Provenance } from '../../scripts/release/provenance.ts';
 import { helm } from '../support/kube/chart.ts';
@@ -26,14 +26,14 @@ beforeAll(() => {
   mkdirSync(join(projectRoot, 'dist'), { recursive: true });
   folder = mkdtempSync(join(projectRoot, 'dist/release-test-'));
   clone = join(folder, 'clone');
-  mkdirSync(join(clone, 'node_modules'), { recursive: true });
+  mkdirSync(clone);
   // The files as they are, committed or not, in a repository of their own.
   const list = ['ls-files', '-z', '--cached', '--others', '--exclude-standard', '--deduplicate'];
   const names = execFileSync('git', list, { cwd: projectRoot });
   const files = execFileSync('tar', ['-c', '--null', '-T', '-'], { cwd: projectRoot, input: names, maxBuffer: 1e9 });
   execFileSync('tar', ['-x', '-C', clone], { input: files });
-  for (const name of readdirSync(join(projectRoot, 'node_modules')))
-    symlinkSync(join(projectRoot, 'node_modules', name), join(clone, 'node_modules', name));
+  // Of links to the files: symbolic ones would lead out of the clone, where the build knows no package.
+  execFileSync('cp', ['-al', join(projectRoot, 'node_modules'), clone]);
   writeFileSync(join(clone, 'CHANGELOG.md'), `# Changelog\n\n## ${version}\n\nSaid of ${version}.\n`);
   git('init', '--quiet', '--initial-branch', 'main');
   git('add', '.');
