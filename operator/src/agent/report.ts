@@ -21,6 +21,8 @@ export interface NodeReport {
 export interface NetworkReport {
   readonly name: string;
   readonly namespace: string;
+  /** Where the namespace is mounted; undefined until it stands. */
+  readonly netns: string | undefined;
   readonly device: string | undefined;
   readonly mtu: number | undefined;
   readonly addresses: readonly string[];
@@ -55,6 +57,8 @@ export interface PeerReport {
   readonly keys: { readonly primary: number | undefined; readonly secondary: number | undefined };
   readonly keyGeneration: number | undefined;
   readonly routes: readonly string[];
+  /** Addresses and destinations that its spec asks for, whether they are in force or not. */
+  readonly claims: readonly string[];
   readonly rxBytes: number;
   readonly txBytes: number;
   readonly rxPackets: number;
@@ -67,6 +71,8 @@ export interface PeerReport {
 export interface AttachmentReport {
   readonly containerId: string;
   readonly ifname: string;
+  /** The sandbox's network namespace, as the runtime named it. */
+  readonly netns: string;
   readonly pod: string | undefined;
   readonly addresses: readonly string[];
 }

@@ -12,6 +12,7 @@ import {
 import { isMesh } from '../api/vpn-network.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import type { OvpnError } from '../errors.ts';
+import { hostPrefix } from '../kernel/address.ts';
 import { SystemError } from '../kernel/libc.ts';
 import { NetlinkError } from '../kernel/netlink/error.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
@@ -296,6 +297,7 @@ export class StatusBoard {
     return {
       name,
       namespace: namespaceName(name),
+      netns: agent.kernel?.path,
       device: agent.device?.name,
       mtu: agent.device?.mtu,
       addresses: agent.desired?.addresses ?? [],
@@ -315,9 +317,10 @@ export class StatusBoard {
           message: facts?.lastError ?? facts?.message ?? 'its address is not known yet',
         };
       }),
-      attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, addresses, pod }) => ({
+      attachments: this.#services.attachments.ofNetwork(name).map(({ containerId, ifname, netns, addresses, pod }) => ({
         containerId,
         ifname,
+        netns,
         addresses,
         pod: pod === undefined ? undefined : `${pod.namespace}/${pod.name}`,
       })),
@@ -351,6 +354,7 @@ export class StatusBoard {
             : agent.observedKeys(peer.spec.static.peerID),
       keyGeneration: status?.keyGeneration,
       routes: (live ?? inForce)?.routes.map(({ destination }) => destination) ?? [],
+      claims: [...peer.spec.addresses, ...peer.spec.routes].map(asPrefix),
       rxBytes: status?.traffic?.rxBytes ?? 0,
       txBytes: status?.traffic?.txBytes ?? 0,
       rxPackets: status?.traffic?.rxPackets ?? 0,
@@ -370,6 +374,8 @@ function fingerprintOf(material: Uint8Array | undefined): string | undefined {
     return undefined;
   }
 }
+
+const asPrefix = (text: string): string => (text.includes('/') ? text : hostPrefix(text));
 
 const noKeys: PeerReport['keys'] = { primary: undefined, secondary: undefined };
 

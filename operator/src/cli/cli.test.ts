@@ -58,6 +58,7 @@ const peerReport = (fields: Partial<PeerReport> = {}): PeerReport => ({
   keys: { primary: 1, secondary: undefined },
   keyGeneration: 1,
   routes: ['192.168.7.0/24'],
+  claims: ['10.80.0.7/32', '192.168.7.0/24'],
   rxBytes: 0,
   txBytes: 1536,
   rxPackets: 0,
@@ -70,6 +71,7 @@ const peerReport = (fields: Partial<PeerReport> = {}): PeerReport => ({
 const networkReport = (fields: Partial<NetworkReport> = {}): NetworkReport => ({
   name: 'corp',
   namespace: 'ovpn-corp',
+  netns: '/run/netns/ovpn-corp',
   device: 'ovpn0',
   mtu: 1416,
   addresses: ['10.80.0.1/24'],
@@ -194,8 +196,20 @@ describe('the text of a report', () => {
         networks: [
           networkReport({
             attachments: [
-              { containerId: '0123456789abcdef', ifname: 'vpn0', pod: undefined, addresses: ['10.81.0.3'] },
-              { containerId: 'x', ifname: 'vpn0', pod: 'shop/web-0', addresses: ['10.81.0.2', 'fd81::2'] },
+              {
+                containerId: '0123456789abcdef',
+                ifname: 'vpn0',
+                netns: '/run/netns/p',
+                pod: undefined,
+                addresses: ['10.81.0.3'],
+              },
+              {
+                containerId: 'x',
+                ifname: 'vpn0',
+                netns: '/run/netns/p',
+                pod: 'shop/web-0',
+                addresses: ['10.81.0.2', 'fd81::2'],
+              },
             ],
           }),
         ],
@@ -379,6 +393,12 @@ describe('options', () => {
     [['run', '--status-interval', 'soon'], 'must be a whole number of seconds'],
     [['run', '--log-level', 'loud'], 'Allowed choices are'],
     [['status', '-o', 'xml'], 'Allowed choices are text, wide, json, yaml'],
+    [['explain-route', '10.0.0.1'], 'one of --pod, --netns and --network must be given'],
+    [['explain-route', '10.0.0.1', '--pod', 'a/b', '--netns', '/run/netns/x'], 'and only one'],
+    [['explain-route', '10.0.0.1', '--pod', 'web'], '"web" is no namespace/name'],
+    [['explain-route', '10.0.0.1', '--network', 'corp'], '--network and --from go together'],
+    [['explain-route', '10.0.0.1', '--network', 'corp', '--from', '10.1'], '--from is no IP address: "10.1"'],
+    [['explain-route', 'example.com', '--pod', 'a/b'], 'the destination is no IP address: "example.com"'],
     [['check'], "missing required argument 'path'"],
   ])('%j is refused', (args, text) => {
     const { status, stderr, stdout } = run(...args);

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { describe } from '../errors.ts';
 import { checkCommand } from './check.ts';
+import { explainRouteCommand } from './explain-route.ts';
 import { holderCommand } from './holder.ts';
 import { installCniCommand } from './install-cni.ts';
 import { runCommand } from './run.ts';
@@ -9,8 +10,8 @@ import { statusCommand } from './status.ts';
 import { version } from '../version.ts';
 
 /**
- * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status` and `check`
- * are for people.
+ * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status`, `check`
+ * and `explain-route` are for people.
  */
 const program = new Command('ovpn-agent')
   .description('Runs OpenVPN tunnels of VpnNetwork, VpnPeer and VpnKey resources on the Linux ovpn driver.')
@@ -20,7 +21,8 @@ const program = new Command('ovpn-agent')
   .addCommand(holderCommand())
   .addCommand(installCniCommand())
   .addCommand(statusCommand())
-  .addCommand(checkCommand());
+  .addCommand(checkCommand())
+  .addCommand(explainRouteCommand());
 
 // Commands that are added do not get it by themselves.
 for (const command of program.commands) command.copyInheritedSettings(program);
