@@ -10,6 +10,7 @@ interface ErrorRow {
  * and CNI results, and docs/reference/errors.md, which is generated from here, explains them under the same code. Never reuse a code.
  *
  * 1xx resources · 2xx keys · 3xx kernel · 4xx agent and its socket · 5xx CNI configuration and runtime
+ * 6xx kubectl ovpn
  */
 export const errorTable = {
   ManifestUnreadable: {
@@ -221,6 +222,22 @@ export const errorTable = {
     code: 'OVPN505',
     meaning: 'The node has no free pod address.',
     remedy: 'delete unused pods or give the node a larger pod block',
+  },
+
+  NotInstalled: {
+    code: 'OVPN601',
+    meaning: 'The cluster does not have the resources of the operator.',
+    remedy: 'install the operator, or choose the cluster that has it with --context or --kubeconfig',
+  },
+  AccessDenied: {
+    code: 'OVPN602',
+    meaning: 'You lack a right that `kubectl ovpn` needs; the message names it.',
+    remedy: 'have an administrator give you that right, or look at a namespace of yours with -n',
+  },
+  ObjectNotFound: {
+    code: 'OVPN603',
+    meaning: 'An object that `kubectl ovpn` was asked for is not there.',
+    remedy: 'correct the name, or the namespace with -n',
   },
 } as const satisfies Readonly<Record<string, ErrorRow>>;
 

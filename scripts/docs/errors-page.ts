@@ -7,6 +7,7 @@ const sections: Readonly<Record<string, string>> = {
   '3': 'Kernel',
   '4': 'Agent and its sockets',
   '5': 'CNI configuration and runtime',
+  '6': 'kubectl ovpn',
 };
 
 /** docs/reference/errors.md: the table of errors. */

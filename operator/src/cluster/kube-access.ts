@@ -20,7 +20,12 @@ export interface KubeAccessOptions {
  * Access by a kubeconfig file or from inside a pod. Throws ConfigInvalid when there is none that can be used.
  * The client library is loaded here only: standalone mode never pays for it.
  */
-export async function loadKubeAccess({ kubeconfig, context }: KubeAccessOptions = {}): Promise<ApiAccess> {
+export async function loadKubeAccess(options: KubeAccessOptions = {}): Promise<ApiAccess> {
+  return kubeAccess(await loadKubeConfig(options));
+}
+
+/** The kubeconfig itself, for who needs more of it than access. Throws ConfigInvalid when it cannot be read. */
+export async function loadKubeConfig({ kubeconfig, context }: KubeAccessOptions = {}): Promise<KubeConfig> {
   const { KubeConfig } = await import('@kubernetes/client-node');
   const config = new KubeConfig();
   try {
@@ -30,7 +35,7 @@ export async function loadKubeAccess({ kubeconfig, context }: KubeAccessOptions 
     throw new OvpnError('ConfigInvalid', `the kubeconfig cannot be read: ${describe(error)}`, {}, { cause: error });
   }
   if (context !== undefined) config.setCurrentContext(context);
-  return kubeAccess(config);
+  return config;
 }
 
 /** Access by a loaded KubeConfig. Throws ConfigInvalid when its current context leads nowhere, or to no TLS server. */

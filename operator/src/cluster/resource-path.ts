@@ -13,6 +13,8 @@ const collections = {
   Namespace: { base: '/api/v1', plural: 'namespaces' },
   Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },
   Certificate: { base: '/apis/cert-manager.io/v1', plural: 'certificates' },
+  Deployment: { base: '/apis/apps/v1', plural: 'deployments' },
+  DaemonSet: { base: '/apis/apps/v1', plural: 'daemonsets' },
   Event: { base: '/apis/events.k8s.io/v1', plural: 'events' },
 } as const;
 
@@ -27,6 +29,13 @@ export function apiPath(kind: ApiKind, { namespace, name }: { namespace?: string
   const { base, plural } = collections[kind];
   const scope = namespace === undefined ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
   return `${base}${scope}/${plural}${name === undefined ? '' : `/${encodeURIComponent(name)}`}`;
+}
+
+/** A kind as rights are given for it: `vpnpeers.ovpn-operator.io`, `secrets`. */
+export function resourceName(kind: ApiKind): string {
+  const { base, plural } = collections[kind];
+  const [, root, apiGroup] = base.split('/');
+  return root === 'api' || apiGroup === undefined ? plural : `${plural}.${apiGroup}`;
 }
 
 /** The API server's path of all objects of one of our kinds, in all namespaces. */
