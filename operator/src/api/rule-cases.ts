@@ -173,6 +173,11 @@ const many = <T>(count: number, make: (index: number) => T): T[] =>
 const prunes: Options = { apiServer: 'prunes' };
 const accepts: Options = { apiServer: 'accepts' };
 
+/** A mesh at that listener, with the certificates that it needs. */
+function mesh(listener?: string): Manifest {
+  return { pki: { builtIn: {} }, mesh: listener === undefined ? {} : { listener } };
+}
+
 /** The rules about a control channel, which stands in two kinds. */
 function controlChannels(whose: string, of: typeof ofNetwork): RuleCase[] {
   const secretRef = { name: 'wrap' };
@@ -666,6 +671,47 @@ export const ruleCases: readonly RuleCase[] = [
     'spec.pki.builtIn.caDays',
     { pki: { builtIn: { caDays: 30, certificateDays: 10 } } },
     { pki: { builtIn: { caDays: 29, certificateDays: 9 } } },
+  ),
+  ofNetwork(
+    'nodes of a mesh know each other by certificates of the network',
+    'spec.mesh',
+    { pki: { builtIn: {} }, mesh: {} },
+    { pki: { secretRef: { name: 'server' } }, mesh: {} },
+    { says: 'mesh needs pki.builtIn' },
+  ),
+  ofNetwork(
+    'a mesh that is switched off needs nothing',
+    'spec.mesh',
+    { mesh: { enabled: false } },
+    { mesh: { enabled: true } },
+    { says: 'mesh needs pki.builtIn' },
+  ),
+  ofNetwork(
+    'the listener of a mesh is one of UDP',
+    'spec.mesh',
+    { ...listeners({ name: 'tcp', protocol: 'TCP', port: 443 }, { name: 'udp', port: 1194 }), ...mesh('udp') },
+    { ...listeners({ name: 'tcp', protocol: 'TCP', port: 443 }, { name: 'udp', port: 1194 }), ...mesh('tcp') },
+    { says: 'mesh needs a UDP listener' },
+  ),
+  ofNetwork(
+    'nodes of a mesh reach each other on all addresses',
+    'spec.mesh',
+    { ...listeners({ name: 'udp', port: 1194, address: '192.0.2.1' }), ...mesh('udp') },
+    { ...listeners({ name: 'udp', port: 1194, address: '192.0.2.1' }), ...mesh() },
+    { says: 'mesh needs a UDP listener' },
+  ),
+  ofNetwork(
+    'a node is reached at the address of a host',
+    'spec.nodes[0].underlayAddresses[0]',
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: ['192.0.2.1', '2001:db8::1'] }),
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: ['0.0.0.0'] }),
+    { says: 'must be an address of one host' },
+  ),
+  ofNetwork(
+    'a node is reached at four addresses at most',
+    'spec.nodes[0].underlayAddresses',
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: many(4, (n) => `192.0.2.${n + 1}`) }),
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: many(5, (n) => `192.0.2.${n + 1}`) }),
   ),
   ofNetwork(
     'client keys are made where certificates are',
