@@ -123,6 +123,27 @@ describe("an agent's status writes", () => {
     expect(await statusOf('VpnPeer')).toMatchObject({ allocation: { number: 7 } });
   });
 
+  test('of a peer, an agent claims it for its own node, and never by a version that is past', async () => {
+    const claim = (node: string, epoch: number): object => ({ node, epoch, since: '2026-01-01T00:00:00Z' });
+    const version = async (): Promise<unknown> =>
+      ((await plane.admin.get(apiPath('VpnPeer', where('VpnPeer'))))['metadata'] as Record<string, unknown>)[
+        'resourceVersion'
+      ];
+    const say = (node: 'a' | 'b', holder: object, resourceVersion: unknown): Promise<Answer> => {
+      const whole = object('VpnPeer', { status: { holder } });
+      const metadata = { ...(whole as { metadata: object }).metadata, resourceVersion };
+      const path = `${apiPath('VpnPeer', where('VpnPeer'))}/status?fieldManager=ovpn-agent-claim&force=true`;
+      return agents[node].send('PATCH', path, { ...whole, metadata }, 'application/apply-patch+yaml');
+    };
+    const first = await version();
+    refused(await say('a', claim('node-b', 1), first), 'may claim a peer for its own node only');
+    expect((await say('a', claim('node-a', 1), first)).status).toBe(200);
+    expect((await say('b', claim('node-b', 1), first)).status).toBe(409);
+    expect((await say('b', claim('node-b', 2), await version())).status).toBe(200);
+    expect(await statusOf('VpnPeer')).toMatchObject({ holder: { node: 'node-b', epoch: 2 } });
+    refused(await patch('a', 'VpnPeer', { status: { holder: null } }), 'may claim a peer for its own node only');
+  });
+
   test('a token that is bound to no node writes nothing', async () => {
     const account = '/api/v1/namespaces/ovpn-system/serviceaccounts/ovpn-agent/token';
     const answer = (await plane.admin.must('POST', account, {

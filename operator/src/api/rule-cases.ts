@@ -708,6 +708,13 @@ export const ruleCases: readonly RuleCase[] = [
     { says: 'must be an address of one host' },
   ),
   ofNetwork(
+    'where a node is reached is an address',
+    'spec.nodes[0].underlayAddresses[0]',
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: ['192.0.2.1'] }),
+    nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: ['node-a'] }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
     'a node is reached at four addresses at most',
     'spec.nodes[0].underlayAddresses',
     nodes({ name: 'a', addresses: ['10.8.0.1'], underlayAddresses: many(4, (n) => `192.0.2.${n + 1}`) }),

@@ -52,6 +52,7 @@ const networkReport = (fields: Partial<NetworkReport> = {}): NetworkReport => ({
   listeners: [],
   problem: undefined,
   peers: [peerReport()],
+  neighbours: [],
   attachments: [attachment],
   ...fields,
 });

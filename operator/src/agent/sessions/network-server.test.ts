@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { closeSync } from 'node:fs';
 import { createSocket } from 'node:dgram';
 import { formatRef } from '../../api/types.ts';
+import { firstMeshPeerId } from '../../api/vpn-peer.ts';
 import { recordingLog } from '../../cluster/testing/log.ts';
 import type { DeleteReason } from '../../kernel/ovpn/uapi.ts';
 import { ReadinessPoller } from '../../kernel/poller.ts';
@@ -16,6 +17,7 @@ import { netmask } from '../../openvpn/negotiate/address.ts';
 import type { DesiredDialIn, DesiredServer } from './desired-session.ts';
 import { firstSessionId, type LivePeers } from './live-peers.ts';
 import type { OpenListener } from './listener-sockets.ts';
+import { introduction, nodeRef } from './neighbour.ts';
 import { NetworkServer } from './network-server.ts';
 import { SessionMemory } from './session-memory.ts';
 import {
@@ -61,6 +63,8 @@ class FakeClient implements ServedClient {
   readonly transport = 'udp';
   readonly identity: PeerIdentity;
   readonly done: string[] = [];
+  /** Lines of peer-info. */
+  says: Readonly<Record<string, string>> = {};
   path: Path;
   keyId = 0;
   offer: Offer | undefined;
@@ -180,6 +184,7 @@ class Gateway {
       cipher: 'AES-256-GCM',
       username: '',
       foreignFraming,
+      peerInfo: { values: new Map(Object.entries(client.says)) },
     } as unknown as AuthenticatedClient);
     return client;
   }
@@ -763,4 +768,70 @@ test('no log line holds what is secret', () => {
   const text = JSON.stringify(gateway.log.lines);
   expect(text).toContain(formatRef(refOfPeer('alice')));
   expect(text).not.toMatch(/secret|PRIVATE KEY|sec-tail/);
+});
+
+describe('nodes of a mesh', () => {
+  const neighbour = (name: string): DesiredDialIn => dialIn(name, { ref: nodeRef(name), identity: {} });
+  const node = (name: string, id = firstMeshPeerId + 5, commonName = 'node:corp'): FakeClient => {
+    const client = new FakeClient(commonName);
+    client.says = introduction(name, id);
+    return client;
+  };
+  const mesh = (...peers: readonly DesiredDialIn[]): Gateway => {
+    const gateway = new Gateway();
+    gateways.push(gateway);
+    gateway.server.configure({ ...desired, meshName: 'node:corp' }, [gateway.udp()]);
+    for (const peer of peers) gateway.server.setPeer(peer.ref, peer);
+    gateway.look();
+    return gateway;
+  };
+
+  test('are who they say they are, with the id that they have free', () => {
+    const gateway = mesh(neighbour('n2'), dialIn('alice'));
+    const client = gateway.establish(gateway.authenticate(node('n2')));
+    expect(gateway.server.recheck(client.identity, client)).toBeUndefined();
+    expect(client.offer?.peerId).toBe(firstMeshPeerId + 5);
+    expect(gateway.server.livePeer(nodeRef('n2'))?.id).toBe(firstMeshPeerId + 5);
+    expect(gateway.server.facts(nodeRef('n2'))?.state).toBe('Connected');
+  });
+
+  test('are asked for another id when theirs is taken', () => {
+    const gateway = mesh(neighbour('n2'), { ...neighbour('n3'), vpnIpv4: '10.80.0.12' });
+    gateway.establish(gateway.authenticate(node('n2')));
+    const other = gateway.authenticate(node('n3'));
+    expect(other.last).toBe('refuse for now: this node needs another peer id');
+    expect(gateway.establish(gateway.authenticate(node('n3', firstMeshPeerId + 6))).last).toBe('confirm');
+  });
+
+  test('a client is no node, whatever it says', () => {
+    const gateway = mesh(neighbour('n2'), dialIn('alice'));
+    const client = gateway.establish(gateway.authenticate(node('n2', firstMeshPeerId + 5, 'alice')));
+    expect(client.offer?.peerId).toBeLessThan(firstMeshPeerId);
+    expect(gateway.facts('alice')?.state).toBe('Connected');
+    expect(gateway.server.livePeer(nodeRef('n2'))).toBeUndefined();
+  });
+
+  test.each([
+    ['a node that is none of the network', node('n9')],
+    ['an id of clients', node('n2', firstSessionId)],
+  ])('%s is not let in', (_, client) => {
+    const gateway = mesh(neighbour('n2'));
+    gateway.authenticate(client);
+    expect(client.last).toMatch(/^refuse for now/);
+    expect(gateway.live.size).toBe(0);
+  });
+
+  test('the certificate of nodes is nobody without a mesh', () => {
+    const gateway = new Gateway().serve(neighbour('n2'));
+    gateways.push(gateway);
+    expect(gateway.server.recheck(node('n2').identity, node('n2'))).toContain('has the identity "node:corp"');
+  });
+
+  test('a peer that is connected to another node ends without a word', () => {
+    const gateway = mesh(dialIn('alice'));
+    const client = gateway.connect('alice');
+    gateway.server.movedAway(refOfPeer('alice'));
+    expect(client.last).toBe('close');
+    expect(gateway.left).toMatchObject({ peers: 0, live: 0 });
+  });
 });
