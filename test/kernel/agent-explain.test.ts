@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Explanation } from '../../operator/src/agent/explain/steps.ts';
 import { agentProgram, ping } from '../support/hosts.ts';
 import { attachPod, Office, officePeer, type Pod, podAddress, sandboxWithEth0 } from '../support/office.ts';
+import type { Finding } from '../../operator/src/cli/doctor/findings.ts';
 import { attempt, eventually, run } from '../support/run.ts';
 
 let office: Office;
@@ -61,6 +62,56 @@ describe('a destination that is reached', () => {
     const { reaches, steps } = await explained(podAddress(office.pod, 4));
     expect(reaches).toBe(true);
     expect(steps.map(({ object }) => object)).toContain(`pod default/${office.pod.call.containerId}`);
+  }, 30_000);
+});
+
+describe('the doctor', () => {
+  async function examined(...options: string[]): Promise<Finding[]> {
+    const { agent } = office;
+    const argv = [
+      'doctor',
+      '--socket',
+      agent.socket,
+      '--holder',
+      agent.holderSocket,
+      '--state',
+      agent.state,
+      ...options,
+    ];
+    const command = agent.host.command(process.execPath, agentProgram, ...argv, '-o', 'json');
+    const { code, stdout, stderr } = await attempt('nsenter', command);
+    if (stdout === '') throw new Error(stderr);
+    const found = JSON.parse(stdout) as Finding[];
+    expect(code).toBe(found.some(({ severity }) => severity === 'error') ? 1 : 0);
+    return found;
+  }
+  const errors = (found: readonly Finding[]): string[] =>
+    found.flatMap(({ severity, check, text }) => (severity === 'error' ? [`${check}: ${text}`] : []));
+
+  test('finds nothing wrong with a node that works, and says what it looked at', async () => {
+    const found = await examined('--bin-dir', '/nowhere');
+    expect(errors(found)).toEqual([]);
+    const well = found.filter(({ severity }) => severity === 'ok').map(({ check }) => check);
+    expect(well).toEqual(
+      expect.arrayContaining(['privileges', 'packet-filter', 'state-folder', 'socket-holder', 'agent', 'network']),
+    );
+    expect(well).toEqual(expect.arrayContaining(['sysctls', 'filter', 'mtu', 'listener']));
+    // The lab's kernel has transmit ids (peers.test.ts sets them).
+    expect(found.find(({ check }) => check === 'ovpn-driver')).toMatchObject({ severity: 'ok' });
+    expect(found.find(({ check }) => check === 'cni-plugin')).toMatchObject({ severity: 'unchecked' });
+  }, 30_000);
+
+  test('finds what was changed behind the back of the agent, and a holder that is not there', async () => {
+    await office.kernel.exec('sysctl', '-qw', 'net.ipv4.ip_forward=0');
+    await office.kernel.exec('nft', 'flush', 'ruleset');
+    const found = await examined('--holder', '/nowhere/holder.sock');
+    expect(errors(found)).toEqual([
+      expect.stringMatching(/^socket-holder: no answer/),
+      'sysctls: net.ipv4.ip_forward is 0, not 1',
+      expect.stringMatching(/^filter: has another packet filter/),
+    ]);
+    expect(lastStep(await explained(office.lan.ipv4))?.text).toContain('does not forward');
+    await office.kernel.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
   }, 30_000);
 });
 

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { DumpInterrupted, NetlinkError } from '../../operator/src/kernel/netlink/error.ts';
-import { resolveFamily } from '../../operator/src/kernel/netlink/generic.ts';
+import { greatestAttribute, resolveFamily } from '../../operator/src/kernel/netlink/generic.ts';
 import { NLM_F_DUMP_INTR } from '../../operator/src/kernel/netlink/message.ts';
 import {
   NETLINK_GENERIC,
@@ -10,6 +10,7 @@ import {
   type Request,
 } from '../../operator/src/kernel/netlink/socket.ts';
 import { OvpnFamily } from '../../operator/src/kernel/ovpn/family.ts';
+import { PeerAttr } from '../../operator/src/kernel/ovpn/uapi.ts';
 import { dumpLinks, newOvpnLink } from '../../operator/src/kernel/rtnetlink/links.ts';
 import { dumpOurRoutes, setRoute } from '../../operator/src/kernel/rtnetlink/routes.ts';
 import { expediteGracePeriods, type Namespace, Scene } from './support.ts';
@@ -47,6 +48,18 @@ describe('families', () => {
     expect(() => resolveFamily(socket, 'a-name-longer-than-the-kernel-takes')).toThrow(NetlinkError);
     socket.close();
     socket.close();
+  });
+
+  test('tell by their policies which attributes the kernel knows', () => {
+    const socket = NetlinkSocket.open(NETLINK_GENERIC);
+    try {
+      // peers.test.ts sets transmit ids, so this kernel has them.
+      expect(greatestAttribute(socket, 'ovpn')).toBeGreaterThanOrEqual(PeerAttr.TxId);
+      expect(greatestAttribute(socket, 'nlctrl')).toBeLessThan(PeerAttr.TxId);
+      expect(() => greatestAttribute(socket, 'no-such-family')).toThrow(NetlinkError);
+    } finally {
+      socket.close();
+    }
   });
 });
 

@@ -24,7 +24,7 @@ export interface NodeFacts {
  * Outer IPv6 header, UDP, OpenVPN's data header and tag, with the driver's own reserve (drivers/net/ovpn/main.c,
  * OVPN_HEAD_ROOM): what the driver subtracts from 1500 itself.
  */
-const encapsulationBytes = 84;
+export const encapsulationBytes = 84;
 /** IPv6 does not run on less (RFC 8200, section 5). */
 const minimumMtuV6 = 1280;
 const minimumMtuV4 = 576;

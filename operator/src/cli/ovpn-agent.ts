@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { describe } from '../errors.ts';
 import { checkCommand } from './check.ts';
+import { doctorCommand } from './doctor.ts';
 import { explainRouteCommand } from './explain-route.ts';
 import { holderCommand } from './holder.ts';
 import { installCniCommand } from './install-cni.ts';
@@ -10,8 +11,8 @@ import { statusCommand } from './status.ts';
 import { version } from '../version.ts';
 
 /**
- * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status`, `check`
- * and `explain-route` are for people.
+ * The node agent's program: `run` and `holder` are the services, `install-cni` prepares the node, `status`, `check`,
+ * `explain-route` and `doctor` are for people.
  */
 const program = new Command('ovpn-agent')
   .description('Runs OpenVPN tunnels of VpnNetwork, VpnPeer and VpnKey resources on the Linux ovpn driver.')
@@ -22,7 +23,8 @@ const program = new Command('ovpn-agent')
   .addCommand(installCniCommand())
   .addCommand(statusCommand())
   .addCommand(checkCommand())
-  .addCommand(explainRouteCommand());
+  .addCommand(explainRouteCommand())
+  .addCommand(doctorCommand());
 
 // Commands that are added do not get it by themselves.
 for (const command of program.commands) command.copyInheritedSettings(program);

@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { systemClock } from '../cluster/clock.ts';
 import { recordingLog } from '../cluster/testing/log.ts';
 import { Follower } from './follow.ts';
-import { chain, installPlugin, removePlugin, unchain } from './installer.ts';
+import { chain, inspectInstallation, installPlugin, removePlugin, unchain } from './installer.ts';
 
 let root: string;
 let source: string;
@@ -42,6 +42,19 @@ function writeList(name = '10-main.conflist', content: unknown = mainList): stri
 }
 const typesIn = (path: string): string[] =>
   (JSON.parse(readFileSync(path, 'utf8')) as typeof mainList).plugins.map(({ type }) => type);
+
+test('an installation is looked at without a change', () => {
+  const look = () => inspectInstallation(bin, net, entry);
+  expect(look()).toEqual({ plugin: false, list: undefined, chained: false });
+  installPlugin(source, bin);
+  const list = writeList();
+  expect(look()).toEqual({ plugin: true, list: '10-main.conflist', chained: false });
+  expect(typesIn(list)).toEqual(['ptp']);
+  chain(net, entry);
+  expect(look()).toEqual({ plugin: true, list: '10-main.conflist', chained: true });
+  chmodSync(plugin(), 0o644);
+  expect(look()).toMatchObject({ plugin: false });
+});
 
 describe('the file of the plugin', () => {
   test('is installed, left alone, replaced and removed', () => {

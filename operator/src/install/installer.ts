@@ -56,6 +56,29 @@ export function chain(folder: string, entry: ChainEntry): Outcome {
   });
 }
 
+/** What is there of an installation. */
+export interface Installed {
+  /** Whether the plugin's file is there, and may be run. */
+  readonly plugin: boolean;
+  /** The file that the runtime takes; undefined while there is none. */
+  readonly list: string | undefined;
+  /** Whether that file names the plugin as `install-cni --chain` would have it. */
+  readonly chained: boolean;
+}
+
+/** Looks, and changes nothing. @throws OvpnError CniInstallFailed when the list in force is none */
+export function inspectInstallation(binFolder: string, confFolder: string, entry: ChainEntry): Installed {
+  return attempt(confFolder, () => {
+    const plugin = statSync(join(binFolder, pluginType), { throwIfNoEntry: false });
+    const { list, steps } = planChain(readFolder(confFolder), entry);
+    return {
+      plugin: plugin?.isFile() === true && (plugin.mode & 0o111) !== 0,
+      list,
+      chained: list !== undefined && steps.length === 0,
+    };
+  });
+}
+
 /** Takes our entry out of every list; one outcome for each that had it. @throws OvpnError CniInstallFailed */
 export function unchain(folder: string): Outcome[] {
   return attempt(folder, () => {

@@ -41,6 +41,7 @@ const native = {
   umount2: libc.func('int umount2(const char *target, int flags)'),
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
   flock: libc.func('int flock(int fd, int operation)'),
+  adjtimex: libc.func('int adjtimex(void *timex)'),
   eventfd: libc.func('int eventfd(unsigned int value, int flags)'),
   memfd_create: libc.func('int memfd_create(const char *name, unsigned int flags)'),
   prctl: libc.func('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)'),
@@ -425,3 +426,15 @@ const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
 const MFD_CLOEXEC = 1;
 const MFD_NOEXEC_SEAL = 8;
+
+/** struct timex of 64-bit Linux (include/uapi/linux/timex.h), and where `status` is in it. */
+const [timexBytes, timexStatus] = [208, 40];
+const STA_UNSYNC = 0x40;
+const TIME_ERROR = 5;
+
+/** Whether the kernel says that something keeps the clock right (NTP, PTP, chrony). Changes nothing. @throws SystemError */
+export function clockSynchronized(): boolean {
+  const timex = Buffer.alloc(timexBytes);
+  const state = check('adjtimex', native.adjtimex(timex));
+  return state !== TIME_ERROR && (timex.readUInt32LE(timexStatus) & STA_UNSYNC) === 0;
+}

@@ -1,4 +1,4 @@
-import { forEachAttribute, readString, readU16, readU32 } from './message.ts';
+import { forEachAttribute, type Message, readString, readU16, readU32 } from './message.ts';
 import { NetlinkError } from './error.ts';
 import type { NetlinkSocket } from './socket.ts';
 
@@ -6,7 +6,9 @@ const GENL_ID_CTRL = 16;
 const CTRL_CMD_GETFAMILY = 3;
 const CTRL_ATTR_FAMILY_ID = 1;
 const CTRL_ATTR_FAMILY_NAME = 2;
+const CTRL_CMD_GETPOLICY = 10;
 const CTRL_ATTR_MCAST_GROUPS = 7;
+const CTRL_ATTR_POLICY = 8;
 const CTRL_ATTR_MCAST_GRP_NAME = 1;
 const CTRL_ATTR_MCAST_GRP_ID = 2;
 
@@ -60,4 +62,37 @@ function parseFamily(attributes: Buffer): GenericFamily {
     });
   });
   return { id, groups };
+}
+
+/**
+ * The greatest attribute type that any policy of a family names: what the running kernel knows, without trying it on
+ * something (net/netlink/policy.c).
+ *
+ * @throws NetlinkError also when the kernel has no such family
+ */
+export function greatestAttribute(socket: NetlinkSocket, name: string): number {
+  const found = socket.dump(
+    {
+      type: GENL_ID_CTRL,
+      describe: () => `list the policies of generic netlink family ${name}`,
+      write: (writer) => {
+        writer.raw(genericHeader(CTRL_CMD_GETPOLICY));
+        writer.string(CTRL_ATTR_FAMILY_NAME, name);
+      },
+    },
+    parsePolicy,
+  );
+  return Math.max(0, ...found);
+}
+
+/** A message names one attribute of one policy, as nests by policy and by attribute. */
+function parsePolicy({ payload }: Message): number | undefined {
+  let greatest: number | undefined;
+  forEachAttribute(payload.subarray(4), (type, policies) => {
+    if (type !== CTRL_ATTR_POLICY) return;
+    forEachAttribute(policies, (_policy, attributes) => {
+      forEachAttribute(attributes, (attribute) => (greatest = Math.max(greatest ?? 0, attribute)));
+    });
+  });
+  return greatest;
 }
