@@ -39,7 +39,7 @@ const secret = parse({
   stringData: { 'mesh.crt': node.cert, 'mesh.key': node.key, 'ca.crt': pki.ca },
 }) as Secret;
 const server = (change: Partial<DesiredServer> = {}): DesiredServer =>
-  serverSettings({ ca: pki.ca, ...node, minVersion: 'TLSv1.2' } as DesiredServer['credentials'], change);
+  serverSettings({ ca: pki.ca, ...node, minVersion: 'TLSv1.2' }, change);
 const plan = (self: string, of = network(), settings = server()) =>
   planMesh(of, self, settings, 'ovpn-system', (_, name) => (name === 'corp.pki' ? secret : undefined));
 
@@ -104,7 +104,7 @@ describe('the neighbours of a node', () => {
     const serverKey = Buffer.alloc(128, 2);
     const wrapOf = (wrap: DesiredServer['wrap']) => {
       const [self, other] = dials('a', 'b') ? ['a', 'b'] : ['b', 'a'];
-      const session = plan(self ?? '', network(), server({ wrap })).find(({ ref }) => ref.name === other)?.session;
+      const session = plan(self, network(), server({ wrap })).find(({ ref }) => ref.name === other)?.session;
       return session?.kind === 'dial-out' ? session.wrap : undefined;
     };
     expect(wrapOf({ kind: 'tls-crypt', key })).toEqual({ kind: 'tls-crypt', key });
@@ -125,7 +125,7 @@ describe('the way to a peer', () => {
     ...(parse(
       peerManifest('office', { networkRef: { name: 'corp' }, routes: ['10.20.0.0/16'], ...fields }),
     ) as VpnPeer),
-    ...(status === undefined ? {} : { status: status as NonNullable<VpnPeer['status']> }),
+    ...(status === undefined ? {} : { status: status }),
   });
   const held = (by: string): object => ({ holder: { node: by, epoch: 1, since: '2026-01-01T00:00:00Z' } });
 

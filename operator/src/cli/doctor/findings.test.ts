@@ -15,6 +15,7 @@ const network: NetworkReport = {
   listeners: ['udp 0.0.0.0:1194', 'tcp [::]:443'],
   problem: undefined,
   peers: [],
+  neighbours: [],
   attachments: [],
 };
 const report = (fields: Partial<NodeReport> = {}): NodeFacts['report'] => ({
