@@ -85,7 +85,7 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
     headline('image');
     if ((await show(process.execPath, ['image/build.ts'])) !== 0) return add(counts, { ...noTests, failed: 1 });
     // One at a time: two API servers that start at once in the lab keep each other from it for minutes.
-    const lab = labTier('kube-lab', { workers: 1, testTimeout: 120_000, timeout: 2400, programs });
+    const lab = labTier('kube-lab', { workers: 1, testTimeout: 120_000, timeout: 3000, programs });
     counts = add(counts, await lab(jestOptions));
   }
   return counts;
