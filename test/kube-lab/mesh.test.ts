@@ -125,11 +125,12 @@ describe('a mesh of two nodes', () => {
       async () => {
         const found = await network();
         const whole = found.status?.nodes?.every(({ mesh }) => mesh?.connected === 1) === true;
-        return whole && found.status?.nodes?.length === 2 ? found : undefined;
+        return whole && found.status.nodes.length === 2 ? found : undefined;
       },
       { timeoutMs: 180_000 },
     );
-    expect(status?.nodes?.map(({ underlayAddresses }) => underlayAddresses)).toEqual(nodes.map(({ ipv4 }) => [ipv4]));
+    const said = status?.nodes?.map(({ name, underlayAddresses }) => [name, underlayAddresses]);
+    expect(Object.fromEntries(said ?? [])).toEqual(Object.fromEntries(nodes.map(({ name, ipv4 }) => [name, [ipv4]])));
   }, 240_000);
 
   test('clients on two nodes reach each other', async () => {
