@@ -210,7 +210,7 @@ export class NetworkAgent {
     await this.#applyPeers(peers);
     this.#guard(claimed);
     this.#far.replace(far(), this.#observed.device?.index ?? 0);
-    this.#addFarRoutes([...this.#far.all()]);
+    this.#addRoutes([...this.#far.all()], noWay);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone, claimed);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     if (mayRemove) this.#removeStrayFarEnds(kernel);
@@ -280,23 +280,7 @@ export class NetworkAgent {
     const stale = this.#far.set(name, routes, index);
     // The destination may be that of a peer here by now, whose route took the place of this one.
     this.#deleteRoutes(stale.filter((route) => observed.routes.get(routeKey(route))?.gateway === route.gateway));
-    this.#addFarRoutes(this.#far.of(name));
-  }
-
-  #addFarRoutes(routes: readonly Route[]): void {
-    const observed = this.#observed;
-    if (observed === undefined) return;
-    const missing = missingRoutes(routes, observed.routes);
-    const outcomes = this.#kernel?.tryChange(missing.map(setRoute)) ?? [];
-    missing.forEach((route, i) => {
-      const outcome = outcomes[i];
-      if (outcome?.ok === true) observed.routes.set(routeKey(route), route);
-      else
-        this.#log.warn(
-          { event: 'route.refused', route: route.destination, error: outcome?.error.message },
-          'there is no way to what another node has',
-        );
-    });
+    this.#addRoutes(this.#far.of(name), noWay);
   }
 
   /**
@@ -609,18 +593,19 @@ export class NetworkAgent {
 
   /** Makes destinations of peers that come and go refuse packets below the peers' own routes. */
   #guard(destinations: readonly string[]): void {
+    this.#addRoutes(destinations.map(failClosedRoute), 'a destination is not guarded against other routes');
+  }
+
+  /** Makes those of the routes that are not there. @param refusal what it means when the kernel refuses one */
+  #addRoutes(routes: readonly Route[], refusal: string): void {
     const observed = this.#observed;
     if (observed === undefined) return;
-    const missing = missingRoutes(destinations.map(failClosedRoute), observed.routes);
+    const missing = missingRoutes(routes, observed.routes);
     const outcomes = this.#kernel?.tryChange(missing.map(setRoute)) ?? [];
     missing.forEach((route, i) => {
       const outcome = outcomes[i];
       if (outcome?.ok === true) observed.routes.set(routeKey(route), route);
-      else
-        this.#log.warn(
-          { event: 'route.refused', route: route.destination, error: outcome?.error.message },
-          'a destination is not guarded against other routes',
-        );
+      else this.#log.warn({ event: 'route.refused', route: route.destination, error: outcome?.error.message }, refusal);
     });
   }
 
@@ -704,6 +689,8 @@ export class NetworkAgent {
     }
   }
 }
+
+const noWay = 'there is no way to what another node has';
 
 /** Networks that have a namespace on this node, whether wanted or not. */
 export function networksIn(namespaces: readonly string[]): string[] {
