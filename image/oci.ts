@@ -2,13 +2,11 @@
  * An OCI image layout: content-addressed blobs, and an index that says where to begin.
  * https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
  */
-import { createHash, type Hash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { constants, createZstdCompress } from 'node:zlib';
+import { promisify } from 'node:util';
+import { constants, zstdCompress } from 'node:zlib';
 import { tarOf } from './tar.ts';
 
 /** GOARCH, as OCI names architectures. */
@@ -56,25 +54,14 @@ export class Layout {
 
   /** Adds what is in a folder as a layer. */
   async addLayer(folder: string, createdBy: string): Promise<Layer> {
-    const work = await mkdtemp(join(this.#folder, 'layer-'));
-    try {
-      const [plain, compressed] = [new Meter(), new Meter()];
-      const file = join(work, 'layer');
-      await pipeline(tarOf(folder), plain, zstd(), compressed, createWriteStream(file));
-      await rename(file, this.#blob(compressed.digest));
-      const { digest, size } = compressed;
-      return { descriptor: { mediaType: mediaTypes.layer, digest, size }, diffId: plain.digest, createdBy };
-    } finally {
-      await rm(work, { recursive: true, force: true });
-    }
+    const { compressed, diffId } = await compress(tarOf(folder));
+    const descriptor = await this.#add(mediaTypes.layer, compressed);
+    return { descriptor, diffId, createdBy };
   }
 
   /** Adds a document. */
   async addJson(mediaType: string, content: object): Promise<Descriptor> {
-    const bytes = Buffer.from(JSON.stringify(content));
-    const digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-    await writeFile(this.#blob(digest), bytes);
-    return { mediaType, digest, size: bytes.length };
+    return this.#add(mediaType, Buffer.from(JSON.stringify(content)));
   }
 
   /** Ends the layout with its way in. */
@@ -83,29 +70,30 @@ export class Layout {
     await writeFile(join(this.#folder, 'index.json'), JSON.stringify(index));
   }
 
-  #blob(digest: string): string {
-    return join(this.#folder, 'blobs', digest.replace(':', '/'));
+  async #add(mediaType: string, bytes: Buffer): Promise<Descriptor> {
+    const digest = digestOf(bytes);
+    await writeFile(join(this.#folder, 'blobs', digest.replace(':', '/')), bytes);
+    return { mediaType, digest, size: bytes.length };
   }
 }
 
-/** zstd's output, other than that of the zlibs of different processors, follows from input, level and version. */
-function zstd(): Transform {
-  return createZstdCompress({ params: { [constants.ZSTD_c_compressionLevel]: 9 } });
+/**
+ * A layer as it is stored, and the digest of what it was. zstd's output, other than that of the zlibs of different
+ * processors, follows from input, level and version; but only if it gets the input at once: where one piece of it ends,
+ * and whether the end is known with the last, shows in the output.
+ */
+export async function compress(
+  pieces: AsyncIterable<Uint8Array>,
+): Promise<{ readonly compressed: Buffer; readonly diffId: string }> {
+  const read: Uint8Array[] = [];
+  for await (const piece of pieces) read.push(piece);
+  const plain = Buffer.concat(read);
+  const compressed = await zstd(plain, { params: { [constants.ZSTD_c_compressionLevel]: 9 } });
+  return { compressed, diffId: digestOf(plain) };
 }
 
-/** Hands bytes on, and keeps their digest and number. */
-class Meter extends Transform {
-  readonly #hash: Hash = createHash('sha256');
-  size = 0;
-  #digest: string | undefined;
-
-  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: (error: null, chunk: Buffer) => void): void {
-    this.#hash.update(chunk);
-    this.size += chunk.length;
-    done(null, chunk);
-  }
-
-  get digest(): string {
-    return (this.#digest ??= `sha256:${this.#hash.digest('hex')}`);
-  }
+function digestOf(bytes: Buffer): string {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
+
+const zstd = promisify(zstdCompress);
