@@ -11,21 +11,25 @@ export const programs = ['agent', 'controller'] as const;
  */
 export const externals = ['koffi', '@kubernetes/client-node', 'pino'] as const;
 
-const options: BuildOptions = {
+const options = {
   bundle: true,
   // Each command loads only what it needs: the socket holder stays small.
   splitting: true,
   platform: 'node',
   format: 'esm',
   target: 'node26',
-  external: [...externals],
   // Bundled CommonJS packages ask for Node's own modules by require, which an ES module has to make itself.
   banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
   logLevel: 'warning',
   // Paths in the output are relative to it, so two checkouts give the same bytes.
   absWorkingDir: projectRoot,
   metafile: true,
-};
+} as const satisfies BuildOptions;
+
+/** How programs are bundled, for who bundles one in another way. */
+export function bundleOptions(): typeof options {
+  return options;
+}
 
 /**
  * Bundles a program into a folder, as `ovpn-<name>.js` and its chunks; resolves with the source files that are in it.
@@ -34,6 +38,6 @@ const options: BuildOptions = {
  */
 export async function bundle(name: (typeof programs)[number], folder: string, sourcemap = true): Promise<string[]> {
   const entryPoints = [join(projectRoot, `operator/src/cli/ovpn-${name}.ts`)];
-  const { metafile } = await build({ ...options, sourcemap, entryPoints, outdir: folder });
-  return Object.keys(metafile?.inputs ?? {});
+  const { metafile } = await build({ ...options, external: [...externals], sourcemap, entryPoints, outdir: folder });
+  return Object.keys(metafile.inputs);
 }

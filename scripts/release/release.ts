@@ -13,6 +13,7 @@ import { tarOf } from '../../image/tar.ts';
 import { LabError, report, UsageError } from '../../test/lab/errors.ts';
 import { screenProgress, type Progress } from '../../test/lab/progress.ts';
 import { must, run } from '../../test/lab/run.ts';
+import { buildKubectlPlugin } from '../kubectl-plugin.ts';
 import { projectRoot } from '../tasks.ts';
 import { sectionOf } from './changelog.ts';
 import { obstacles } from './obstacles.ts';
@@ -76,6 +77,7 @@ function namesOf(version: string): string[] {
     `ovpn-operator-${version}.tgz`,
     'crds.yaml',
     ...architectures.flatMap((each) => [`ovpn-cni-linux-${each}`, `sbom-${each}.spdx.json`]),
+    'kubectl-ovpn',
     'THIRD-PARTY.md',
     'RELEASE-NOTES.md',
   ];
@@ -160,6 +162,7 @@ async function make(options: Options, progress: Progress): Promise<string> {
   await writeFile(at('THIRD-PARTY.md'), (await Promise.all(lists)).join('\n'));
   await packChart(out, at(`ovpn-operator-${version}.tgz`));
   await joinCrds(at('crds.yaml'));
+  await buildKubectlPlugin(at('kubectl-ovpn'));
   const notes = sectionOf(await readFile(join(projectRoot, 'CHANGELOG.md'), 'utf8'), version) ?? '';
   await writeFile(at('RELEASE-NOTES.md'), `# ovpn-operator ${version}\n\n${notes}\n\nImage: ${image.digest}\n`);
   await rm(join(out, 'image'), { recursive: true });

@@ -100,6 +100,11 @@ describe('a release', () => {
     expect(notes).toContain(digest);
   });
 
+  test('has a plugin of kubectl that runs on its own', () => {
+    const told = execFileSync(out('kubectl-ovpn'), ['version'], { encoding: 'utf8' });
+    expect(told).toBe(`kubectl-ovpn ${version}\n`);
+  });
+
   test('has the chart that Helm reads, and plugins of both architectures', async () => {
     const shown = await helm(['show', 'chart', out(`ovpn-operator-${version}.tgz`)]);
     expect(shown.stdout).toMatch(new RegExp(`^appVersion: ${version}$`, 'm'));
