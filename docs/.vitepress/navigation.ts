@@ -22,6 +22,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('What it is, and the demo', ''),
       page('Install it in a cluster', 'docs/install.md'),
       page('The first client in a cluster', 'docs/guide.md#remote-access-in-a-cluster'),
+      page('Concepts', 'docs/concepts.md'),
     ],
   },
   {
@@ -34,6 +35,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('Site to site with a static key', 'docs/guide.md#connect-two-sites-with-a-static-key'),
       page('Attach pods: Multus or a chain', 'docs/cni.md'),
       page('A mesh of nodes', 'docs/mesh.md'),
+      page('Several networks', 'docs/multiple-networks.md'),
       page('cert-manager', 'docs/guide.md#let-cert-manager-make-the-servers-certificate'),
       page('Revoke a client', 'docs/guide.md#revoke-a-client'),
       page("Rotate the server's certificate", 'docs/guide.md#rotate-the-servers-certificate'),
@@ -46,6 +48,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
     items: [
       page('Troubleshooting', 'docs/troubleshooting.md'),
       page('Metrics, alerts, dashboard', 'docs/metrics.md'),
+      page('Upgrading', 'docs/upgrading.md'),
       page('The controller', 'docs/controller.md'),
       page('The image', 'docs/image.md'),
       page('Making a release', 'docs/releasing.md'),

@@ -330,8 +330,8 @@ describe('a mistake is refused by name:', () => {
   });
 
   test('an older Kubernetes', async () => {
-    const { code, stderr } = await helm(['template', 'ovpn', chartFolder, '--kube-version', '1.29.9']);
-    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('requires kubeVersion: >=1.30') });
+    const { code, stderr } = await helm(['template', 'ovpn', chartFolder, '--kube-version', '1.30.9']);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('requires kubeVersion: >=1.31') });
   });
 
   test('metrics that nobody can scrape', async () => {
