@@ -17,6 +17,9 @@ export default defineConfig({
   // Files of the repository that are no pages. scripts/docs/links.test.ts looks at every link.
   ignoreDeadLinks: [/LICENSE$/, /decisions$/],
   markdown: { anchor: { slugify: slugOf } },
+  // What theme/tables.css gives more room to.
+  transformPageData: ({ filePath }) =>
+    /reference\//.test(filePath) ? { frontmatter: { pageClass: 'reference' } } : {},
   themeConfig: {
     nav: [
       { text: 'Guide', link: '/docs/guide.md' },

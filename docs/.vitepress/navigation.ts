@@ -72,6 +72,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('Security model', 'SECURITY.md'),
       page('Limits', 'docs/limits.md'),
       page('Benchmarks', 'docs/benchmarks.md'),
+      page('Compared with others', 'docs/comparison.md'),
     ],
   },
   {
