@@ -40,6 +40,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('Revoke a client', 'docs/guide.md#revoke-a-client'),
       page("Rotate the server's certificate", 'docs/guide.md#rotate-the-servers-certificate'),
       page('Rotate a static key', 'docs/guide.md#rotate-a-static-key'),
+      page('From an OpenVPN server of your own', 'docs/migration.md'),
       page('Without a cluster', 'docs/sources.md'),
     ],
   },
