@@ -459,19 +459,25 @@ export class NetworkAgent {
       const outcome = outcomes[i];
       if (outcome?.ok === false && outcome.error.code !== 'ENOENT') {
         this.#log.warn(
-          { event: 'peer.delete-failed', peerId: id, error: outcome.error.message },
+          { event: 'peer.delete-failed', ...this.#named(id), error: outcome.error.message },
           'the kernel kept a peer',
         );
         return;
       }
       observed.peers.delete(id);
       observed.keys.delete(id);
-      this.#log.info({ event: 'peer.removed', peerId: id }, 'removed the peer from the kernel');
+      this.#log.info({ event: 'peer.removed', ...this.#named(id) }, 'removed the peer from the kernel');
     });
     for (const id of ids) {
       this.#services.memory.delete(this.name, id);
       this.#keys.forget(id);
     }
+  }
+
+  /** How the log names a peer in the kernel: by the id that its whole story has, where it is known whose it is. */
+  #named(id: number): { readonly peer?: string; readonly peerId: number } {
+    const owner = this.#services.memory.get(this.name, id)?.owner;
+    return { ...(owner === undefined ? {} : { peer: owner }), peerId: id };
   }
 
   /** Peers first, then routes to them, then their keys: a packet finds no half-made peer. */
@@ -499,7 +505,7 @@ export class NetworkAgent {
       }
       if (change.change === 'replace') {
         this.#log.warn(
-          { event: 'peer.replaced', peerId: peer.id, because: change.because },
+          { event: 'peer.replaced', peer: formatRef(peer.ref), peerId: peer.id, because: change.because },
           'the peer has to be made anew',
         );
         replaced.push(peer.id);

@@ -553,8 +553,8 @@ export class NodeAgent {
     try {
       this.#board.publishPeer(peer);
     } catch (error) {
-      const { name, namespace } = peer.metadata;
-      this.#log.error({ event: 'status.failed', peer: `${namespace}/${name}`, error: describe(error) }, 'no status');
+      const fields = { event: 'status.failed', peer: formatRef(refOf(peer)), error: describe(error) };
+      this.#log.error(fields, 'no status');
     }
   }
 

@@ -489,7 +489,8 @@ export class DialedPeer implements DialerOwner {
       this.#device.setAddresses(tunnel.peer.ifindex, []);
     } catch (error) {
       // With its device they are gone, too.
-      this.#services.log.debug({ event: 'dial.addresses', error: describe(error) }, 'addresses of a tunnel stay');
+      const fields = { event: 'dial.addresses', peer: formatRef(this.ref), error: describe(error) };
+      this.#services.log.debug(fields, 'addresses of a tunnel stay');
     }
   }
 

@@ -221,14 +221,14 @@ export class LivePeers {
   }
 
   /** What cannot be removed now is a stranger to the next whole round. Callers are in the middle of an end. */
-  #tryRemoval({ id }: LivePeer, remove: (kernel: LiveKernel) => void): void {
+  #tryRemoval({ ref, id }: LivePeer, remove: (kernel: LiveKernel) => void): void {
     const kernel = this.#kernel();
     if (kernel === undefined) return;
     try {
       remove(kernel);
     } catch (error) {
       this.#log.warn(
-        { event: 'peer.delete-failed', peerId: id, error: describe(error) },
+        { event: 'peer.delete-failed', peer: formatRef(ref), peerId: id, error: describe(error) },
         'the kernel may have kept a peer or its routes',
       );
     }

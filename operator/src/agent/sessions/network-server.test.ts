@@ -758,6 +758,21 @@ test('a connection costs the same number of calls and news however many others t
   expect(count(50)).toEqual(count(1));
 });
 
+test("a peer's whole story is in the log under one id", () => {
+  const { server } = open(dialIn('alice'));
+  const client = gateway.connect('alice');
+  server.rekeyed(client, 1, freshKeys());
+  gateway.clock.advance(200_000);
+  server.failed(client.path, 'udp', 'a reason', client.identity);
+  gateway.lose(client, 'expired');
+  const story = gateway.log.lines.filter(({ event }) => /^(session|key|peer)\./.test(String(event)));
+  const events = story.map(({ event }) => event);
+  expect(events).toEqual(
+    expect.arrayContaining(['session.connected', 'session.rekeyed', 'session.refused', 'session.lost']),
+  );
+  for (const line of story) expect(line).toMatchObject({ peer: 'VpnPeer team-a/alice' });
+});
+
 test('no log line holds what is secret', () => {
   const { server } = open(dialIn('alice'));
   const client = gateway.connect('alice');

@@ -420,11 +420,12 @@ export class NetworkServer implements ServerOwner {
   failed(path: Path, listener: string, reason: string, identity: PeerIdentity | undefined): void {
     const remote = formatEndpoint(path.remote);
     const name = identity?.commonName;
-    this.#log.warn(
-      { event: 'session.refused', listener, remote, reason, ...(name === undefined ? {} : { name }) },
-      'a client did not get in',
-    );
     const dialIn = identity === undefined ? undefined : this.#admission.find(identity);
+    const who = {
+      ...(dialIn === undefined ? {} : { peer: formatRef(dialIn.ref) }),
+      ...(name === undefined ? {} : { name }),
+    };
+    this.#log.warn({ event: 'session.refused', ...who, listener, remote, reason }, 'a client did not get in');
     if (dialIn !== undefined) this.#facts.failed(dialIn.ref, `a client at ${remote} did not get in: ${reason}`);
   }
 

@@ -221,6 +221,7 @@ describe('the end', () => {
     bench.add(key(1));
     bench.clock.advance(3_600_000);
     expect(bench.log.lines).not.toEqual([]);
+    for (const line of bench.log.lines) expect(line).toMatchObject({ peer: 'VpnPeer team-a/alice' });
     expect(JSON.stringify(bench.log.lines)).not.toContain('secret');
   });
 });

@@ -1,3 +1,4 @@
+import { formatRef } from '../../api/types.ts';
 import { describe } from '../../errors.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
 import type { Log } from '../../telemetry/log.ts';
@@ -129,7 +130,7 @@ export class TunnelKeys {
     this.#pending = false;
     this.#exhausted = false;
     live.swapKeys(peer);
-    log.debug({ event: 'key.switched', peerId: peer.id }, 'sending with the new data key');
+    log.debug({ event: 'key.switched', peer: formatRef(peer.ref), peerId: peer.id }, 'sending with the new data key');
   }
 
   #attempt(step: () => void): void {
