@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { parse, parseDocument, type Scalar, type YAMLMap } from 'yaml';
+import { definitions } from '../../operator/src/api/definitions.ts';
 import {
   chartFolder,
   helm,
@@ -67,7 +68,11 @@ const cases: Readonly<Record<string, RenderOptions>> = {
     values: { image: { registry: 'mirror.example:5000', digest: `sha256:${'0'.repeat(64)}` } },
   },
   'without CRDs, roles and namespace of CAs': {
-    values: { crds: { install: false }, rbac: { create: false, nodePolicy: false }, caNamespace: { create: false } },
+    values: {
+      crds: { install: false },
+      rbac: { create: false, nodePolicy: false, aggregateToView: false },
+      caNamespace: { create: false },
+    },
   },
   'with all there is': { values: everything, apiVersions: monitoring },
 };
@@ -166,6 +171,19 @@ describe.each(Object.entries(cases))('the chart %s', (_, options) => {
         `request.userInfo.username == 'system:serviceaccount:${namespace}:${agent?.spec.template.spec.serviceAccountName}'`,
       );
     }
+  });
+
+  test('lets who may view a namespace see all of our resources, and do nothing to them', async () => {
+    const views = named(await rendered, 'ClusterRole').filter(
+      ({ metadata }) => metadata.labels?.['rbac.authorization.k8s.io/aggregate-to-view'] === 'true',
+    );
+    const { rbac } = (options.values ?? {}) as { rbac?: { aggregateToView?: boolean } };
+    const resources = definitions.map(({ plural }) => plural).sort();
+    const rules = [{ apiGroups: ['ovpn-operator.io'], resources, verbs: ['get', 'list', 'watch'] }];
+    const found = views.map(({ rules: own }) =>
+      (own as typeof rules).map((rule) => ({ ...rule, resources: rule.resources.toSorted() })),
+    );
+    expect(found).toEqual(rbac?.aggregateToView === false ? [] : [rules]);
   });
 
   test('is not found fault with by helm lint', async () => {

@@ -8,8 +8,8 @@ import { attempt, type Finished } from '../run.ts';
 /** The chart as it is in the repository. */
 export const chartFolder = join(import.meta.dirname, '../../../charts/ovpn-operator');
 
-/** The templates that say what our processes may do. */
-export const roleTemplates = ['agent-rbac', 'controller-rbac', 'agent-node-policy'] as const;
+/** The templates that say what our processes may do, and what people may see. */
+export const roleTemplates = ['agent-rbac', 'controller-rbac', 'agent-node-policy', 'view-role'] as const;
 
 /** An object that the chart renders. */
 export interface Rendered {

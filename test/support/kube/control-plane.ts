@@ -25,7 +25,7 @@ const serviceRange = '10.96.0.0/16';
 /** The address of the Service `kubernetes`, by which pods call the API server. */
 export const serviceAddress = '10.96.0.1';
 /** The kinds that need some controller of Kubernetes' own; the others would only cost time. */
-const kubeControllers = ['namespace-controller', 'garbage-collector-controller'];
+const kubeControllers = ['namespace-controller', 'garbage-collector-controller', 'clusterrole-aggregation-controller'];
 /** What makes pods of workloads, gives them accounts, and lets nodes take them. */
 const workloadControllers = [
   ...['daemonset-controller', 'deployment-controller', 'replicaset-controller', 'node-lifecycle-controller'],
@@ -37,7 +37,7 @@ const kubeletClient = 'kube-apiserver-kubelet-client';
 export interface ControlPlaneOptions {
   /** Runs on this host of the lab, where agents on other hosts reach it; else on the machine itself. */
   readonly host?: Host;
-  /** Also deletes what is in deleted namespaces and what loses its owners, as every cluster does. */
+  /** Also deletes what is in deleted namespaces and what loses its owners, and joins roles, as every cluster does. */
   readonly controllers?: boolean;
   /** Nodes that kubelets will run: their workloads become pods, and these are placed. */
   readonly nodes?: readonly string[];
@@ -322,6 +322,15 @@ export class ControlPlane {
       metadata: { name: node, labels: { 'kubernetes.io/hostname': node, ...labels } },
     });
     return this.#identity('ovpn-agent', `ovpn-agent-${node}`, node);
+  }
+
+  /** Somebody with no right at all, until a test gives some: a service account of a namespace that is there. */
+  async account(namespace: string, name: string): Promise<KubeUser> {
+    const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${name}`;
+    await this.admin.apply(path, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { namespace, name } });
+    const request = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: {} };
+    const { status } = (await this.admin.must('POST', `${path}/token`, request)) as { status: { token: string } };
+    return this.#user(`${namespace}-${name}`, status.token);
   }
 
   /** The controller's identity; replicas differ in their name. */
