@@ -47,6 +47,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
   {
     text: 'Operate',
     items: [
+      page('kubectl ovpn', 'docs/kubectl.md'),
       page('Troubleshooting', 'docs/troubleshooting.md'),
       page('Metrics, alerts, dashboard', 'docs/metrics.md'),
       page('Upgrading', 'docs/upgrading.md'),

@@ -239,6 +239,16 @@ export const errorTable = {
     meaning: 'An object that `kubectl ovpn` was asked for is not there.',
     remedy: 'correct the name, or the namespace with -n',
   },
+  ProfileMissing: {
+    code: 'OVPN604',
+    meaning: 'There is no profile for the client of the VpnPeer; the message says why.',
+    remedy: 'see `kubectl ovpn status`',
+  },
+  QrTooLarge: {
+    code: 'OVPN605',
+    meaning: 'The profile does not fit into a QR code, or the QR code not into the terminal.',
+    remedy: 'print the profile into a file, and bring that to the device: `kubectl ovpn profile NAME > NAME.ovpn`',
+  },
 } as const satisfies Readonly<Record<string, ErrorRow>>;
 
 export type ErrorName = keyof typeof errorTable;

@@ -4,6 +4,7 @@ import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import type { NetworkReport, NodeReport, PeerReport } from '../agent/report.ts';
 import { callReport } from './agent-call.ts';
 import { table } from './table.ts';
+import { bytes } from './units.ts';
 
 interface StatusOptions {
   readonly socket: string;
@@ -102,15 +103,4 @@ function stateText({ kind, ready, reason }: PeerReport): string {
 function keysText({ keys: { primary, secondary } }: PeerReport): string {
   if (primary === undefined && secondary === undefined) return '-';
   return `${primary ?? '-'}${secondary === undefined ? '' : `+${secondary}`}`;
-}
-
-function bytes(value: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let unit = 0;
-  let scaled = value;
-  while (scaled >= 1024 && unit < units.length - 1) {
-    scaled /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? scaled : scaled.toFixed(1)} ${units[unit] ?? ''}`;
 }

@@ -11,6 +11,7 @@ const collections = {
   Secret: { base: '/api/v1', plural: 'secrets' },
   Node: { base: '/api/v1', plural: 'nodes' },
   Namespace: { base: '/api/v1', plural: 'namespaces' },
+  Pod: { base: '/api/v1', plural: 'pods' },
   Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },
   Certificate: { base: '/apis/cert-manager.io/v1', plural: 'certificates' },
   Deployment: { base: '/apis/apps/v1', plural: 'deployments' },

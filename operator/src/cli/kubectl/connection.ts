@@ -1,7 +1,10 @@
+import type { KubeConfig } from '@kubernetes/client-node';
 import { InvalidArgumentError, type Command, Option } from 'commander';
+import { nearest } from '../../api/suggest.ts';
 import { ApiClient } from '../../cluster/api-client.ts';
 import { systemClock } from '../../cluster/clock.ts';
 import { kubeAccess, loadKubeConfig } from '../../cluster/kube-access.ts';
+import { OvpnError } from '../../errors.ts';
 import { version } from '../../version.ts';
 
 /** How the cluster is reached, and what of it is looked at: as kubectl's own options say it. */
@@ -58,6 +61,7 @@ export async function connect(options: ConnectionOptions): Promise<Cluster> {
     ...(kubeconfig === undefined ? {} : { kubeconfig }),
     ...(context === undefined ? {} : { context }),
   });
+  checkChoice(config, context);
   const ofContext = config.getContextObject(config.getCurrentContext())?.namespace;
   const namespace = options.namespace ?? (ofContext === undefined || ofContext === '' ? 'default' : ofContext);
   return {
@@ -68,6 +72,23 @@ export async function connect(options: ConnectionOptions): Promise<Cluster> {
     operatorNamespace: options.operatorNamespace,
     timeoutMs: options.requestTimeout,
   };
+}
+
+/** @throws OvpnError ConfigInvalid when there is no such context, or no kubeconfig at all */
+function checkChoice(config: KubeConfig, context: string | undefined): void {
+  const names = config.getContexts().map(({ name }) => name);
+  if (context !== undefined && !names.includes(context)) {
+    const near = nearest(context, names);
+    const hint =
+      near !== undefined ? `; did you mean "${near}"?` : names.length === 0 ? '' : `; there is ${names.join(', ')}`;
+    const remedy = 'correct --context; `kubectl config get-contexts` shows all';
+    throw new OvpnError('ConfigInvalid', `there is no context "${context}" in the kubeconfig${hint}`, {}, { remedy });
+  }
+  // Where the client library finds nothing, it makes this up.
+  if (config.getCurrentCluster()?.server === 'http://localhost:8080') {
+    const remedy = 'set KUBECONFIG or --kubeconfig, or log in to the cluster as `kubectl` needs it, too';
+    throw new OvpnError('ConfigInvalid', 'there is no kubeconfig', {}, { remedy });
+  }
 }
 
 /** Milliseconds of a time as kubectl takes it. A timer cannot be set for ever, so 0 means a day. */

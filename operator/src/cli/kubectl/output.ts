@@ -13,5 +13,10 @@ export function outputOption(): Option {
 export function render(value: unknown, format: OutputFormat, text: (wide: boolean) => string): string {
   if (format === 'json') return `${JSON.stringify(value, undefined, 2)}\n`;
   if (format === 'yaml') return stringify(value);
-  return text(format === 'wide');
+  return printable(text(format === 'wide'));
+}
+
+/** Text that does nothing to a terminal: names and messages of a cluster are written by others. */
+export function printable(text: string): string {
+  return text.replaceAll(/[^\P{Cc}\n]/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
