@@ -43,7 +43,10 @@ describe('the command line', () => {
   });
 
   test.each([
-    [['nettlink'], "there is no suite 'nettlink'; there are: netlink, reconcile, cni, handshake, apply, kube"],
+    [
+      ['nettlink'],
+      "there is no suite 'nettlink'; there are: netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube",
+    ],
     [['--fast'], 'there is no option --fast'],
     [['--json'], '--json needs a value'],
     [['--json='], '--json needs a value'],
@@ -184,7 +187,7 @@ describe('the programs', () => {
     });
     await expect(bench).rejects.toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('netlink, reconcile, cni, handshake, apply, kube'),
+      stderr: expect.stringContaining('netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube'),
     });
   });
 });

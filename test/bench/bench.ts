@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { buildCni } from '../../cni-plugin/build.ts';
+import { projectRoot, show } from '../../scripts/tasks.ts';
 import { screenProgress } from '../lab/progress.ts';
 import { needGoPrograms } from '../programs/build.ts';
 import { cniPrograms, controlPlanePrograms } from '../programs/programs.ts';
@@ -10,7 +10,7 @@ import { benchHelp, type BenchOptions, BenchUsageError, parseBenchArgs } from '.
 import { BenchError, benchCache, buildReference } from './reference.ts';
 import { makePki } from './suites/handshake-pki.ts';
 import { kubeSuite } from './suites/kube.ts';
-import { isLabSuiteName, parseRows, type Row, type SuiteContext, suiteNames } from './suite.ts';
+import { isLabSuiteName, parseRows, type Row, type SuiteContext, type SuiteName, suiteNames } from './suite.ts';
 import { formatTable } from './table.ts';
 
 /** `npm run bench`: builds what is measured, runs the suites in the lab, shows what came out. */
@@ -24,13 +24,14 @@ async function main(): Promise<number> {
 
 async function bench(options: BenchOptions): Promise<number> {
   const reference = await buildReference();
-  const cni = await buildCni({ outFile: join(benchCache(), 'ovpn-cni') });
+  await buildPrograms();
+  const cni = join(projectRoot, 'dist/ovpn-cni');
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
     const { suites, peers, clients } = options;
     if (suites.includes('cni')) await needGoPrograms(cniPrograms, screenProgress('programs'));
     if (suites.includes('apply')) await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
-    const pki = suites.includes('handshake') ? await makePki(benchCache(), Math.max(...clients)) : '';
+    const pki = await pkiFor(suites, clients);
     const context = { peers, clients, reference, cni, pki };
     const inside = suites.filter(isLabSuiteName);
     let code = inside.length === 0 ? 0 : await inLab(options, results, { ...context, suites: inside });
@@ -53,6 +54,18 @@ async function bench(options: BenchOptions): Promise<number> {
   }
 }
 
+/** What is shipped is what is measured: the bundles, which need less time and memory than the sources. */
+async function buildPrograms(): Promise<void> {
+  if ((await show(process.execPath, ['scripts/build.ts', '--no-types'])) !== 0)
+    throw new BenchError('the build failed');
+}
+
+/** Certificates for the suites in which clients connect; made once. Resolves with their folder. */
+async function pkiFor(suites: readonly SuiteName[], clients: readonly number[]): Promise<string> {
+  if (suites.includes('control-channel')) return makePki(benchCache(), Math.max(...clients));
+  return suites.some((name) => name === 'datapath' || name === 'footprint') ? makePki(benchCache(), 1) : '';
+}
+
 /** Runs the suite that needs no ovpn kernel. */
 async function here(context: Omit<SuiteContext, 'progress'>): Promise<readonly Row[]> {
   await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
@@ -64,7 +77,8 @@ async function here(context: Omit<SuiteContext, 'progress'>): Promise<readonly R
 async function inLab({ kernel }: BenchOptions, results: string, request: object): Promise<number> {
   const lab = join(import.meta.dirname, '..', 'lab', 'lab.ts');
   const inside = join(import.meta.dirname, 'inside.ts');
-  const args = ['--kernel', kernel, '--results', results, '--', process.execPath, inside, JSON.stringify(request)];
+  const settings = ['--kernel', kernel, '--results', results, '--env', 'OVPN_PROGRAMS=dist'];
+  const args = [...settings, '--', process.execPath, inside, JSON.stringify(request)];
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [lab, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
     child.on('error', reject);

@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { expediteGracePeriods } from '../kernel/support.ts';
 import { applySuite } from './suites/apply.ts';
 import { cniSuite } from './suites/cni.ts';
-import { handshakeSuite } from './suites/handshake.ts';
+import { datapathSuite } from './suites/datapath.ts';
+import { footprintSuite } from './suites/footprint.ts';
+import { controlChannelSuite } from './suites/handshake.ts';
 import { netlinkSuite } from './suites/netlink.ts';
 import { reconcileSuite } from './suites/reconcile.ts';
 import type { LabSuiteName, Row, Suite, SuiteContext } from './suite.ts';
@@ -14,7 +16,9 @@ const suites: Readonly<Record<LabSuiteName, Suite>> = {
   netlink: netlinkSuite,
   reconcile: reconcileSuite,
   cni: cniSuite,
-  handshake: handshakeSuite,
+  'control-channel': controlChannelSuite,
+  datapath: datapathSuite,
+  footprint: footprintSuite,
   apply: applySuite,
 };
 

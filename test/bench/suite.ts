@@ -1,7 +1,15 @@
 /** What all suites share: their names, the rows that they give, and the figures in them. */
 
 /** Those that need an ovpn kernel, and so run in the lab. */
-export const labSuiteNames = ['netlink', 'reconcile', 'cni', 'handshake', 'apply'] as const;
+export const labSuiteNames = [
+  'netlink',
+  'reconcile',
+  'cni',
+  'control-channel',
+  'datapath',
+  'footprint',
+  'apply',
+] as const;
 export type LabSuiteName = (typeof labSuiteNames)[number];
 /** The others run on the machine itself: in the lab, an API server would take ten times as long for everything. */
 export const suiteNames = [...labSuiteNames, 'kube'] as const;

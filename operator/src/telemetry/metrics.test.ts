@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
+import { spawnSync } from 'node:child_process';
 import { createLog } from './log.ts';
 import { type MetricSpec, metricTable } from './metric-table.ts';
 import { seriesOf, testMetrics, valueOf } from './metrics.fixture.ts';
@@ -16,6 +17,29 @@ describe('the table of metrics', () => {
 });
 
 describe('metrics', () => {
+  test('of the process leave it alone while nothing happens', () => {
+    const script = `
+      import { Metrics } from ${JSON.stringify(new URL('metrics.ts', import.meta.url).href)};
+      import { createLog } from ${JSON.stringify(new URL('log.ts', import.meta.url).href)};
+      import { setTimeout as sleep } from 'node:timers/promises';
+      const metrics = new Metrics('agent', { version: '0', log: createLog({ level: 'silent' }) });
+      const text = await metrics.text();
+      await sleep(500);
+      const before = process.resourceUsage().voluntaryContextSwitches;
+      await sleep(2000);
+      const wakeUps = process.resourceUsage().voluntaryContextSwitches - before;
+      console.log(JSON.stringify({ wakeUps, names: text.match(/^nodejs_eventloop_lag\\w*(?= )/gm) }));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--no-warnings', '--input-type=module', '-e', script], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    expect(stderr).toBe('');
+    const { wakeUps, names } = JSON.parse(stdout) as { wakeUps: number; names: string[] };
+    // A timer of 10 ms makes two hundred.
+    expect(wakeUps).toBeLessThan(100);
+    expect(names).toEqual(['nodejs_eventloop_lag_seconds']);
+  });
+
   test('count, observe and sample into a registry of their own', async () => {
     const metrics = testMetrics('agent');
     const other = testMetrics('agent');

@@ -38,6 +38,16 @@ export interface MetricsOptions {
 /** From a lookup in a warm cache to a round of ten thousand peers. Seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
+/**
+ * What prom-client knows of the process and of Node.js, without its histogram of the event loop's delay: that one wakes
+ * a process a hundred times a second, which is all that an idle one would do. The delay at a scrape stays.
+ */
+function collectOfProcess(registry: Registry): void {
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 24 * 3_600_000 });
+  for (const { name } of registry.getMetricsAsArray())
+    if (/^nodejs_eventloop_lag_(min|max|mean|stddev|p\d+)_/.test(name)) registry.removeSingleMetric(name);
+}
+
 /** The metrics of one program, in a registry of their own. */
 export class Metrics implements Meter {
   readonly #registry = new Registry();
@@ -54,7 +64,7 @@ export class Metrics implements Meter {
     this.#log = log;
     for (const [name, spec] of Object.entries(metricTable) as [MetricName, MetricSpec][])
       if (spec.of.includes(program)) this.#register(name, spec);
-    if (ofProcess) collectDefaultMetrics({ register: this.#registry });
+    if (ofProcess) collectOfProcess(this.#registry);
     this.onScrape((sample) => sample('ovpn_build_info', { version }, 1));
   }
 

@@ -82,7 +82,7 @@ interface FloodFigures {
 }
 
 /** Full handshakes of many clients with a server, and floods of first packets, beside OpenVPN's own server. */
-export async function handshakeSuite(context: SuiteContext): Promise<Row[]> {
+export async function controlChannelSuite(context: SuiteContext): Promise<Row[]> {
   const { progress, clients } = context;
   const hosts = await Hosts.create('bench');
   try {
@@ -135,7 +135,7 @@ function compare<Result>(
   const [ours, ...peers] = results.map(({ name, result }) => ({ peerName: name, found: figures(result) }));
   return (ours?.found ?? []).flatMap(({ name, unit, values }, index) =>
     peers.map(({ peerName, found }) =>
-      row('handshake', name, unit, { ours: values, peer: found[index]?.values ?? [], peerName }),
+      row('control-channel', name, unit, { ours: values, peer: found[index]?.values ?? [], peerName }),
     ),
   );
 }
