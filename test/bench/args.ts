@@ -12,6 +12,8 @@ export interface BenchOptions {
   readonly kernel: BenchKernel;
   /** Where the rows go as JSON. */
   readonly json: string | undefined;
+  /** Whether the ratios go into the history, and the charts are drawn anew. */
+  readonly record: boolean;
 }
 
 export const defaultPeers: readonly number[] = [1_000, 10_000];
@@ -31,6 +33,7 @@ a ratio below 1 is better for us. Needs a C compiler (cc) for the peer; the kern
   --peers N,N      numbers of VPN peers to measure with (default ${defaultPeers.join(',')})
   --clients N,N    numbers of VPN clients: the first connect at once, the last is held (default ${defaultClients.join(',')})
   --kernel KIND    auto, uml, qemu or host, as in npm run lab (default auto)
+  --record         keep the ratios in test/bench/history.json, and draw the charts of the docs
   --list           name the suites
   --help           this text
 `;
@@ -52,11 +55,13 @@ export function parseBenchArgs(words: readonly string[], cwd: string): BenchOpti
     clients: readonly number[];
     kernel: BenchKernel;
     json: string | undefined;
+    record: boolean;
   } = {
     peers: defaultPeers,
     clients: defaultClients,
     kernel: 'auto',
     json: undefined,
+    record: false,
   };
   const rest = words.flatMap((word) => (/^--\w+=/.test(word) ? splitOnce(word) : [word]));
   while (rest.length > 0) {
@@ -64,6 +69,10 @@ export function parseBenchArgs(words: readonly string[], cwd: string): BenchOpti
     if (word === '--help' || word === '-h') return 'help';
     if (word === '--list') return 'list';
     if (word === '--') continue;
+    if (word === '--record') {
+      options.record = true;
+      continue;
+    }
     if (!word.startsWith('-')) {
       if (!isSuiteName(word)) fail(`there is no suite '${word}'; there are: ${suiteNames.join(', ')}`);
       if (!suites.includes(word)) suites.push(word);

@@ -20,6 +20,7 @@ describe('the command line', () => {
       clients: defaultClients,
       kernel: 'auto',
       json: undefined,
+      record: false,
     });
   });
 
@@ -32,6 +33,7 @@ describe('the command line', () => {
     expect(parse('--json', 'out.json', '--peers', '500,10,10', '--clients', '50,20', '--kernel', 'qemu')).toMatchObject(
       expected,
     );
+    expect(parse('--record', 'netlink')).toMatchObject({ record: true, suites: ['netlink'] });
     expect(parse('--json=out.json', '--peers=500,10', '--clients=20,50', '--kernel=qemu')).toMatchObject(expected);
     expect(parse('--json', '/tmp/a=b.json')).toMatchObject({ json: '/tmp/a=b.json' });
   });
@@ -39,7 +41,8 @@ describe('the command line', () => {
   test('knows --help and --list', () => {
     expect(parse('netlink', '--help')).toBe('help');
     expect(parse('--list')).toBe('list');
-    for (const name of ['--json', '--peers', '--clients', '--kernel', '--list']) expect(benchHelp).toContain(name);
+    for (const name of ['--json', '--peers', '--clients', '--kernel', '--record', '--list'])
+      expect(benchHelp).toContain(name);
   });
 
   test.each([

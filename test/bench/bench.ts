@@ -1,12 +1,14 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { projectRoot, show } from '../../scripts/tasks.ts';
 import { screenProgress } from '../lab/progress.ts';
 import { needGoPrograms } from '../programs/build.ts';
 import { cniPrograms, controlPlanePrograms } from '../programs/programs.ts';
 import { benchHelp, type BenchOptions, BenchUsageError, parseBenchArgs } from './args.ts';
+import { chartOf } from './chart.ts';
+import { readHistory, recorded, writeHistory } from './history.ts';
 import { BenchError, benchCache, buildReference } from './reference.ts';
 import { makePki } from './suites/handshake-pki.ts';
 import { kubeSuite } from './suites/kube.ts';
@@ -48,6 +50,7 @@ async function bench(options: BenchOptions): Promise<number> {
     }
     if (rows.length > 0) process.stdout.write(`\n${formatTable(rows)}`);
     if (options.json !== undefined) await writeJson(options.json, rows);
+    if (options.record) await record(rows, await readFile(join(results, 'kernel'), 'utf8').catch(() => undefined));
     return code;
   } finally {
     await rm(results, { recursive: true, force: true });
@@ -84,6 +87,23 @@ async function inLab({ kernel }: BenchOptions, results: string, request: object)
     child.on('error', reject);
     child.on('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 130)));
   });
+}
+
+/** Keeps the ratios, and draws the charts of the suites that were run. */
+async function record(rows: readonly Row[], labKernel: string | undefined): Promise<void> {
+  const inLab = rows.filter(({ suite }) => isLabSuiteName(suite));
+  const onHost = rows.filter(({ suite }) => !isLabSuiteName(suite));
+  const date = new Date().toISOString().slice(0, 10);
+  const host = `${release()} (host)`;
+  const past = recorded(await readHistory(), inLab, { date, kernel: labKernel ?? host });
+  const history = recorded(past, onHost, { date, kernel: host });
+  await writeHistory(history);
+  const pictures = join(projectRoot, 'docs/pictures');
+  await mkdir(pictures, { recursive: true });
+  for (const suite of new Set(rows.map(({ suite }) => suite))) {
+    const last = history[suite]?.at(-1);
+    if (last !== undefined) await writeFile(join(pictures, `bench-${suite}.svg`), chartOf(suite, last));
+  }
 }
 
 async function writeJson(file: string, rows: readonly Row[]): Promise<void> {

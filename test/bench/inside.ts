@@ -30,7 +30,10 @@ const request = JSON.parse(process.argv[2] ?? '') as Omit<SuiteContext, 'progres
   readonly suites: readonly LabSuiteName[];
 };
 const model = /^model name\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'unknown processor';
-say(`kernel ${release()} (${process.env['LAB_KERNEL'] ?? 'host'}), ${model}, Node.js ${process.version}`);
+const kernel = `${release()} (${process.env['LAB_KERNEL'] ?? 'host'})`;
+say(`kernel ${kernel}, ${model}, Node.js ${process.version}`);
+const results = process.env['LAB_RESULTS'] ?? '.';
+writeFileSync(join(results, 'kernel'), kernel);
 expediteGracePeriods();
 say('rcu_expedited=1: without it the driver takes some 30 ms to release one peer');
 
@@ -39,5 +42,5 @@ for (const name of request.suites) {
   const context: SuiteContext = { ...request, progress: (text) => say(`${name}: ${text}`) };
   rows.push(...(await suites[name](context)));
   // After each suite: what was measured is not lost when a later one fails.
-  writeFileSync(join(process.env['LAB_RESULTS'] ?? '.', 'rows.json'), JSON.stringify(rows));
+  writeFileSync(join(results, 'rows.json'), JSON.stringify(rows));
 }
