@@ -3,7 +3,7 @@ import { OvpnError } from '../errors.ts';
 import { createLog, silentLog } from './log.ts';
 import type { LogLevel } from './levels.ts';
 
-import { CENSOR } from './scrub.ts';
+import { CENSOR, scrubText } from './scrub.ts';
 
 function capture(level: LogLevel = 'debug', base = {}) {
   const raw: string[] = [];
@@ -96,4 +96,10 @@ describe('log', () => {
   test('the silent log is silent', () => {
     expect(() => silentLog.child({}).error({ event: 'x' }, 'm')).not.toThrow();
   });
+});
+
+test.each(['-----BEGIN ', '-----BEGIN OpenVPN '])('a long text of %j is looked through at once', (piece) => {
+  const before = process.cpuUsage();
+  expect(scrubText(`${piece.repeat(5000)} end`)).toMatch(/end$/);
+  expect(process.cpuUsage(before).user).toBeLessThan(2_000_000);
 });

@@ -31,9 +31,12 @@ const secretFields = new Set(
 
 const MAX_DEPTH = 8;
 
-/** A PEM private key or an OpenVPN key block, also one that was cut off. */
+/**
+ * A PEM private key or an OpenVPN key block, also one that was cut off. Labels are short: without a bound on what may
+ * come before and after their words, a long text of beginnings would take hours.
+ */
 const keyBlock =
-  /-----BEGIN ([A-Za-z0-9 ._-]*(?:PRIVATE KEY|OpenVPN[A-Za-z0-9 ._-]*key[A-Za-z0-9 ._-]*))-----[\s\S]*?(?:-----END \1-----|$)/g;
+  /-----BEGIN ([A-Za-z0-9 ._-]{0,40}(?:PRIVATE KEY|OpenVPN[A-Za-z0-9 ._-]{0,40}key[A-Za-z0-9 ._-]{0,40}))-----[\s\S]*?(?:-----END \1-----|$)/g;
 
 /** Takes key blocks out of a text. */
 export function scrubText(text: string): string {

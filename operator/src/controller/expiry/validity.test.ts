@@ -49,6 +49,18 @@ describe('what OpenSSL made', () => {
     expect(crls).toHaveLength(2);
   });
 
+  test('is passed over when its dates are none', () => {
+    const der = Buffer.from(new X509Certificate(pki.ca).raw);
+    // UTCTime (RFC 5280, 4.1.2.5.1): the month of the second one, notAfter, is damaged.
+    const dates = der.indexOf(Buffer.from([0x17, 0x0d]));
+    const notAfter = der.indexOf(Buffer.from([0x17, 0x0d]), dates + 2);
+    der.write('99', notAfter + 4, 'latin1');
+    const pem = `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
+    expect(validitiesOf({ 'tls.crt': bytes(pem), 'ca.crt': bytes(pki.ca) }).map(({ what }) => what)).toEqual([
+      'the CA in ca.crt',
+    ]);
+  });
+
   test('is passed over when it cannot be read', () => {
     const broken = pki.ca.replace(/[A-Z]{3}/, 'xyz=').slice(0, 300);
     fc.assert(

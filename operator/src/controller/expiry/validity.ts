@@ -1,8 +1,9 @@
 // First: the library's containers look for it when they load.
 import 'reflect-metadata';
 import { X509Certificate } from 'node:crypto';
-import { PemConverter, X509Crl } from '@peculiar/x509';
+import { X509Crl } from '@peculiar/x509';
 import { timestampOf } from '../../api/conditions.ts';
+import { pemBlocks } from '../../openvpn/tls/pem.ts';
 
 /**
  * Until when the material of a Secret is good: certificate and chain, CA, and the CRL, which is forgotten most easily and
@@ -69,7 +70,8 @@ function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[]
   return blocksOf(entry, 'CERTIFICATE').flatMap((der) => {
     try {
       const { validFromDate, validToDate } = new X509Certificate(der);
-      return [{ what, isCrl: false, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() }];
+      const validity = { what, isCrl: false, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() };
+      return hasDates(validity) ? [validity] : [];
     } catch {
       return [];
     }
@@ -89,6 +91,7 @@ export function crlValidities(data: Readonly<Record<string, Uint8Array>>, entry:
         notBefore: thisUpdate.getTime(),
         notAfter: nextUpdate.getTime(),
       };
+      if (!hasDates(validity)) continue;
       byIssuer.set(issuer, [...(byIssuer.get(issuer) ?? []), validity]);
     } catch {
       // Not a CRL: the agents say so.
@@ -97,17 +100,15 @@ export function crlValidities(data: Readonly<Record<string, Uint8Array>>, entry:
   return [...byIssuer.values()].flatMap((crls) => latest(crls) ?? []);
 }
 
+/** A damaged certificate may have a date like the 50th of a month. */
+function hasDates({ notBefore, notAfter }: Validity): boolean {
+  return !Number.isNaN(notBefore) && !Number.isNaN(notAfter);
+}
+
 function latest(validities: readonly Validity[]): Validity | undefined {
   return validities.toSorted((one, other) => other.notAfter - one.notAfter)[0];
 }
 
 function blocksOf(entry: Uint8Array | undefined, type: string): Buffer[] {
-  if (entry === undefined) return [];
-  try {
-    return PemConverter.decodeWithHeaders(Buffer.from(entry).toString('latin1'))
-      .filter((block) => block.type === type)
-      .map(({ rawData }) => Buffer.from(rawData));
-  } catch {
-    return [];
-  }
+  return entry === undefined ? [] : pemBlocks(Buffer.from(entry).toString('latin1'), type).map(({ der }) => der);
 }

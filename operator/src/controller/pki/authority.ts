@@ -4,6 +4,7 @@ import { issuedServerSecret, secretEntries } from '../../api/issued.ts';
 import type { Secret, VpnNetwork } from '../../api/types.ts';
 import { keyOf, type Index, type Tracked } from '../../cluster/informer.ts';
 import { describe } from '../../errors.ts';
+import { pemBlocks } from '../../openvpn/tls/pem.ts';
 import { parseServerKey } from '../../openvpn/wrap/key-file.ts';
 import type { View } from '../caches.ts';
 import { planCa } from './ca-plan.ts';
@@ -199,7 +200,7 @@ function wrapKeyDamage(text: string | undefined): string | undefined {
 
 /** The certificates of a text in PEM, one each. */
 function blocksOf(text: string): string[] {
-  return text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+  return pemBlocks(text, 'CERTIFICATE').map((block) => block.text);
 }
 
 function sameCertificate(one: string, other: string): boolean {
