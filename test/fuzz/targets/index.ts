@@ -1,4 +1,5 @@
 import type { Target } from '../target.ts';
+import { cniCall, kernelAnswer, manifest, materialEnd } from './documents.ts';
 import { dialer, serverDatagrams, serverStreams } from './endpoint.ts';
 import { certificate, staticKeyFile, tlsCryptV2KeyFile } from './keys.ts';
 import { agentRequest, holderRequest, notifications, wrapperState } from './local.ts';
@@ -30,6 +31,10 @@ export const targets: readonly Target[] = [
   holderRequest,
   notifications,
   wrapperState,
+  manifest,
+  cniCall,
+  kernelAnswer,
+  materialEnd,
 ];
 
 /** @throws RangeError */
