@@ -50,7 +50,8 @@ async function bench(options: BenchOptions): Promise<number> {
     }
     if (rows.length > 0) process.stdout.write(`\n${formatTable(rows)}`);
     if (options.json !== undefined) await writeJson(options.json, rows);
-    if (options.record) await record(rows, await readFile(join(results, 'kernel'), 'utf8').catch(() => undefined));
+    if (options.record && rows.length > 0)
+      await record(rows, await readFile(join(results, 'kernel'), 'utf8').catch(() => undefined));
     return code;
   } finally {
     await rm(results, { recursive: true, force: true });

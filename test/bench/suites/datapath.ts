@@ -1,5 +1,5 @@
 import { Hosts } from '../../support/hosts.ts';
-import { run, Service } from '../../support/run.ts';
+import { attempt, eventually, run, Service } from '../../support/run.ts';
 import { type Row, row, type SuiteContext } from '../suite.ts';
 import { openvpnPath, ourPaths, type Path, wireguardPath } from './datapath-tunnels.ts';
 import { benchPki } from './handshake-pki.ts';
@@ -59,10 +59,14 @@ function compared(ours: Costs | undefined, peer: Costs | undefined, peerName: st
 }
 
 async function iperf(path: Path, ...words: string[]): Promise<Record<string, number>> {
-  const text = await run(
-    'nsenter',
-    ...[`--net=${path.from}`, 'iperf3', '--client', path.address, '--time', `${seconds}`, '--json', ...words],
-  );
+  const args = ['iperf3', '--client', path.address, '--time', `${seconds}`, '--json', ...words];
+  const text = await eventually(`iperf3 through ${path.name}`, async () => {
+    const { code, stdout, stderr } = await attempt('nsenter', [`--net=${path.from}`, ...args]);
+    if (code === 0) return stdout;
+    // The test before has ended here, and not yet there.
+    if (stdout.includes('the server is busy')) return undefined;
+    throw new Error(`${stderr}${stdout}`);
+  });
   const { end } = JSON.parse(text) as { readonly end?: Readonly<Record<string, Record<string, number>>> };
   const sum = end?.['sum_received'] ?? end?.['sum'];
   if (sum === undefined) throw new Error(`iperf3 through ${path.name} said no sum: ${text.slice(0, 500)}`);
