@@ -36,6 +36,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('Attach pods: Multus or a chain', 'docs/cni.md'),
       page('A mesh of nodes', 'docs/mesh.md'),
       page('Several networks', 'docs/multiple-networks.md'),
+      page('Reach pods and Services from clients', 'docs/cluster-access.md'),
       page('cert-manager', 'docs/guide.md#let-cert-manager-make-the-servers-certificate'),
       page('Revoke a client', 'docs/guide.md#revoke-a-client'),
       page("Rotate the server's certificate", 'docs/guide.md#rotate-the-servers-certificate'),

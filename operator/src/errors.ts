@@ -55,7 +55,7 @@ export const errorTable = {
   },
   RouteConflict: {
     code: 'OVPN109',
-    meaning: 'A route overlaps a route of another peer or a pool.',
+    meaning: 'A route overlaps a route of another peer, a pool, or what peers reach of the cluster.',
     remedy: 'remove the route from one of the two peers, or make the routes disjoint',
   },
   NotAllowed: {
@@ -144,6 +144,11 @@ export const errorTable = {
     code: 'OVPN304',
     meaning: 'A network namespace is missing, not one, or not what it should be.',
     remedy: 'check that the network namespace exists and is a namespace',
+  },
+  ForwardingDisabled: {
+    code: 'OVPN305',
+    meaning: 'A network has clusterAccess, and the node does not forward packets of that IP family.',
+    remedy: 'switch forwarding on at the node, as Kubernetes wants it: sysctl -w net.ipv4.ip_forward=1',
   },
 
   AgentUnreachable: {

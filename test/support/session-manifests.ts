@@ -55,8 +55,8 @@ export function controlChannel(wrap: Wrap, secretName: string, role: 'server' | 
   };
 }
 
-const vpnPeer = (name: string, spec: object): string =>
-  document({ apiVersion, kind: 'VpnPeer', metadata: { name, namespace: 'default' }, spec });
+const vpnPeer = (name: string, spec: object, labels: Readonly<Record<string, string>> = {}): string =>
+  document({ apiVersion, kind: 'VpnPeer', metadata: { name, namespace: 'default', labels }, spec });
 
 export interface DialInSettings {
   readonly name: string;
@@ -65,13 +65,22 @@ export interface DialInSettings {
   readonly identity?: object;
   readonly addresses: readonly string[];
   readonly routes?: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
   readonly spec?: object;
 }
 
 /** A peer that dials in. */
 export function dialInPeer(settings: DialInSettings): string {
-  const { name, networkName = 'corp', identity = { commonName: name }, addresses, routes = [], spec = {} } = settings;
-  return vpnPeer(name, { networkRef: { name: networkName }, identity, addresses, routes, ...spec });
+  const {
+    name,
+    networkName = 'corp',
+    identity = { commonName: name },
+    addresses,
+    routes = [],
+    labels,
+    spec = {},
+  } = settings;
+  return vpnPeer(name, { networkRef: { name: networkName }, identity, addresses, routes, ...spec }, labels);
 }
 
 export interface RemoteEndpoint {

@@ -2,6 +2,7 @@ import type { ObjectRef } from '../api/types.ts';
 import type { CipherAlgorithm } from '../kernel/ovpn/uapi.ts';
 import type { Endpoint, Keepalive } from '../kernel/ovpn/codec.ts';
 import type { DataKeys } from '../openvpn/static-key.ts';
+import type { DesiredAccess } from './access/plan-access.ts';
 import type { AttachmentKey } from './attach-protocol.ts';
 
 /**
@@ -19,6 +20,8 @@ export interface DesiredNetwork {
   readonly listeners: readonly DesiredListener[];
   /** Destinations that pods reach through the network besides the peers' routes: its own pools. */
   readonly pools: readonly string[];
+  /** What peers reach of the cluster; undefined: nothing. */
+  readonly access?: DesiredAccess | undefined;
 }
 
 export interface DesiredListener {

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { NETLINK_ROUTE, NetlinkSocket } from '../kernel/netlink/socket.ts';
 import { listNamespaces } from '../kernel/netns.ts';
 import { dumpLinks, type Link } from '../kernel/rtnetlink/links.ts';
-import { deviceAlias, deviceName, isVethName, namespaceName } from './names.ts';
+import { clusterLinkName, deviceAlias, deviceName, isVethName, namespaceName } from './names.ts';
 
 /** The ovpn devices of all networks on the node, whoever made them. */
 
@@ -18,11 +18,15 @@ export function isOurs(network: string, netnsFolder: string): boolean {
 
 /**
  * Whether a namespace with the name of ours is somebody else's: it has interfaces that carry traffic, and no
- * device of ours. One that a crash left half made, or whose device somebody deleted, has only far ends of pods.
+ * device of ours. One that a crash left half made, or whose device somebody deleted, has only far ends of pods and of the
+ * link to the host.
  */
 export function isForeign(network: string, netnsFolder: string): boolean {
   const links = linksIn(join(netnsFolder, namespaceName(network)));
-  return !isOurs(network, netnsFolder) && links.some(({ up, loopback, name }) => up && !loopback && !isVethName(name));
+  const isLinkOfOurs = (name: string): boolean => isVethName(name) || name === clusterLinkName;
+  return (
+    !isOurs(network, netnsFolder) && links.some(({ up, loopback, name }) => up && !loopback && !isLinkOfOurs(name))
+  );
 }
 
 /**

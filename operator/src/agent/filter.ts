@@ -31,8 +31,7 @@ export const networkFilter: FilterTable = {
   chains: [
     {
       name: 'sources',
-      hook: 'prerouting',
-      priority: raw,
+      base: { type: 'filter', hook: 'prerouting', priority: raw },
       rules: [
         {
           comment: 'a pod sends with its own addresses only (1)',
@@ -42,8 +41,7 @@ export const networkFilter: FilterTable = {
     },
     {
       name: 'segments',
-      hook: 'forward',
-      priority: mangle,
+      base: { type: 'filter', hook: 'forward', priority: mangle },
       rules: [
         {
           comment: 'TCP segments fit the way (1)',

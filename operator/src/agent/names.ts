@@ -41,3 +41,18 @@ export function socketName(network: string, listener: string): string {
 export function isVethName(name: string): boolean {
   return /^veth[0-9a-f]{11}$/.test(name);
 }
+
+/** The network's end of the link to the host (cluster access); one per network, in the namespace of the network. */
+export const clusterLinkName = 'cluster0';
+
+const hostLinkPrefix = 'ovpn';
+
+/** The host's end of that link: at most 15 bytes. */
+export function hostLinkName(network: string): string {
+  return `${hostLinkPrefix}${createHash('sha256').update(network).digest('hex').slice(0, 11)}`;
+}
+
+/** Whether an interface may be the host's end of such a link, by its name. */
+export function isHostLinkName(name: string): boolean {
+  return /^ovpn[0-9a-f]{11}$/.test(name);
+}

@@ -10,6 +10,10 @@ import { deleteRoute, effectiveMetric, type Route, setRoute } from '../kernel/rt
 import { writeSysctls } from '../kernel/sysctl.ts';
 import { formatEndpoint } from '../kernel/transport-socket.ts';
 import type { Log } from '../telemetry/log.ts';
+import { accessTable } from './access/access-filter.ts';
+import type { HostAccess } from './access/host-access.ts';
+import { AccessMembers } from './access/members.ts';
+import type { Memberships } from './access/plan-access.ts';
 import { deviations, observeAttachment } from './attachment-check.ts';
 import type { AttachmentRecord, AttachmentStore } from './attachment-store.ts';
 import type { DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
@@ -49,6 +53,8 @@ export interface NetworkServices {
   readonly ledger: Ledger;
   readonly memory: PeerMemory;
   readonly attachments: AttachmentStore;
+  /** The host's side of cluster access. */
+  readonly access: HostAccess;
   /** A device index that no other network of this node has. */
   readonly allocateIndex: () => number;
   /** Where the requests of all networks are counted. */
@@ -68,6 +74,8 @@ export interface RoundLimits {
   readonly out: ReadonlySet<number>;
   /** Destinations that belong to the network though no peer here has them. */
   readonly claimed: readonly string[];
+  /** The sets of cluster access that peers belong to, by the names of their references. */
+  readonly members: () => ReadonlyMap<string, Memberships>;
   /** The ways to what other nodes have, asked for when the control channels are up to date. */
   readonly far: () => ReadonlyMap<string, readonly PeerRoute[]>;
   /**
@@ -101,6 +109,10 @@ export class NetworkAgent {
   #observed: ObservedNetwork | undefined;
   #desired: DesiredNetwork | undefined;
   readonly #far = new FarRoutes();
+  readonly #members = new AccessMembers();
+  /** Routes into the cluster. */
+  #accessRoutes: readonly Route[] = [];
+  #accessProblem: OvpnError | undefined;
   #fds = new Map<string, number>();
   /** What pods reach: the network's pools, and every route of every peer. */
   #destinations = new Set<string>();
@@ -162,6 +174,11 @@ export class NetworkAgent {
     return (this.#observed?.peers.size ?? 0) + this.live.size;
   }
 
+  /** Why peers do not reach the cluster as the network says; undefined when they do, or are not to. */
+  get accessProblem(): OvpnError | undefined {
+    return this.#accessProblem;
+  }
+
   /** The transport sockets that are open. */
   get listeners(): OpenListener[] {
     return (this.#desired?.listeners ?? []).flatMap((listener) => {
@@ -189,7 +206,7 @@ export class NetworkAgent {
   async reconcile(
     desired: DesiredNetwork,
     peers: readonly DesiredPeer[],
-    { mayRemove, leaveAlone, out, claimed, far, sessions }: RoundLimits,
+    { mayRemove, leaveAlone, out, claimed, members, far, sessions }: RoundLimits,
   ): Promise<void> {
     this.#mayRemove = mayRemove;
     const kernel = this.#open();
@@ -211,6 +228,8 @@ export class NetworkAgent {
     this.#guard(claimed);
     this.#far.replace(far(), this.#observed.device?.index ?? 0);
     this.#addRoutes([...this.#far.all()], noWay);
+    this.#members.replace(members());
+    this.#applyAccess(kernel, desired);
     if (mayRemove) this.#removeStaleRoutes(leaveAlone, claimed);
     for (const record of this.#services.attachments.ofNetwork(this.name)) this.#tryAttachment(record);
     if (mayRemove) this.#removeStrayFarEnds(kernel);
@@ -281,6 +300,56 @@ export class NetworkAgent {
     // The destination may be that of a peer here by now, whose route took the place of this one.
     this.#deleteRoutes(stale.filter((route) => observed.routes.get(routeKey(route))?.gateway === route.gateway));
     this.#addRoutes(this.#far.of(name), noWay);
+  }
+
+  /** Takes the sets of cluster access that a peer belongs to; {@link applyMembers} brings them into the kernel. */
+  setMember(name: string, memberships: Memberships): void {
+    this.#members.set(name, memberships);
+  }
+
+  /** Brings what changed in the sets of cluster access into the kernel, and costs nothing for other peers. */
+  applyMembers(): void {
+    const changes = this.#members.takeTouched();
+    if (changes.length === 0 || this.#desired?.access === undefined) return;
+    try {
+      this.#kernel?.changeAccess(changes);
+    } catch (error) {
+      // The next whole round compares all of them.
+      this.#refuseAccess(error);
+    }
+  }
+
+  /**
+   * Lets peers reach the cluster, or ends that. The rules are there before the link, and the link goes before the rules.
+   * What is wrong here ends nothing else of the network.
+   */
+  #applyAccess(kernel: NetworkKernel, { access, mtu }: DesiredNetwork): void {
+    const { access: host } = this.#services;
+    try {
+      if (access === undefined) {
+        host.remove(this.name);
+        kernel.removeAccess();
+        this.#accessRoutes = [];
+        this.#accessProblem = undefined;
+        return;
+      }
+      kernel.ensureAccess(accessTable(access), this.#members.elements);
+      this.#accessRoutes = host.ensure(this.name, kernel, access.ranges, mtu);
+      this.#addRoutes(this.#accessRoutes, 'peers do not reach a range of the cluster');
+      this.#accessProblem = host.forwardingProblem(this.name, access.ranges);
+    } catch (error) {
+      this.#refuseAccess(error);
+    }
+  }
+
+  #refuseAccess(error: unknown): void {
+    const where = { object: `VpnNetwork ${this.name}`, field: 'spec.clusterAccess' };
+    this.#accessProblem =
+      error instanceof OvpnError ? error : new OvpnError('KernelRefused', describe(error), where, { cause: error });
+    this.#log.error(
+      { event: 'access.failed', code: this.#accessProblem.code, error: this.#accessProblem.message },
+      'peers do not reach the cluster as they should',
+    );
   }
 
   /**
@@ -371,6 +440,7 @@ export class NetworkAgent {
   /** Removes the network from this node: namespace, device, peers, sockets. */
   remove(): void {
     this.close();
+    this.#services.access.remove(this.name);
     deleteNamespace(namespaceName(this.name), this.#services.netnsFolder);
     this.#services.sockets.forget(this.name);
     this.#peers.clear();
@@ -628,6 +698,7 @@ export class NetworkAgent {
     for (const route of this.#keptRoutes(leaveAlone)) wanted.add(routeKey(route));
     for (const { routes } of this.live.values()) for (const route of routes) wanted.add(routeKey(route));
     for (const route of this.#far.all()) wanted.add(routeKey(route));
+    for (const route of this.#accessRoutes) wanted.add(routeKey(route));
     for (const destination of claimed) wanted.add(routeKey(failClosedRoute(destination)));
     this.#deleteRoutes([...observed.routes.values()].filter((route) => !wanted.has(routeKey(route))));
   }

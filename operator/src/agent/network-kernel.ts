@@ -10,13 +10,26 @@ import {
   type RequestCounters,
 } from '../kernel/netlink/socket.ts';
 import { defaultNetnsFolder, namespaceId } from '../kernel/netns.ts';
-import { NETLINK_NETFILTER, replaceTable, tableStands } from '../kernel/nftables/table.ts';
+import {
+  changeSets,
+  deleteTable,
+  dumpElements,
+  type FilterTable,
+  NETLINK_NETFILTER,
+  replaceTable,
+  type SetChange,
+  type SetElements,
+  tableExists,
+  tableStands,
+} from '../kernel/nftables/table.ts';
 import { OvpnFamily, type OvpnRequests } from '../kernel/ovpn/family.ts';
 import type { KeyInfo, Peer } from '../kernel/ovpn/codec.ts';
 import { dumpAddresses, type InterfaceAddress } from '../kernel/rtnetlink/addresses.ts';
 import { dumpLinks, getLinkByName, type Link } from '../kernel/rtnetlink/links.ts';
 import { dumpOurRoutes, type Route } from '../kernel/rtnetlink/routes.ts';
 import { readSysctls } from '../kernel/sysctl.ts';
+import { accessTableName } from './access/access-filter.ts';
+import { setChanges } from './access/members.ts';
 import { namespaceSysctls } from './diff.ts';
 import { emptySlots, type KeySlots } from './key-slots.ts';
 import { networkFilter } from './filter.ts';
@@ -158,6 +171,26 @@ export class NetworkKernel {
   /** Makes the packet filter what it should be. @throws NetlinkError */
   ensureFilter(): void {
     if (!this.filterStands()) replaceTable(this.#filter, networkFilter);
+  }
+
+  /** Makes the rules of cluster access, and what their sets hold, what they should be. @throws NetlinkError */
+  ensureAccess(table: FilterTable, elements: SetElements): void {
+    if (!tableStands(this.#filter, table)) {
+      replaceTable(this.#filter, table, elements);
+      return;
+    }
+    const present = new Map((table.sets ?? []).map(({ name }) => [name, dumpElements(this.#filter, table.name, name)]));
+    changeSets(this.#filter, table.name, setChanges(elements, present));
+  }
+
+  /** Changes what the sets of cluster access hold. @throws NetlinkError */
+  changeAccess(changes: readonly SetChange[]): void {
+    changeSets(this.#filter, accessTableName, changes);
+  }
+
+  /** Takes the rules of cluster access away; none is no error. @throws NetlinkError */
+  removeAccess(): void {
+    if (tableExists(this.#filter, accessTableName)) deleteTable(this.#filter, accessTableName);
   }
 
   /** The routes that carry our protocol number. */

@@ -16,6 +16,8 @@ import { ReadinessPoller } from '../kernel/poller.ts';
 import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Meter } from '../telemetry/metrics.ts';
+import { HostAccess } from './access/host-access.ts';
+import { type Memberships, membershipsOf } from './access/plan-access.ts';
 import { sampleNode } from './agent-metrics.ts';
 import type { AgentRequest, StatusRequest, StatusResult } from './attach-protocol.ts';
 import { type AttachNode, Attacher } from './attach.ts';
@@ -115,6 +117,7 @@ export class NodeAgent {
     const attachments = new AttachmentStore(join(options.stateDir, 'attachments'), (file, reason) =>
       this.#log.error({ event: 'attachment.damaged', file, reason }, 'an attachment record cannot be read'),
     );
+    const requests = requestCounters();
     this.#services = {
       netnsFolder: options.netnsFolder,
       sockets: new TransportSockets(options.keeper, (fd) => this.#poller.remove(fd)),
@@ -122,7 +125,8 @@ export class NodeAgent {
       memory: new PeerMemory(join(options.stateDir, 'peers.json')),
       attachments,
       allocateIndex: () => freeDeviceIndex(options.netnsFolder),
-      requests: requestCounters(),
+      access: new HostAccess(requests),
+      requests,
       clock: () => options.clock.now(),
       log: options.log,
       foreignDestinations: (network, netns) => this.#foreignDestinations(network, netns),
@@ -203,6 +207,7 @@ export class NodeAgent {
     await this.#poller.close();
     for (const { agent } of this.#networks.values()) agent.close();
     this.#services.sockets.close();
+    this.#services.access.close();
     this.#host.close();
     this.#ledger.close();
     this.#unlock();
@@ -485,7 +490,7 @@ export class NodeAgent {
       if (work.whole || managed.agent.device === undefined) await this.#whole(managed);
       else await this.#some(managed, work.peers);
       managed.problem = undefined;
-      if (managed.agent.refusedPeers > 0) {
+      if (managed.agent.refusedPeers > 0 || managed.agent.accessProblem !== undefined) {
         result = 'refused';
         this.#retry(name, managed);
       } else managed.backoff.reset();
@@ -588,6 +593,7 @@ export class NodeAgent {
       leaveAlone,
       out,
       claimed: book.claimed(),
+      members: () => this.#allMembers(managed),
       far: () => this.#allFar(managed),
       sessions: (observed) => this.#reconcileSessions(managed, desired, observed),
     });
@@ -648,6 +654,9 @@ export class NodeAgent {
       managed.sessions.setPeer(ref, book.entry(ref)?.session);
     }
     for (const ref of book.takeEnded()) managed.sessions.setPeer(ref, book.entry(ref)?.session);
+    // Before its address is another peer's.
+    for (const ref of refs) agent.setMember(formatRef(ref), this.#membershipsOf(managed, ref));
+    agent.applyMembers();
     await agent.reconcilePeers(changes, book.claimed(refs));
     for (const ref of refs) this.#follow(agent.name, ref);
   }
@@ -671,6 +680,23 @@ export class NodeAgent {
       this.#claim(managed, ref);
     }
     return far;
+  }
+
+  /** The sets of cluster access that peers belong to: also those of peers that are connected to other nodes. */
+  #allMembers(managed: ManagedNetwork): Map<string, Memberships> {
+    const members = new Map<string, Memberships>();
+    if (managed.book.network.spec.clusterAccess === undefined) return members;
+    for (const ref of managed.book.refs()) {
+      const memberships = this.#membershipsOf(managed, ref);
+      if (memberships.size > 0) members.set(formatRef(ref), memberships);
+    }
+    return members;
+  }
+
+  #membershipsOf({ book }: ManagedNetwork, ref: ObjectRef): Memberships {
+    const entry = book.entry(ref);
+    if (entry === undefined) return noMemberships;
+    return membershipsOf(book.network, entry.peer, entry.plan.problems.length === 0);
   }
 
   #far({ book, sessions }: ManagedNetwork, ref: ObjectRef): readonly PeerRoute[] {
@@ -831,6 +857,8 @@ export class NodeAgent {
     }
   }
 }
+
+const noMemberships: Memberships = new Map();
 
 function allRefs(source: ResourceSource): ObjectRef[] {
   const kinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'Secret'] as const;

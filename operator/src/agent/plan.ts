@@ -3,6 +3,7 @@ import { isDialInPeer, isDialOutPeer, isStaticPeer, listenerOf, type StaticPeer 
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import { deriveDataKeys, parseStaticKey } from '../openvpn/static-key.ts';
+import { planAccess } from './access/plan-access.ts';
 import type { DesiredKey, DesiredNetwork, DesiredPeer } from './desired.ts';
 import type { DesiredSession } from './sessions/desired-session.ts';
 import { kernelCipher } from './sessions/live-peers.ts';
@@ -72,6 +73,7 @@ export function planNetwork(network: VpnNetwork, node: NodeFacts): DesiredNetwor
       address: address ?? '::',
     })),
     pools: ranges,
+    access: planAccess(network),
   };
 }
 

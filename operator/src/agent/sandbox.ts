@@ -204,7 +204,7 @@ function ensureLinks(
  * linkwatch_urgent_event) and for up to a second the far end has no link-local address and is in no multicast
  * group: no neighbour discovery, so the first IPv6 packet waits for a second try.
  */
-function freeFarIndex(links: readonly Link[]): number {
+export function freeFarIndex(links: readonly Link[]): number {
   return Math.max(firstFarIndex - 1, ...links.map(({ index }) => index)) + 1;
 }
 

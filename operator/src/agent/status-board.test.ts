@@ -47,6 +47,7 @@ class Desk {
             problem: undefined,
             serverProblem: undefined,
             agent: {
+              accessProblem: undefined,
               desired: undefined,
               device: undefined,
               kernel: undefined,

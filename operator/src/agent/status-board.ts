@@ -39,7 +39,10 @@ export interface BoardNetwork extends Pick<
   ManagedNetwork,
   'book' | 'neighbours' | 'selected' | 'problem' | 'serverProblem'
 > {
-  readonly agent: Pick<NetworkAgent, 'desired' | 'device' | 'kernel' | 'observedKeys' | 'peerCount' | 'peers'>;
+  readonly agent: Pick<
+    NetworkAgent,
+    'accessProblem' | 'desired' | 'device' | 'kernel' | 'observedKeys' | 'peerCount' | 'peers'
+  >;
   readonly sessions: Pick<NetworkSessions, 'facts' | 'livePeer' | 'used'>;
 }
 
@@ -110,6 +113,7 @@ export class StatusBoard {
           addresses: agent.desired?.addresses ?? [],
           podBlocks: agent.desired?.podBlocks ?? [],
           ...this.#meshFacts(managed),
+          ...(network.spec.clusterAccess?.enabled === true ? { access: { problem: agent.accessProblem } } : {}),
           shared: this.#services.source.shared,
         },
         before,
@@ -304,7 +308,7 @@ export class StatusBoard {
       listeners: (agent.desired?.listeners ?? []).map(
         (listener) => `${listener.protocol.toLowerCase()} ${formatEndpoint(listener)}`,
       ),
-      problem: (problem ?? serverProblem)?.message,
+      problem: (problem ?? serverProblem ?? agent.accessProblem)?.message,
       peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, sessions, peer)),
       neighbours: [...neighbours.values()].map(({ ref, routes }) => {
         const facts = sessions.facts(ref);

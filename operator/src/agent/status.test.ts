@@ -269,23 +269,25 @@ describe('the status of a peer', () => {
   test('holds no key', () => expect(JSON.stringify(peerStatus(facts({}), undefined))).not.toContain('geheim'));
 });
 
+const listeners = [{ name: 'udp', address: '::', port: 1194 }];
+const goodNetwork: NetworkFacts = {
+  network,
+  node: 'n1',
+  selected: true,
+  problem: undefined,
+  namespace: 'ovpn-offices',
+  device: { name: 'ovpn0', mtu: 1416 },
+  listeners,
+  peers: 3,
+  attachments: 2,
+  now,
+  addresses: ['10.8.0.1/16'],
+  podBlocks: ['10.9.0.0/25'],
+  shared: false,
+};
+
 describe('the status of a network', () => {
-  const listeners = [{ name: 'udp', address: '::', port: 1194 }];
-  const good: NetworkFacts = {
-    network,
-    node: 'n1',
-    selected: true,
-    problem: undefined,
-    namespace: 'ovpn-offices',
-    device: { name: 'ovpn0', mtu: 1416 },
-    listeners,
-    peers: 3,
-    attachments: 2,
-    now,
-    addresses: ['10.8.0.1/16'],
-    podBlocks: ['10.9.0.0/25'],
-    shared: false,
-  };
+  const good = goodNetwork;
 
   test('tells of the node alone where a controller sums up', () => {
     expect(Object.keys(networkStatus({ ...good, shared: true }, undefined))).toEqual(['nodes']);
@@ -337,6 +339,42 @@ describe('the status of a network', () => {
     expect(findCondition(status.conditions, 'Ready')).toMatchObject({ status: 'False', reason });
     expect(status.nodes).toMatchObject(nodes);
     expect(status.nodes).toHaveLength(nodes.length);
+  });
+});
+
+describe('the status of cluster access on a node', () => {
+  const withAccess = (problem: OvpnError | undefined, change: Partial<NetworkFacts> = {}) => {
+    const status = networkStatus({ ...goodNetwork, access: { problem }, ...change }, undefined);
+    return [findCondition(status.conditions, 'ClusterAccessReady')?.reason, status.nodes?.[0]];
+  };
+
+  test.each<[string, ReturnType<typeof withAccess>, unknown]>([
+    [
+      'it stands',
+      withAccess(undefined),
+      ['ClusterAccessReady', { ready: true, clusterAccess: { ready: true, reason: 'Ready' } }],
+    ],
+    [
+      'the node does not forward',
+      withAccess(error('ForwardingDisabled')),
+      ['ForwardingDisabled', { ready: true, clusterAccess: { ready: false, reason: 'ForwardingDisabled' } }],
+    ],
+    [
+      'the kernel refuses',
+      withAccess(error('KernelRefused')),
+      ['KernelRefused', { ready: true, clusterAccess: { ready: false, reason: 'KernelRefused' } }],
+    ],
+    [
+      'the network is not there',
+      withAccess(undefined, { device: undefined }),
+      ['Pending', { ready: false, clusterAccess: { ready: false, reason: 'Pending' } }],
+    ],
+  ])('%s', (_name, said, expected) => expect(said).toMatchObject(expected as object));
+
+  test('is not spoken of where there is to be none', () => {
+    const status = networkStatus(goodNetwork, undefined);
+    expect(findCondition(status.conditions, 'ClusterAccessReady')).toBeUndefined();
+    expect(status.nodes?.[0]).not.toHaveProperty('clusterAccess');
   });
 });
 

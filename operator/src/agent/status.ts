@@ -227,6 +227,8 @@ export interface NetworkFacts {
   /** Of a mesh: where the other nodes reach this one, and how many of them are connected. */
   readonly underlayAddresses?: readonly string[];
   readonly mesh?: { readonly neighbours: number; readonly connected: number };
+  /** Of a network with cluster access: what keeps peers from it. */
+  readonly access?: { readonly problem: OvpnError | undefined };
   readonly network: VpnNetwork;
   readonly node: string;
   /** False when the node selector leaves this node out. */
@@ -253,6 +255,12 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
   if (!selected) updates.push(no('Ready', 'NoNodes', 'spec.nodeSelector does not select this node'));
   else if (problem !== undefined) updates.push(because('Ready', problem, 'NodesNotReady'));
   else updates.push(ready ? yes('Ready') : no('Ready', 'Pending', 'the device is not there yet'));
+  const access = selected ? accessStatus(facts, ready) : undefined;
+  if (access !== undefined) {
+    updates.push(
+      access.ready ? yes('ClusterAccessReady') : no('ClusterAccessReady', access.reason, access.message ?? ''),
+    );
+  }
   const whole = {
     ...(generation === undefined ? {} : { observedGeneration: generation }),
     conditions: withAll(before?.conditions, updates, generation, facts.now),
@@ -271,12 +279,33 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
             podBlocks: [...facts.podBlocks],
             ...(facts.underlayAddresses === undefined ? {} : { underlayAddresses: [...facts.underlayAddresses] }),
             ...(facts.mesh === undefined ? {} : { mesh: facts.mesh }),
+            ...(access === undefined ? {} : { clusterAccess: access }),
             peers: facts.peers,
             attachments: facts.attachments,
             ...(problem === undefined ? {} : { message: problem.message.slice(0, 4096) }),
           },
         ]
       : [],
+  };
+}
+
+interface AccessStatus {
+  readonly ready: boolean;
+  readonly reason: ConditionReason;
+  readonly message?: string;
+}
+
+function accessStatus({ access, problem }: NetworkFacts, ready: boolean): AccessStatus | undefined {
+  if (access === undefined) return undefined;
+  if (access.problem !== undefined) {
+    const message = access.problem.message.slice(0, 4096);
+    return { ready: false, reason: reasonOf(access.problem, 'KernelRefused'), message };
+  }
+  if (ready) return { ready: true, reason: 'Ready' };
+  return {
+    ready: false,
+    reason: 'Pending',
+    message: (problem?.message ?? 'the device is not there yet').slice(0, 4096),
   };
 }
 

@@ -22,6 +22,8 @@ export const conditionTypes = {
   CertificateReady: 'CertificateReady',
   /** The CA by which the network issues certificates can be used. */
   PkiReady: 'PkiReady',
+  /** Peers reach of the cluster what spec.clusterAccess says, on all nodes. */
+  ClusterAccessReady: 'ClusterAccessReady',
 } as const;
 export type ConditionType = keyof typeof conditionTypes;
 
@@ -56,6 +58,8 @@ export const conditionReasons = {
   ExpiresSoon: 'ExpiresSoon',
   Expired: 'Expired',
   CertManagerNotFound: 'CertManagerNotFound',
+  ClusterAccessReady: 'ClusterAccessReady',
+  ForwardingDisabled: 'ForwardingDisabled',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

@@ -14,6 +14,7 @@ const reasons: Partial<Record<ErrorName, ConditionReason>> = {
   IdentityConflict: 'Conflict',
   PkiMissing: 'NotAllowed',
   AddressPending: 'Pending',
+  ForwardingDisabled: 'ForwardingDisabled',
 };
 
 /** The reason of a condition that an error is behind. */

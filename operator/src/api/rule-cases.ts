@@ -178,6 +178,11 @@ function mesh(listener?: string): Manifest {
   return { pki: { builtIn: {} }, mesh: listener === undefined ? {} : { listener } };
 }
 
+/** Cluster access, good but for the changes. */
+function access(change: Manifest): Manifest {
+  return { clusterAccess: { services: ['10.96.0.0/12'], allow: [{}], ...change } };
+}
+
 /** The rules about a control channel, which stands in two kinds. */
 function controlChannels(whose: string, of: typeof ofNetwork): RuleCase[] {
   const secretRef = { name: 'wrap' };
@@ -699,6 +704,107 @@ export const ruleCases: readonly RuleCase[] = [
     { ...listeners({ name: 'udp', port: 1194, address: '192.0.2.1' }), ...mesh('udp') },
     { ...listeners({ name: 'udp', port: 1194, address: '192.0.2.1' }), ...mesh() },
     { says: 'mesh needs a UDP listener' },
+  ),
+  ofNetwork(
+    'cluster access names what is reached',
+    'spec.clusterAccess',
+    access({}),
+    access({ services: [], allow: [{}] }),
+    { says: 'must name what is reached' },
+  ),
+  ofNetwork(
+    'cluster access that is switched off needs nothing',
+    'spec.clusterAccess',
+    access({ enabled: false, services: [] }),
+    access({ enabled: true, services: [] }),
+    { says: 'must name what is reached' },
+  ),
+  ofNetwork('cluster access says who has it', 'spec.clusterAccess.allow', access({}), access({ allow: null })),
+  ofNetwork('cluster access lets somebody in', 'spec.clusterAccess.allow', access({}), access({ allow: [] })),
+  ofNetwork(
+    'cluster access has 16 rules at most',
+    'spec.clusterAccess.allow',
+    access({ allow: many(16, () => ({})) }),
+    access({ allow: many(17, () => ({})) }),
+  ),
+  ofNetwork(
+    'pods are reached in 8 ranges at most',
+    'spec.clusterAccess.pods',
+    access({ pods: many(8, (n) => `10.${100 + n}.0.0/16`) }),
+    access({ pods: many(9, (n) => `10.${100 + n}.0.0/16`) }),
+  ),
+  ofNetwork(
+    'Services are reached in 4 ranges at most',
+    'spec.clusterAccess.services',
+    access({ services: many(4, (n) => `10.${100 + n}.0.0/16`) }),
+    access({ services: many(5, (n) => `10.${100 + n}.0.0/16`) }),
+  ),
+  ofNetwork(
+    'what is reached has other addresses than the pool of peers',
+    'spec.clusterAccess.services[0]',
+    access({ services: ['10.96.0.0/12'] }),
+    access({ services: ['10.8.0.0/16'] }),
+    { says: 'clusterAccess must not share addresses' },
+  ),
+  ofNetwork(
+    'what is reached has other addresses than the pool of pods',
+    'spec.clusterAccess.pods[0]',
+    access({ pods: ['10.244.0.0/16'] }),
+    access({ pods: ['10.9.4.0/24'] }),
+    { says: 'clusterAccess must not share addresses' },
+  ),
+  ofNetwork(
+    'the DNS of the cluster is in what is reached',
+    'spec.clusterAccess.dns.servers[0]',
+    access({ dns: { servers: ['10.96.0.10'] } }),
+    access({ dns: { servers: ['192.0.2.53'] } }),
+    { says: 'dns.servers must be inside pods or services' },
+  ),
+  ofNetwork(
+    'the DNS of the cluster is named once',
+    'spec.clusterAccess.dns.servers[1]',
+    access({ dns: { servers: ['10.96.0.10', '10.96.0.11'] } }),
+    access({ dns: { servers: ['10.96.0.10', '10.96.0.10'] } }),
+    { says: 'must not hold anything twice' },
+  ),
+  ofNetwork(
+    'domains of the cluster are names',
+    'spec.clusterAccess.dns.domains[0]',
+    access({ dns: { domains: ['cluster.local'] } }),
+    access({ dns: { domains: ['cluster local'] } }),
+  ),
+  ofNetwork(
+    'domains of the cluster are named once',
+    'spec.clusterAccess.dns.domains[1]',
+    access({ dns: { domains: ['cluster.local', 'corp.example'] } }),
+    access({ dns: { domains: ['cluster.local', 'cluster.local'] } }),
+    { says: 'must not hold anything twice' },
+  ),
+  ofNetwork(
+    'a rule of cluster access is about what is reached',
+    'spec.clusterAccess.allow[0].to[0].cidr',
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32' }] }] }),
+    access({ allow: [{ to: [{ cidr: '192.0.2.0/24' }] }] }),
+    { ...accepts, says: 'must be inside pods or services' },
+  ),
+  ofNetwork(
+    'a range of ports does not end before it begins',
+    'spec.clusterAccess.allow[0].to[0].ports[0].endPort',
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32', ports: [{ port: 80, endPort: 80 }] }] }] }),
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32', ports: [{ port: 80, endPort: 79 }] }] }] }),
+    { says: 'endPort must not be less than port' },
+  ),
+  ofNetwork(
+    'ports are those of a transport protocol that has ports',
+    'spec.clusterAccess.allow[0].to[0].ports[0].protocol',
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32', ports: [{ protocol: 'UDP', port: 53 }] }] }] }),
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32', ports: [{ protocol: 'ICMP', port: 53 }] }] }] }),
+  ),
+  ofNetwork(
+    'a rule of cluster access is for peers of namespaces',
+    'spec.clusterAccess.allow[0].peers.namespaces[0]',
+    access({ allow: [{ peers: { namespaces: ['team-a'] } }] }),
+    access({ allow: [{ peers: { namespaces: ['Team A'] } }] }),
   ),
   ofNetwork(
     'a node is reached at the address of a host',

@@ -141,6 +141,18 @@ describe('a peer and its network', () => {
       peer({ name: 'a', routes: ['10.8.0.0/13'] }),
       ['RouteConflict spec.routes[0]'],
     ],
+    [
+      'a route inside of what peers reach of the cluster',
+      network({ clusterAccess: { services: ['10.20.0.0/16'], allow: [{}] } }),
+      peer({ name: 'a', routes: ['10.20.4.0/24'] }),
+      ['RouteConflict spec.routes[0]'],
+    ],
+    [
+      'a route inside of what they would reach, were it on',
+      network({ clusterAccess: { enabled: false, services: ['10.20.0.0/16'], allow: [{}] } }),
+      peer({ name: 'a', routes: ['10.20.4.0/24'] }),
+      [],
+    ],
     ['default routes', network(), peer({ name: 'a', routes: ['0.0.0.0/0', '::/0'] }), []],
     ['a listener that is there', network(), peer({ name: 'a', listener: 'udp' }), []],
     [

@@ -242,7 +242,8 @@ function keyOf(ref: ObjectRef): string {
 }
 
 function factsOf(network: VpnNetwork): NetworkFacts {
-  const { pools, nodes, allowedPeers } = network.spec;
+  const { pools, nodes, allowedPeers, clusterAccess } = network.spec;
+  const access = clusterAccess?.enabled === true ? clusterAccess : undefined;
   const placed = (list: readonly string[], field: string): Placed<Cidr>[] =>
     list.flatMap((text, index) => {
       const value = parseCidr(text);
@@ -253,7 +254,12 @@ function factsOf(network: VpnNetwork): NetworkFacts {
     network,
     object: formatRef({ kind: 'VpnNetwork', name: network.metadata.name }),
     peerPools,
-    pools: [...peerPools, ...placed(pools.pods, 'spec.pools.pods')],
+    pools: [
+      ...peerPools,
+      ...placed(pools.pods, 'spec.pools.pods'),
+      ...placed(access?.pods ?? [], 'spec.clusterAccess.pods'),
+      ...placed(access?.services ?? [], 'spec.clusterAccess.services'),
+    ],
     allowedRoutes: placed(allowedPeers.routes, '').map(({ value }) => value),
     nodeAddresses: new Map(
       nodes.flatMap((node, n) => node.addresses.map((text, a) => [text, `spec.nodes[${n}].addresses[${a}]`] as const)),
@@ -347,5 +353,5 @@ function routeProblem(route: Cidr, facts: NetworkFacts): Wrong {
   const pool = facts.pools.find(({ value }) => overlaps(value, route));
   return pool === undefined
     ? undefined
-    : ['RouteConflict', `${route.text} overlaps the pool ${pool.value.text} (${pool.field} of ${facts.object})`];
+    : ['RouteConflict', `${route.text} overlaps ${pool.value.text} (${pool.field} of ${facts.object})`];
 }

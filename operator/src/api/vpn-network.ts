@@ -3,6 +3,7 @@ import { conditionsSchema, observedGeneration, timestamp } from './condition.ts'
 import { networkControlChannel } from './control-channel.ts';
 import { cipherList } from './data-ciphers.ts';
 import { labelSelector } from './label-selector.ts';
+import { clusterAccess } from './cluster-access.ts';
 import { compareRanges, contains, overlaps, parseAddress, parseCidr, reservedIn, type Cidr } from './ip.ts';
 import {
   address,
@@ -415,6 +416,7 @@ const networkFields = closed(
     rekey,
     push,
     mesh: Type.Optional(mesh),
+    clusterAccess: Type.Optional(clusterAccess),
     allowedPeers: closed(
       {
         namespaces: namespaces('The namespaces whose VpnPeers may join.', ['ovpn-system']),
@@ -501,6 +503,19 @@ export const vpnNetworkSpec = withRules(networkFields, [
     message:
       'mesh needs a UDP listener: the one that mesh.listener names or, without it, one that has no address of its own',
     offenders: (self) => (isMesh(self) && meshListenerOf(self) === undefined ? ['.mesh'] : []),
+  },
+  {
+    cel: '!has(self.clusterAccess) || (self.clusterAccess.pods + self.clusterAccess.services).all(r, !isCIDR(r) || (self.pools.peers + self.pools.pods).all(p, !isCIDR(p) || !(cidr(p).containsIP(cidr(r).ip()) || cidr(r).containsIP(cidr(p).ip()))))',
+    message:
+      'clusterAccess must not share addresses with the pools of the VPN; choose pools that the cluster does not use',
+    offenders: (self) => {
+      const taken = cidrs([...self.pools.peers, ...self.pools.pods]);
+      return (['pods', 'services'] as const).flatMap((field) =>
+        cidrs(self.clusterAccess?.[field] ?? []).flatMap(([range, index]) =>
+          taken.some(([pool]) => overlaps(pool, range)) ? [`.clusterAccess.${field}[${index}]`] : [],
+        ),
+      );
+    },
   },
   {
     // Without CEL: comparing 512 nodes with each other is beyond the cost budget of a rule.
@@ -600,6 +615,16 @@ const nodeStatus = Type.Object(
           connected: Type.Integer({ description: 'How many of these the node is connected to.', minimum: 0 }),
         },
         { description: 'The connections to the other nodes of a mesh.' },
+      ),
+    ),
+    clusterAccess: Type.Optional(
+      Type.Object(
+        {
+          ready: Type.Boolean({ description: 'Whether peers reach the cluster by the node as specified.' }),
+          reason: Type.String({ description: 'Why not, in one CamelCase word, or Ready.', maxLength: 63 }),
+          message: Type.Optional(Type.String({ description: 'Why not, for a person to read.', maxLength: 4096 })),
+        },
+        { description: 'The way of peers into the cluster.' },
       ),
     ),
     peers: Type.Integer({ description: 'How many peers are in the kernel.', minimum: 0 }),

@@ -68,3 +68,39 @@ describe('the summary of a network', () => {
     [[], { nodesWanted: [] }, 'False NoNodes spec.nodeSelector selects no Node'],
   ])('of %j with %j is %s', (nodes, more, wanted) => expect(readyOf(figures(nodes, more))).toBe(wanted));
 });
+
+describe('the summary of cluster access', () => {
+  const accessOf = (nodes: object[], more: Partial<NetworkFigures> = {}, on = true): string => {
+    const given = figures(nodes, more);
+    const clusterAccess = {
+      ...{ enabled: true, pods: ['10.244.0.0/16'], services: [], dns: { servers: [], domains: [] } },
+      allow: [{ to: [] }],
+    };
+    const network = on ? { ...given.network, spec: { ...given.network.spec, clusterAccess } } : given.network;
+    const found = summarise({ ...given, network }).conditions?.find(({ type }) => type === 'ClusterAccessReady');
+    return found === undefined ? 'none' : `${found.status} ${found.reason} ${found.message}`.trim();
+  };
+  const forwards = { ready: true, reason: 'Ready' };
+  const withAccess = (name: string, clusterAccess: object) => ({ ...node(name, true), clusterAccess });
+
+  test.each<[string, object[], Partial<NetworkFigures>, string]>([
+    ['all nodes', [withAccess('n1', forwards), withAccess('n2', forwards)], {}, 'True ClusterAccessReady'],
+    [
+      'one that does not forward',
+      [withAccess('n1', forwards), withAccess('n2', { ready: false, reason: 'ForwardingDisabled', message: 'off' })],
+      {},
+      'False ForwardingDisabled 1 of 2 nodes do not give access to the cluster; n2: off',
+    ],
+    [
+      'one that says nothing, and one with a reason of a later version',
+      [withAccess('n2', { ready: false, reason: 'Moonshine', message: 'new' })],
+      { nodesWanted: ['n2', 'n1'] },
+      'False NodesNotReady 2 of 2 nodes do not give access to the cluster; n2: new',
+    ],
+    ['no node', [], { nodesWanted: [] }, 'False NoNodes spec.nodeSelector selects no Node'],
+  ])('by %s', (_name, nodes, more, wanted) => expect(accessOf(nodes, more)).toBe(wanted));
+
+  test('is not made where there is to be no access', () => {
+    expect(accessOf([withAccess('n1', forwards)], {}, false)).toBe('none');
+  });
+});

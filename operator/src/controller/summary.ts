@@ -1,6 +1,21 @@
 import { blockCount, isHeld, numberRange, parseClaimName } from '../api/allocation.ts';
-import { findCondition, isTrue, setCondition, type ConditionUpdate } from '../api/conditions.ts';
-import { apiVersion, type VpnAllocation, type VpnNetwork, type VpnNetworkStatus, type VpnPeer } from '../api/types.ts';
+import {
+  conditionReasons,
+  type ConditionReason,
+  type ConditionType,
+  type ConditionUpdate,
+  findCondition,
+  isTrue,
+  setCondition,
+} from '../api/conditions.ts';
+import {
+  apiVersion,
+  type Condition,
+  type VpnAllocation,
+  type VpnNetwork,
+  type VpnNetworkStatus,
+  type VpnPeer,
+} from '../api/types.ts';
 import type { Index, Tracked } from '../cluster/informer.ts';
 import { canonical } from '../cluster/json.ts';
 import { apiPath } from '../cluster/resource-path.ts';
@@ -43,13 +58,14 @@ export function summarise(figures: NetworkFigures): Summary {
   const { status, metadata, spec } = network;
   const said = new Map((status?.nodes ?? []).map((node) => [node.name, node]));
   const missing = nodesWanted.filter((name) => said.get(name)?.ready !== true);
-  const before = findCondition(status?.conditions, 'Ready');
-  const conditions = setCondition(
-    before === undefined ? [] : [before],
+  const updates = [
     readiness(nodesWanted, missing, (name) => said.get(name)?.message ?? 'its agent has not said that it is'),
-    metadata.generation,
-    () => now,
+    ...(spec.clusterAccess?.enabled === true ? [accessReadiness(nodesWanted, said)] : []),
+  ];
+  let conditions: readonly Condition[] = (status?.conditions ?? []).filter(({ type }) =>
+    updates.some((update) => update.type === type),
   );
+  for (const update of updates) conditions = setCondition(conditions, update, metadata.generation, () => now);
   const { first, last } = numberRange(spec.pools);
   return {
     ...(metadata.generation === undefined ? {} : { observedGeneration: metadata.generation }),
@@ -79,6 +95,32 @@ function readiness(
   if (first === undefined) return { type, status: 'True', reason: 'Ready', message: '' };
   const message = `${missing.length} of ${wanted.length} nodes are not ready; ${first}: ${whyNot(first)}`;
   return { type, status: 'False', reason: 'NodesNotReady', message };
+}
+
+type NodeStatus = NonNullable<VpnNetworkStatus['nodes']>[number];
+
+/** Whether peers reach the cluster by all nodes; of several nodes where they do not, the first says why. */
+function accessReadiness(wanted: readonly string[], said: ReadonlyMap<string, NodeStatus>): ConditionUpdate {
+  const type = 'ClusterAccessReady';
+  const failing = wanted.filter((name) => said.get(name)?.clusterAccess?.ready !== true);
+  const [first] = failing;
+  if (wanted.length === 0) {
+    return { type, status: 'False', reason: 'NoNodes', message: 'spec.nodeSelector selects no Node' };
+  }
+  if (first === undefined) return { type, status: 'True', reason: type, message: '' };
+  const access = said.get(first)?.clusterAccess;
+  const why = access?.message ?? 'its agent has not said that it is';
+  return {
+    type,
+    status: 'False',
+    reason: isReason(access?.reason) ? access.reason : 'NodesNotReady',
+    message: `${failing.length} of ${wanted.length} nodes do not give access to the cluster; ${first}: ${why}`,
+  };
+}
+
+/** What agents of other versions say may be none of our reasons. */
+function isReason(reason: string | undefined): reason is ConditionReason {
+  return reason !== undefined && Object.hasOwn(conditionReasons, reason);
 }
 
 /**
@@ -191,12 +233,15 @@ function fixedNumbers({ spec }: VpnNetwork): number {
   return spec.nodes.length;
 }
 
+/** The conditions that are ours; the others are those of other reconcilers. */
+const summarised: ReadonlySet<string> = new Set<ConditionType>(['Ready', 'ClusterAccessReady']);
+
 function pickSummary(status: VpnNetworkStatus | undefined): Summary {
   const { observedGeneration, conditions, peerNamespaces, nodesWanted, nodesReady, peers, peersConnected, pools } =
     status ?? {};
   return {
     ...(observedGeneration === undefined ? {} : { observedGeneration }),
-    conditions: (conditions ?? []).filter(({ type }) => type === 'Ready'),
+    conditions: (conditions ?? []).filter(({ type }) => summarised.has(type)),
     ...(peerNamespaces === undefined ? {} : { peerNamespaces }),
     ...(nodesWanted === undefined ? {} : { nodesWanted }),
     ...(nodesReady === undefined ? {} : { nodesReady }),

@@ -6,6 +6,7 @@ import type { DataCipher } from '../../openvpn/static-key.ts';
 import type { PeerChecks } from '../../openvpn/tls/peer-checks.ts';
 import type { TlsCredentials } from '../../openvpn/tls/tls-endpoint.ts';
 import type { WrapConfig } from '../../openvpn/wrap/session-wrapper.ts';
+import type { ToldOfCluster } from '../access/plan-access.ts';
 import type { PeerRoute } from '../desired.ts';
 
 /** What the control channels of a node should look like: pure values, made by plan-sessions.ts. */
@@ -63,6 +64,8 @@ export interface DesiredDialIn {
   readonly vpnIpv6: string | undefined;
   readonly keepalive: Keepalive;
   readonly routes: readonly PeerRoute[];
+  /** What it is told of the cluster; undefined: nothing. */
+  readonly cluster?: ToldOfCluster | undefined;
 }
 
 export interface DesiredRemote {

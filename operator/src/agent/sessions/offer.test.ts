@@ -71,6 +71,31 @@ describe('what a client is told', () => {
     ).toEqual([]);
   });
 
+  test('what it reaches of the cluster, whose DNS goes before that of the network', () => {
+    const cluster = {
+      routes: ['10.96.0.0/12', '10.244.0.0/16', 'fd44::/48'],
+      dnsServers: ['10.96.0.53', 'fd96::53'],
+      dnsDomains: ['cluster.local'],
+    };
+    const told = lines({ cluster });
+    expect(told.filter((text) => text === 'route 10.96.0.0 255.240.0.0')).toHaveLength(1);
+    expect(told).toEqual(
+      expect.arrayContaining([
+        'route 10.244.0.0 255.255.0.0',
+        'route-ipv6 fd44::/48',
+        'dhcp-option DNS 10.96.0.53',
+        'dns server 0 address 10.96.0.53 fd96::53',
+        'dns server 0 resolve-domains cluster.local',
+      ]),
+    );
+    expect(told.join()).not.toMatch(/10\.96\.0\.10|fd96::a/);
+    const ofIpv4 = lines({ cluster, vpnIpv6: undefined });
+    expect(ofIpv4.filter((text) => /ipv6|DNS6|:/.test(text))).toEqual([]);
+    expect(ofIpv4).toContain('dns server 0 address 10.96.0.53');
+    // One that reaches the cluster and no DNS there asks the network's.
+    expect(lines({ cluster: { ...cluster, dnsServers: [] } })).toContain('dns server 0 address 10.96.0.10 fd96::a');
+  });
+
   test('not what is behind itself', () => {
     const told = lines({ routes: [{ destination: '10.96.0.0/12', gateway: '10.80.0.10' }] });
     expect(told).not.toContain('route 10.96.0.0 255.240.0.0');

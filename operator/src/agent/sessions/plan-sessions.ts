@@ -25,6 +25,7 @@ import {
 import { isMesh } from '../../api/vpn-network.ts';
 import { OvpnError } from '../../errors.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
+import { toldOfCluster } from '../access/plan-access.ts';
 import type { DesiredNetwork, PeerRoute } from '../desired.ts';
 import type { DesiredDialIn, DesiredDialOut, DesiredServer, PushedToAll, RekeyLimits } from './desired-session.ts';
 import { type FoundSecret, notAfterOf, tlsCredentials, wrapConfig } from './materials.ts';
@@ -141,6 +142,7 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer, key: VpnKey | 
     vpnIpv6,
     keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
     routes,
+    cluster: toldOfCluster(network, peer),
   };
 }
 

@@ -208,10 +208,11 @@ export class NetlinkSocket {
     this.counters.writes += requests.length;
     const refused: NetlinkError[] = [];
     try {
-      this.#exchange(requests, 0, {
+      const answers: Answers = {
         reply: () => undefined,
         refused: (index, message) => refused.push(this.#refusal(requests[index], message)),
-      });
+      };
+      this.#exchange(requests, 0, answers, Number.POSITIVE_INFINITY);
     } catch (error) {
       // Without a refusal the missing acknowledgement is what went wrong.
       if (refused.length === 0) throw error;
@@ -228,15 +229,16 @@ export class NetlinkSocket {
    * answer that finds no room makes the next receive fail with ENOBUFS: so the last acknowledgement says
    * that every request before it was accepted unless its refusal came.
    *
+   * @param limit no request is begun behind so many bytes
    * @returns how many requests were sent
    */
-  #exchange(requests: readonly Request[], start: number, answers: Answers): number {
+  #exchange(requests: readonly Request[], start: number, answers: Answers, limit = batchBytes): number {
     const writer = this.#writer;
     const firstSequence = this.#nextSequence();
     let count = 0;
     try {
       let request = requests[start];
-      while (request !== undefined && writer.length < batchBytes) {
+      while (request !== undefined && writer.length < limit) {
         writer.begin(request.type, request.flags ?? 0);
         writer.sequence(firstSequence + count);
         request.write(writer);

@@ -4,18 +4,26 @@ import { NetlinkError } from '../netlink/error.ts';
 import { forEachAttribute, MalformedMessage, type Message, readString, RequestWriter } from '../netlink/message.ts';
 import type { NetlinkSocket, Request } from '../netlink/socket.ts';
 import {
+  atLeast,
+  atMost,
+  connectionIs,
   drop,
   equals,
   type Expression,
+  goTo,
   inputName,
+  isIn,
   masked,
+  masquerade,
+  networkBytes,
+  packetFamily,
   routeSegmentSize,
   setAnnouncedSegmentSize,
   transportBytes,
   transportProtocol,
   wayBack,
 } from './expressions.ts';
-import { type FilterTable, replaceTable, tableStands } from './table.ts';
+import { changeSets, dumpElements, type FilterTable, replaceTable, tableStands } from './table.ts';
 
 /** Numbers are those of include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h (Linux 7.3). */
 const NFT_MSG_NEWRULE = 0xa06;
@@ -24,11 +32,14 @@ const genericHeader = 4;
 const table: FilterTable = {
   name: 't',
   chains: [
-    { name: 'a', hook: 'prerouting', priority: -300, rules: [{ comment: 'one', expressions: [inputName, drop] }] },
+    {
+      name: 'a',
+      base: { type: 'filter', hook: 'prerouting', priority: -300 },
+      rules: [{ comment: 'one', expressions: [inputName, drop] }],
+    },
     {
       name: 'b',
-      hook: 'forward',
-      priority: -150,
+      base: { type: 'filter', hook: 'forward', priority: -150 },
       rules: [
         { comment: 'two', expressions: [wayBack] },
         { comment: 'drei ä', expressions: [] },
@@ -162,6 +173,78 @@ describe('an expression', () => {
       ],
     ],
     [
+      'the family',
+      packetFamily,
+      'meta',
+      [
+        [1, '00000001'],
+        [2, '0000000f'],
+      ],
+    ],
+    [
+      'bytes of the IP header',
+      networkBytes(16, 4),
+      'payload',
+      [
+        [1, '00000001'],
+        [2, '00000001'],
+        [3, '00000010'],
+        [4, '00000004'],
+      ],
+    ],
+    [
+      'at least',
+      atLeast(Buffer.from([0, 80])),
+      'cmp',
+      [
+        [1, '00000001'],
+        [2, '00000005'],
+        [3, '0600010000500000'],
+      ],
+    ],
+    [
+      'at most',
+      atMost(Buffer.from([0, 80])),
+      'cmp',
+      [
+        [1, '00000001'],
+        [2, '00000003'],
+        [3, '0600010000500000'],
+      ],
+    ],
+    [
+      'a set',
+      isIn('s'),
+      'lookup',
+      [
+        [1, '7300'],
+        [2, '00000001'],
+      ],
+    ],
+    [
+      'the states of connections: established and related',
+      connectionIs('established', 'related')[1],
+      'bitwise',
+      [
+        [1, '00000001'],
+        [2, '00000001'],
+        [3, '00000004'],
+        [4, '0800010006000000'],
+        [5, '0800010000000000'],
+      ],
+    ],
+    [
+      'another chain',
+      goTo('c'),
+      'immediate',
+      [
+        [1, '00000000'],
+        // NFT_GOTO is -4.
+        [2, '1400028008000100fffffffc0600020063000000'],
+      ],
+    ],
+    ['the address of the interface as source', masquerade, 'masq', []],
+    [
       'an end',
       drop,
       'immediate',
@@ -189,8 +272,8 @@ describe('replacing a table', () => {
       [0xa02, 0], // NFT_MSG_DELTABLE
       [0xa00, NLM_F.create | NLM_F.excl],
       [0xa03, NLM_F.create], // NFT_MSG_NEWCHAIN
-      [NFT_MSG_NEWRULE, NLM_F.create | NLM_F.append],
       [0xa03, NLM_F.create],
+      [NFT_MSG_NEWRULE, NLM_F.create | NLM_F.append],
       [NFT_MSG_NEWRULE, NLM_F.create | NLM_F.append],
       [NFT_MSG_NEWRULE, NLM_F.create | NLM_F.append],
       [0x11, 0], // NFNL_MSG_BATCH_END
@@ -202,7 +285,7 @@ describe('replacing a table', () => {
       ...Array.from({ length: 8 }, () => '01000000'),
       '0000000a',
     ]);
-    const chain = attributesOf((bodies[6] ?? Buffer.alloc(0)).subarray(genericHeader));
+    const chain = attributesOf((bodies[5] ?? Buffer.alloc(0)).subarray(genericHeader));
     expect(chain.map(([type, value]) => [type, type === 4 ? value.toString('hex') : readString(value)])).toEqual([
       [1, 't'],
       [3, 'b'],
@@ -220,6 +303,48 @@ describe('replacing a table', () => {
   });
 });
 
+describe('sets', () => {
+  const NFT_MSG_NEWSETELEM = 0xa0c;
+  const addresses = fc.uniqueArray(fc.ipV4(), { maxLength: 2500 });
+
+  /** A kernel that answers a dump of a set with what was sent for it. */
+  const remembering = (sent: Request[]): NetlinkSocket =>
+    ({
+      dump: <T>(_request: Request, parse: (message: Message) => T | undefined): T[] =>
+        sent
+          .filter(({ type }) => type === NFT_MSG_NEWSETELEM)
+          .map(({ type, write }) => parse({ type, flags: 2, sequence: 1, port: 1, payload: bytesOf(write) }))
+          .filter((one) => one !== undefined),
+    }) as unknown as NetlinkSocket;
+
+  test('are made with what they hold before the rules that look into them, and read back', () => {
+    fc.assert(
+      fc.property(addresses, (elements) => {
+        const { socket, sent } = kernel();
+        const withSet: FilterTable = { ...table, sets: [{ name: 's', family: 4 }] };
+        replaceTable(socket, withSet, new Map([['s', elements]]));
+        const types = sent.map(({ type }) => type);
+        const makes = types.indexOf(0xa09); // NFT_MSG_NEWSET
+        expect(makes).toBeGreaterThan(0);
+        expect(types.lastIndexOf(NFT_MSG_NEWSETELEM)).toBeLessThan(types.indexOf(NFT_MSG_NEWRULE));
+        expect(types.filter((type) => type === NFT_MSG_NEWSETELEM)).toHaveLength(Math.ceil(elements.length / 1000));
+        expect(dumpElements(remembering(sent), 't', 's')).toEqual(elements);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test('change in one transaction, and not at all where nothing changes', () => {
+    const { socket, sent } = kernel();
+    changeSets(socket, 't', [{ set: 's', add: ['10.0.0.1'], remove: ['10.0.0.2'] }]);
+    // NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM between the edges.
+    expect(sent.map(({ type }) => type)).toEqual([0x10, NFT_MSG_NEWSETELEM, 0xa0e, 0x11]);
+    changeSets(socket, 't', [{ set: 's', add: [], remove: [] }]);
+    changeSets(socket, 't', []);
+    expect(sent).toHaveLength(4);
+  });
+});
+
 describe('a table stands', () => {
   const texts = fc.string({ minLength: 1, maxLength: 60, unit: 'grapheme' }).filter((text) => !text.includes('\0'));
   const name = fc.stringMatching(/^[a-z]{1,12}$/);
@@ -229,7 +354,7 @@ describe('a table stands', () => {
     })
     .map((all) =>
       all.map((each) => ({
-        ...({ name: each.name, hook: 'forward', priority: 0 } as const),
+        ...({ name: each.name, base: { type: 'filter', hook: 'forward', priority: 0 } } as const),
         rules: each.comments.map((comment) => ({ comment, expressions: [drop] })),
       })),
     );

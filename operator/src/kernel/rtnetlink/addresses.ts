@@ -7,6 +7,8 @@ import { emit, rt, strictly } from './codec.ts';
 // The codec's enumeration; netlink messages carry plain numbers.
 const replyType: number = rt.MessageType.NEWADDR;
 
+const RT_SCOPE_LINK = 253;
+
 /** An address of an interface. */
 export interface InterfaceAddress {
   readonly index: number;
@@ -18,16 +20,28 @@ export interface InterfaceAddress {
   readonly scope: number;
 }
 
-/** Adds an address, or changes nothing when it is there. IPv6 without duplicate detection: the link has one user. */
-export function setAddress(index: number, address: string): Request {
-  return addressRequest(rt.MessageType.NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, 'add', index, address);
+/**
+ * Adds an address, or changes nothing when it is there. IPv6 without duplicate detection: the link has one user.
+ *
+ * @param scope of an IPv4 address; one of scope link is the source of nothing that leaves by other interfaces
+ *   (net/ipv4/devinet.c, inet_select_addr)
+ */
+export function setAddress(index: number, address: string, scope: 'universe' | 'link' = 'universe'): Request {
+  return addressRequest(rt.MessageType.NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, 'add', index, address, scope);
 }
 
 export function deleteAddress(index: number, address: string): Request {
   return addressRequest(rt.MessageType.DELADDR, 0, 'delete', index, address);
 }
 
-function addressRequest(type: number, flags: number, verb: string, index: number, address: string): Request {
+function addressRequest(
+  type: number,
+  flags: number,
+  verb: string,
+  index: number,
+  address: string,
+  scope: 'universe' | 'link' = 'universe',
+): Request {
   const prefix = parsePrefix(address);
   const bytes = addressBytes(prefix.address);
   const v6 = isIpv6(address);
@@ -44,6 +58,7 @@ function addressRequest(type: number, flags: number, verb: string, index: number
               family: v6 ? AF_INET6 : AF_INET,
               prefixlen: prefix.length,
               index,
+              ...(scope === 'link' ? { scope: RT_SCOPE_LINK } : {}),
               // IFA_F_NODAD: a tentative address drops packets for a second (net/ipv6/addrconf.c).
               flags: v6 ? { nodad: true } : {},
             },
