@@ -47,8 +47,8 @@ interface Ends {
 export class HostAccess {
   readonly #counters: RequestCounters;
   #sockets: { readonly routes: NetlinkSocket; readonly filter: NetlinkSocket } | undefined;
-  /** Whether the host's table is known to be there only as long as a link needs it. */
-  #tidy = false;
+  /** Networks that have no link: nobody else makes one. */
+  readonly #unlinked = new Set<string>();
 
   constructor(counters: RequestCounters) {
     this.#counters = counters;
@@ -63,6 +63,7 @@ export class HostAccess {
    */
   ensure(network: string, kernel: NetworkKernel, ranges: readonly string[], mtu: number): Route[] {
     const { routes: socket, filter } = this.#open();
+    this.#unlinked.delete(network);
     // Before the link is up: no packet of it leaves the node with the address of the link.
     if (!tableStands(filter, hostTable)) replaceTable(filter, hostTable);
     const ends = this.#ensureEnds(network, kernel, mtu);
@@ -104,18 +105,19 @@ export class HostAccess {
     }));
   }
 
-  /** Takes a network's link away, and the host's rules with the last link. What is gone already is no error. */
+  /**
+   * Takes a network's link away, and the host's rules with the last link. What is gone already is no error, and is
+   * looked for once only.
+   */
   remove(network: string): void {
+    if (this.#unlinked.has(network)) return;
     const { routes: socket, filter } = this.#open();
-    const link = getLinkByName(socket, hostLinkName(network));
-    if (link !== undefined) {
-      change(socket, [deleteLink(link.index)]);
-      this.#tidy = false;
-    }
-    if (this.#tidy) return;
-    const needed = dumpLinks(socket).some(({ name, kind }) => kind === 'veth' && isHostLinkName(name));
-    if (!needed && tableExists(filter, hostTableName)) deleteTable(filter, hostTableName);
-    this.#tidy = true;
+    const links = dumpLinks(socket).filter(({ name, kind }) => kind === 'veth' && isHostLinkName(name));
+    const own = links.find(({ name }) => name === hostLinkName(network));
+    if (own !== undefined) change(socket, [deleteLink(own.index)]);
+    const isLast = links.every((link) => link === own);
+    if (isLast && tableExists(filter, hostTableName)) deleteTable(filter, hostTableName);
+    this.#unlinked.add(network);
   }
 
   /**

@@ -122,13 +122,8 @@ export function replaceTable(socket: NetlinkSocket, table: FilterTable, elements
 
 /** Whether there is a table of this name. Reads only. @throws NetlinkError */
 export function tableExists(socket: NetlinkSocket, name: string): boolean {
-  try {
-    socket.get(named(GETTABLE, 'look up', name));
-    return true;
-  } catch (error) {
-    if (error instanceof NetlinkError && error.code === 'ENOENT') return false;
-    throw error;
-  }
+  const [found] = socket.getAll([named(GETTABLE, 'look up', name)], () => true);
+  return found === true;
 }
 
 /** Takes a table away with all that is in it. @throws NetlinkError ENOENT when there is none */
