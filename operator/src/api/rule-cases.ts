@@ -183,6 +183,9 @@ function access(change: Manifest): Manifest {
   return { clusterAccess: { services: ['10.96.0.0/12'], allow: [{}], ...change } };
 }
 
+/** A rule of cluster access for peers whose labels are as it says. */
+const peersWith = (requirement: Manifest): Manifest => ({ peers: { selector: { matchExpressions: [requirement] } } });
+
 /** The rules about a control channel, which stands in two kinds. */
 function controlChannels(whose: string, of: typeof ofNetwork): RuleCase[] {
   const secretRef = { name: 'wrap' };
@@ -805,6 +808,75 @@ export const ruleCases: readonly RuleCase[] = [
     'spec.clusterAccess.allow[0].peers.namespaces[0]',
     access({ allow: [{ peers: { namespaces: ['team-a'] } }] }),
     access({ allow: [{ peers: { namespaces: ['Team A'] } }] }),
+  ),
+  ofNetwork(
+    'a range of pods that are reached is a range',
+    'spec.clusterAccess.pods[0]',
+    access({ services: null, pods: ['10.244.0.0/16'] }),
+    access({ services: null, pods: ['10.244.0.0'] }),
+    { says: 'must be an address range in CIDR notation' },
+  ),
+  ofNetwork(
+    'a range of pods that are reached begins with its first address',
+    'spec.clusterAccess.pods[0]',
+    access({ pods: ['10.244.0.0/16'] }),
+    access({ pods: ['10.244.1.0/16'] }),
+    { says: 'has bits set behind the prefix' },
+  ),
+  ofNetwork(
+    'a range of Services is a range',
+    'spec.clusterAccess.services[0]',
+    access({ services: ['10.96.0.0/12'] }),
+    access({ services: ['10.96.0.0'] }),
+    { says: 'must be an address range in CIDR notation' },
+  ),
+  ofNetwork(
+    'a range of Services begins with its first address',
+    'spec.clusterAccess.services[0]',
+    access({ services: ['10.96.0.0/12'] }),
+    access({ services: ['10.97.0.0/12'] }),
+    { says: 'has bits set behind the prefix' },
+  ),
+  ofNetwork(
+    'the DNS of the cluster is an address',
+    'spec.clusterAccess.dns.servers[0]',
+    access({ dns: { servers: ['10.96.0.10'] } }),
+    access({ dns: { servers: ['kube-dns'] } }),
+    { says: 'must be an IPv4 or IPv6 address' },
+  ),
+  ofNetwork(
+    'what a rule of cluster access is about is a range',
+    'spec.clusterAccess.allow[0].to[0].cidr',
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/32' }] }] }),
+    access({ allow: [{ to: [{ cidr: '10.96.0.5' }] }] }),
+    { says: 'must be an address range in CIDR notation' },
+  ),
+  ofNetwork(
+    'what a rule of cluster access is about begins with its first address',
+    'spec.clusterAccess.allow[0].to[0].cidr',
+    access({ allow: [{ to: [{ cidr: '10.96.0.0/24' }] }] }),
+    access({ allow: [{ to: [{ cidr: '10.96.0.5/24' }] }] }),
+    { says: 'has bits set behind the prefix' },
+  ),
+  ofNetwork(
+    'a condition on labels of peers has values where it needs them',
+    'spec.clusterAccess.allow[0].peers.selector.matchExpressions[0].values',
+    access({ allow: [peersWith({ key: 'team', operator: 'In', values: ['dev'] })] }),
+    access({ allow: [peersWith({ key: 'team', operator: 'In' })] }),
+    { says: 'must have values for In and NotIn' },
+  ),
+  ofNetwork(
+    'a condition on labels of peers is of a known sort',
+    'spec.clusterAccess.allow[0].peers.selector.matchExpressions[0].operator',
+    access({ allow: [peersWith({ key: 'team', operator: 'Exists' })] }),
+    access({ allow: [peersWith({ key: 'team', operator: 'Has' })] }),
+  ),
+  ofNetwork(
+    'labels of peers have names',
+    'spec.clusterAccess.allow[0].peers.selector.matchLabels["-x"]',
+    access({ allow: [{ peers: { selector: { matchLabels: { x: '1' } } } }] }),
+    access({ allow: [{ peers: { selector: { matchLabels: { '-x': '1' } } } }] }),
+    accepts,
   ),
   ofNetwork(
     'a node is reached at the address of a host',
