@@ -11,6 +11,8 @@ interface DoctorOptions {
   readonly state: string;
   readonly binDir: string;
   readonly confDir: string;
+  readonly cniMode?: 'file' | 'chain';
+  readonly only?: readonly string[];
   readonly output: 'text' | 'json';
 }
 
@@ -23,9 +25,17 @@ export function doctorCommand(): Command {
     .option('--state <folder>', "the agent's state folder", '/var/lib/ovpn-operator')
     .option('--bin-dir <folder>', "the runtime's folder of plugins", '/opt/cni/bin')
     .option('--conf-dir <folder>', "the runtime's folder of network configurations", '/etc/cni/net.d')
+    .addOption(
+      new Option('--cni-mode <mode>', 'how the plugin was installed: its file alone, or in the chain').choices([
+        'file',
+        'chain',
+      ]),
+    )
+    .option('--only <checks...>', 'show these checks only')
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json']).default('text'))
-    .action(async ({ socket, holder, state, binDir, confDir, output }: DoctorOptions) => {
-      const found = findings(await gatherNode({ socket, holder, state, binFolder: binDir, confFolder: confDir }));
+    .action(async ({ binDir, confDir, only, output, ...paths }: DoctorOptions) => {
+      const facts = await gatherNode({ ...paths, binFolder: binDir, confFolder: confDir });
+      const found = findings(facts).filter(({ check }) => only === undefined || only.includes(check));
       process.stdout.write(output === 'json' ? `${JSON.stringify(found, undefined, 2)}\n` : doctorText(found));
       if (found.some(({ severity }) => severity === 'error')) process.exitCode = 1;
     });

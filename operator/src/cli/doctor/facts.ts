@@ -17,7 +17,13 @@ export interface NodeFacts {
   readonly state: { readonly folder: string; readonly space: Fact<SpaceFacts> };
   /** Undefined where the agent is told to keep its sockets itself. */
   readonly holder: { readonly socket: string; readonly sockets: Fact<readonly string[]> } | undefined;
-  readonly cni: { readonly binFolder: string; readonly confFolder: string; readonly installed: Fact<Installed> };
+  readonly cni: {
+    readonly binFolder: string;
+    readonly confFolder: string;
+    /** How the plugin was to be installed, where that is known. */
+    readonly mode: 'file' | 'chain' | undefined;
+    readonly installed: Fact<Installed>;
+  };
   readonly report: Fact<NodeReport>;
   /** Least MTU of the paths that encrypted packets take, in bytes. */
   readonly underlayMtu: Fact<number>;

@@ -43,6 +43,7 @@ const facts = (fields: Partial<NodeFacts> = {}): NodeFacts => ({
   cni: {
     binFolder: '/bin',
     confFolder: '/conf',
+    mode: undefined,
     installed: { known: { plugin: true, list: '10-main.conflist', chained: true } },
   },
   report: report(),
@@ -55,8 +56,14 @@ const space = (freeBytes: number, refused?: string): NodeFacts['state'] => ({
   folder: '/state',
   space: { known: { refused, freeBytes } },
 });
-const cni = (plugin: boolean, list: string | undefined, chained: boolean): NodeFacts['cni'] => ({
+const cni = (
+  plugin: boolean,
+  list: string | undefined,
+  chained: boolean,
+  mode?: 'file' | 'chain',
+): NodeFacts['cni'] => ({
   ...facts().cni,
+  mode,
   installed: { known: { plugin, list, chained } },
 });
 
@@ -91,6 +98,12 @@ test.each<[string, Partial<NodeFacts>, string, string]>([
   ['no plugin', { cni: cni(false, '10-main.conflist', false) }, 'error cni-plugin', 'is not there'],
   ['no main plugin', { cni: cni(true, undefined, false) }, 'warning cni-plugin', 'no configuration list'],
   ['no chain', { cni: cni(true, '10-main.conflist', false) }, 'warning cni-plugin', 'does not name it'],
+  [
+    'no chain where one was made',
+    { cni: cni(true, '10-main.conflist', false, 'chain') },
+    'error cni-plugin',
+    'does not name it',
+  ],
   ['no agent', { report: { unknown: 'ENOENT' } }, 'error agent', 'ENOENT'],
   ['unread resources', { report: report({ sourcesComplete: false }) }, 'warning resources', 'not read all'],
   [
@@ -147,4 +160,9 @@ test('the text begins with the worst, and ends with what to do', () => {
   expect(lines[1]).toMatch(/^ERROR +agent/);
   expect(lines[2]).toMatch(/^WARNING +clock/);
   expect(text).toContain('clock, node: to mend it: run an NTP client');
+});
+
+test('a plugin for Multus needs no chain', () => {
+  const found = findings(facts({ cni: cni(true, undefined, false, 'file') }));
+  expect(found.find(({ check }) => check === 'cni-plugin')).toMatchObject({ severity: 'ok' });
 });

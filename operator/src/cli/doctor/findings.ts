@@ -80,12 +80,15 @@ function holder({ holder: facts }: NodeFacts): Finding[] {
   });
 }
 
-function cni({ cni: { binFolder, confFolder, installed } }: NodeFacts): Finding[] {
+function cni({ cni: { binFolder, confFolder, mode, installed } }: NodeFacts): Finding[] {
   return judged('cni-plugin', `${binFolder}, ${confFolder}`, installed, ({ plugin, list, chained }) => {
     if (!plugin) return error('the plugin ovpn-cni is not there, or may not be run', 'run ovpn-agent install-cni');
+    // Multus calls it by configurations of its own.
+    if (mode === 'file') return ok('the plugin is there, for pods that have a configuration of their own');
     if (list === undefined) return warning('the runtime has no configuration list yet', 'install a main CNI plugin');
     if (chained) return ok(`the plugin is there, and ${list} names it`);
-    return warning(
+    const missing = mode === 'chain' ? error : warning;
+    return missing(
       `the plugin is there, and ${list} does not name it: only pods with a configuration of their own join`,
       'run ovpn-agent install-cni --chain, if pods are to join by annotation',
     );

@@ -27,11 +27,12 @@ export interface DoctorPaths {
   readonly state: string;
   readonly binFolder: string;
   readonly confFolder: string;
+  readonly cniMode?: 'file' | 'chain';
 }
 
 /** Looks at a node; changes nothing. Never throws: what cannot be looked at is a fact of its own. */
 export async function gatherNode(paths: DoctorPaths): Promise<NodeFacts> {
-  const { socket, holder, state, binFolder, confFolder } = paths;
+  const { socket, holder, state, binFolder, confFolder, cniMode } = paths;
   const report = await callReport(socket).then(
     // The agent of this node is the same version as this program, or refuses by its protocol number.
     (known): Fact<NodeReport> => ({ known: known as NodeReport }),
@@ -55,6 +56,7 @@ export async function gatherNode(paths: DoctorPaths): Promise<NodeFacts> {
     cni: {
       binFolder,
       confFolder,
+      mode: cniMode,
       installed: look(() => {
         for (const folder of [binFolder, confFolder]) {
           if (!existsSync(folder))
