@@ -126,6 +126,14 @@ describe.each(Object.entries(cases))('the chart %s', (_, options) => {
     }
   });
 
+  test('gives the controller minutes to come up before anybody restarts it', async () => {
+    const containers = workloadsOf(await rendered).flatMap(({ spec }) => spec.template.spec.containers);
+    const controller = containers.find(({ name }) => name === 'controller');
+    const { httpGet, periodSeconds = 10, failureThreshold = 3 } = controller?.startupProbe ?? {};
+    expect(httpGet).toEqual(controller?.livenessProbe?.httpGet);
+    expect(periodSeconds * failureThreshold).toBeGreaterThanOrEqual(120);
+  });
+
   test('mounts what is there, and nothing for nobody', async () => {
     for (const { spec } of workloadsOf(await rendered)) {
       const { containers, initContainers = [], volumes = [] } = spec.template.spec;

@@ -8,7 +8,12 @@ export interface Container {
   readonly command: readonly string[];
   readonly args?: readonly string[];
   readonly resources: { readonly requests?: Readonly<Record<string, string>>; readonly limits?: { memory?: string } };
-  readonly livenessProbe?: object;
+  readonly livenessProbe?: { readonly httpGet?: object };
+  readonly startupProbe?: {
+    readonly httpGet?: { readonly path: string; readonly port: string | number };
+    readonly periodSeconds?: number;
+    readonly failureThreshold?: number;
+  };
   readonly readinessProbe?: object;
   readonly securityContext: {
     readonly privileged?: boolean;
