@@ -19,7 +19,7 @@ if (major < ${oldestNode.split('.')[0]} || (major === ${oldestNode.split('.')[0]
 /**
  * Builds `kubectl-ovpn`, executable. The same sources give the same bytes.
  *
- * Of the Kubernetes client only the reading of kubeconfigs is taken: with all its models the file would be five times
+ * Of the Kubernetes client only the reading of kubeconfigs and the running of commands in pods are taken: with all its models the file would be five times
  * as large and take twice as long to start.
  */
 export async function buildKubectlPlugin(outfile: string): Promise<void> {
@@ -29,7 +29,7 @@ export async function buildKubectlPlugin(outfile: string): Promise<void> {
     splitting: false,
     external: [],
     target: 'node22',
-    alias: { '@kubernetes/client-node': join(projectRoot, 'node_modules/@kubernetes/client-node/dist/config.js') },
+    alias: { '@kubernetes/client-node': join(import.meta.dirname, 'kubectl-client.ts') },
     banner: { js: `${common.banner.js}${tooOld}` },
     legalComments: 'none' as const,
     entryPoints: [join(projectRoot, 'operator/src/cli/kubectl-ovpn.ts')],

@@ -254,6 +254,21 @@ export const errorTable = {
     meaning: 'The profile does not fit into a QR code, or the QR code not into the terminal.',
     remedy: 'print the profile into a file, and bring that to the device: `kubectl ovpn profile NAME > NAME.ovpn`',
   },
+  PodUnsuitable: {
+    code: 'OVPN610',
+    meaning: 'The pod is on no node, has ended, or is on the network of its node: no VPN has to do with it.',
+    remedy: 'name a pod that runs and has a network of its own',
+  },
+  AgentAbsent: {
+    code: 'OVPN611',
+    meaning: 'On the node that was asked about runs no agent that could answer.',
+    remedy: 'see by `kubectl ovpn doctor` why, and which nodes have one',
+  },
+  ExecFailed: {
+    code: 'OVPN612',
+    meaning: 'A command in a pod of the operator could not be run, or gave no answer that can be understood.',
+    remedy: 'see that the pod runs and that its version is that of this program, then try again',
+  },
 } as const satisfies Readonly<Record<string, ErrorRow>>;
 
 export type ErrorName = keyof typeof errorTable;

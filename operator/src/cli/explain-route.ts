@@ -1,12 +1,13 @@
 import { Command, Option } from 'commander';
 import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import { gatherRoute, type Origin } from '../agent/explain/gather.ts';
-import { explain, type Explanation } from '../agent/explain/steps.ts';
+import { explain } from '../agent/explain/steps.ts';
 import type { NodeReport } from '../agent/report.ts';
 import { parseAddress } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
 import { requirePrivileges } from '../kernel/privileges.ts';
 import { callReport } from './agent-call.ts';
+import { explanationText } from './explanation-text.ts';
 
 interface ExplainOptions {
   readonly pod?: string;
@@ -65,15 +66,4 @@ function checkedAddress(what: string, text: string): string {
     throw new OvpnError('ConfigInvalid', `${what} is no IP address: ${JSON.stringify(text)}`);
   }
   return address.text;
-}
-
-const marks = { ok: 'ok  ', warn: 'WARN', stop: 'STOP' } as const;
-
-/** An explanation for people: a line per step, and below it what to do. */
-export function explanationText({ destination, reaches, steps }: Explanation): string {
-  const lines = steps.flatMap(({ result, object, text, remedy }) => [
-    `${marks[result]}  ${object} ${text}`,
-    ...(remedy === undefined ? [] : [`      to mend it: ${remedy}`]),
-  ]);
-  return `${[...lines, reaches ? `${destination} is reached` : `${destination} is not reached`].join('\n')}\n`;
 }

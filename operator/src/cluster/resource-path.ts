@@ -12,6 +12,8 @@ const collections = {
   Node: { base: '/api/v1', plural: 'nodes' },
   Namespace: { base: '/api/v1', plural: 'namespaces' },
   Pod: { base: '/api/v1', plural: 'pods' },
+  ConfigMap: { base: '/api/v1', plural: 'configmaps' },
+  CustomResourceDefinition: { base: '/apis/apiextensions.k8s.io/v1', plural: 'customresourcedefinitions' },
   Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },
   Certificate: { base: '/apis/cert-manager.io/v1', plural: 'certificates' },
   Deployment: { base: '/apis/apps/v1', plural: 'deployments' },

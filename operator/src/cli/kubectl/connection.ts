@@ -21,6 +21,8 @@ export interface ConnectionOptions {
 /** An API server as one person sees it. */
 export interface Cluster {
   readonly client: ApiClient;
+  /** What the client was made from, for what it cannot do itself. */
+  readonly config: KubeConfig;
   /** The namespace that is asked for, else the one of the context. */
   readonly namespace: string;
   /** The only namespace to look at; undefined for all of them, by -A. */
@@ -65,6 +67,7 @@ export async function connect(options: ConnectionOptions): Promise<Cluster> {
   const ofContext = config.getContextObject(config.getCurrentContext())?.namespace;
   const namespace = options.namespace ?? (ofContext === undefined || ofContext === '' ? 'default' : ofContext);
   return {
+    config,
     client: new ApiClient(kubeAccess(config), systemClock, `kubectl-ovpn/${version}`),
     namespace,
     scope: options.allNamespaces === true ? undefined : namespace,

@@ -114,8 +114,12 @@ export function refusal(error: unknown, verb: string, kind: ApiKind, namespace?:
   return new OvpnError('ApiUnavailable', `${what} cannot be read: ${describe(error)}`, {}, { cause: error, remedy });
 }
 
+const clusterScoped: ReadonlySet<ApiKind> = new Set([
+  ...(['VpnNetwork', 'VpnAllocation', 'Node', 'Namespace', 'CustomResourceDefinition'] as const),
+]);
+
 function isScoped(kind: ApiKind): boolean {
-  return kind !== 'VpnNetwork' && kind !== 'VpnAllocation' && kind !== 'Node' && kind !== 'Namespace';
+  return !clusterScoped.has(kind);
 }
 
 /** The refusal of a name that is not there, with the names that may have been meant. */
