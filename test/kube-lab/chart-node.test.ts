@@ -9,6 +9,7 @@ import { builtImage } from '../support/image-file.ts';
 import { chartFolder, helm } from '../support/kube/chart.ts';
 import { ControlPlane, systemNamespace } from '../support/kube/control-plane.ts';
 import { Kubelet } from '../support/kube/kubelet.ts';
+import { kubectlOvpn } from '../support/kube/kubectl-ovpn.ts';
 import { openvpn27, OpenvpnProcess } from '../support/openvpn.ts';
 import { eventually, run } from '../support/run.ts';
 
@@ -181,6 +182,41 @@ test('a stock client connects by its profile, and a pod of this node reaches it 
   expect(await plane.admin.kubectl(...inside, 'ping', '-c', '3', address)).toContain(' 0% packet loss');
   shopNetns = await containerd.netnsOf('shop');
 }, 300_000);
+
+test('kubectl ovpn explain-route asks the agent of the pod which way a packet takes', async () => {
+  const reached = await kubectlOvpn(plane.admin, 'explain-route', 'shop', address, '-n', 'default');
+  expect(reached).toMatchObject({ code: 0, stderr: '' });
+  expect(reached.stdout).toContain(`on node ${node.name}:\nok    pod default/shop sends from 10.81.`);
+  expect(reached.stdout).toContain('VpnPeer default/ann');
+  expect(reached.stdout).toContain(`\n${address} is reached\n`);
+}, 60_000);
+
+test('kubectl ovpn support-bundle has what doctor finds, the logs and the kernel, and nothing of any Secret', async () => {
+  const file = join(hosts.folder, 'bundle.tar.gz');
+  const { code, stdout } = await kubectlOvpn(plane.admin, 'support-bundle', '-o', file);
+  expect({ code, stdout }).toEqual({ code: 0, stdout: expect.not.stringContaining('what could not be read') });
+  const doctor = await run('tar', '-xzOf', file, '--wildcards', '*/doctor.json');
+  const found = JSON.parse(doctor) as { severity: string; check: string; node?: string }[];
+  // Nothing keeps the clock of a lab right.
+  expect(found.filter(({ severity, check }) => severity !== 'ok' && check !== 'clock')).toEqual([]);
+  // The folders of the runtime are looked at in another container than all else.
+  const ofNode = found.filter((finding) => finding.node === node.name).map(({ check }) => check);
+  expect(ofNode).toEqual(
+    expect.arrayContaining(['ovpn-driver', 'cni-plugin', 'listener', 'nodes', 'pods', 'socket-holder']),
+  );
+  const text = await run('tar', '-xzOf', file);
+  expect(text).toContain('"agent.ready"');
+  expect(text).toContain('"device": "ovpn0"');
+  expect(text).toContain('"kernelVersion"');
+  const { items } = await plane.admin.get<{ items: { data?: Record<string, string> }[] }>(apiPath('Secret'));
+  const values = items.flatMap(({ data = {} }) => Object.values(data));
+  // Keys, and certificates too, as they are stored and line by line.
+  const rows = values
+    .flatMap((value) => [value, ...Buffer.from(value, 'base64').toString('latin1').split('\n')])
+    .filter((row) => /^[A-Za-z0-9+/=]{24,}$/.test(row));
+  expect(rows.length).toBeGreaterThan(50);
+  expect(rows.filter((row) => text.includes(row))).toEqual([]);
+}, 90_000);
 
 test('kubectl rollout restart of the agent costs no packet', async () => {
   const [before] = await agents();
