@@ -25,7 +25,7 @@ export interface Bounds {
 const customKinds = definitions.map(({ kind }) => kind);
 /** A log is cut to its newest lines on the node already. */
 const tailLines = 20_000;
-/** A node of our labels in the operator's namespace; others there are none of ours. */
+/** Other pods of the operator's namespace are none of ours. */
 const ourLabel = 'app.kubernetes.io/part-of=ovpn-operator';
 
 /**
@@ -82,6 +82,8 @@ export async function collect(
       found.map((one) => pick(one, shapes.definition)),
     );
   });
+  // Who may see the Events of the operator's namespace need not see those of all.
+  await addList('operator/events.json', 'Event', shapes.event, { namespace });
   await attempt('events.json', async () => addJson('events.json', await readEvents(cluster)));
   await addList('nodes.json', 'Node', shapes.node);
   await addList('operator/daemonsets.json', 'DaemonSet', shapes.workload, { namespace });
@@ -121,14 +123,11 @@ export async function collect(
   return [{ path: 'README.txt', text: readme(bounds, redact.count) }, ...files];
 }
 
-/** What is told of our objects, and of what is in the operator's namespace. */
+/** What is told of our objects. */
 async function readEvents(cluster: Cluster): Promise<unknown[]> {
-  const own = await listRaw(cluster, 'Event', { namespace: cluster.operatorNamespace });
   const about = async (kind: CustomKind): Promise<unknown[]> =>
     listRaw(cluster, 'Event', { fieldSelector: `regarding.kind=${kind}` });
-  const ours = await Promise.all(customKinds.map(about));
-  const events = [...own, ...ours.flat()].map((event) => pick(event, shapes.event));
-  return [...new Map(events.map((event) => [JSON.stringify(event), event])).values()];
+  return (await Promise.all(customKinds.map(about))).flat().map((event) => pick(event, shapes.event));
 }
 
 /** The newest lines of a container's log. @throws OvpnError AccessDenied, ApiUnavailable */
@@ -187,8 +186,8 @@ A password in a free text, without a name before it, cannot be told from other w
 routes are here.
 
 objects/      VpnNetworks, VpnPeers, VpnKeys, VpnAllocations, and which versions of them are served
-events.json   Events about them and about the operator
-operator/     pods, DaemonSets, Deployments, Leases; names of ConfigMaps
+events.json   Events about them
+operator/     pods, DaemonSets, Deployments, Leases, Events; names of ConfigMaps
 nodes.json    kernels, runtimes, addresses, labels and taints
 agents/       what the kernel of each node holds
 doctor.txt    what kubectl ovpn doctor found; doctor.json has it for programs

@@ -13,27 +13,47 @@ export interface Redactor {
   readonly count: number;
 }
 
+/*
+ * All patterns are bounded in what they look at from one place: logs are long, and what is in them others may choose.
+ */
+
 /** Blocks of PEM: keys of OpenVPN and certificates, too; nobody needs these to find a fault. */
-const pemBlock = /-----BEGIN ([^-\n]{1,64})-----[\s\S]*?-----END \1-----/g;
-/** What is left of one that was cut off. */
-const pemHead = /-----BEGIN [^-\n]{1,64}-----(?:[A-Za-z0-9+/=\s\\]|$)*/g;
-const pemTail = /[A-Za-z0-9+/=\s\\]*-----END [^-\n]{1,64}-----/g;
-/** Inline files of OpenVPN's configuration. */
+const pemBlock = /-----BEGIN ([^-\n]{1,64})-----[\s\S]{0,8192}?-----END \1-----/g;
+/** What is left of one whose end was cut off. */
+const pemHead = /-----BEGIN [^-\n]{1,64}-----[A-Za-z0-9+/=\s\\]*/g;
+/** Where one ends whose beginning was cut off. */
+const pemEnd = /-----END [^-\n]{1,64}-----/g;
+const pemLetter = /[A-Za-z0-9+/=\s\\]/;
+/** Inline files of OpenVPN's configuration. One that does not end is taken as long as such files are. */
 const inlineFile =
-  /<(ca|cert|extra-certs|key|pkcs12|secret|tls-auth|tls-crypt|tls-crypt-v2|auth-user-pass|http-proxy-user-pass)>[\s\S]*?(?:<\/\1>|$)/g;
+  /<(ca|cert|extra-certs|key|pkcs12|secret|tls-auth|tls-crypt|tls-crypt-v2|auth-user-pass|http-proxy-user-pass)>(?:[\s\S]{0,32768}?<\/\1>|[\s\S]{0,8192})/g;
 const userPass = /(\bauth-user-pass[ \t]+)\S[^\n"\\]*/g;
 const jwt = /\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?/g;
 const scheme = /\b(Bearer|Basic)\s+[A-Za-z0-9+/=._~-]{6,}/gi;
 const userInfo = /(:\/\/)[^/\s:@]*:[^/\s@]+@/g;
 /** `password=…`, `"apiToken": "…"`, also inside of JSON in JSON. */
 const named =
-  /([A-Za-z0-9_.-]*(?:passwords?|passwd|passphrase|secret|tokens?|psk|api[_-]?key|private[_-]?key|credentials?|authorization)\b(?:\\*["'])?\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"|\\+"[^"\n]*?\\+"|[^\s,;"'\\}]+)/gi;
+  /((?:passwords?|passwd|passphrase|secret|tokens?|psk|api[_-]?key|private[_-]?key|credentials?|authorization)\b(?:\\*["'])?\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"|\\+"[^"\n]*?\\+"|[^\s,;"'\\}]+)/gi;
 /** https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/ */
 const bootstrapToken = /\b[a-z0-9]{6}\.[a-z0-9]{16}\b/g;
 /** The rows of a static key, and keys and digests as hexadecimal. Digests of images say what they are. */
 const hex = /(?<!sha256:)\b[0-9a-fA-F]{32,}\b/g;
 /** As long as 30 bytes or more in base64 or base64url. */
 const base64 = /[A-Za-z0-9+/_-]{40,}={0,2}/g;
+
+/** Takes out the ends of PEM blocks with what stands before them. A pattern would look back from every place anew. */
+function cutEnds(text: string, mark: (found: string) => string): string {
+  let out = '';
+  let done = 0;
+  for (const { 0: end, index } of text.matchAll(pemEnd)) {
+    let from = index;
+    while (from > done && pemLetter.test(text.charAt(from - 1))) from--;
+    const next = index + end.length;
+    out += text.slice(done, from) + mark(text.slice(from, next));
+    done = next;
+  }
+  return out + text.slice(done);
+}
 
 /** Whether a run of such letters is key material rather than a path or a name: those of Kubernetes are small letters. */
 function looksRandom(run: string): boolean {
@@ -58,10 +78,7 @@ export function redactor(): Redactor {
     return `[redacted ${numbers.size}]`;
   };
   const text = (given: string): string =>
-    given
-      .replace(pemBlock, mark)
-      .replace(pemHead, mark)
-      .replace(pemTail, mark)
+    cutEnds(given.replace(pemBlock, mark).replace(pemHead, mark), mark)
       .replace(inlineFile, mark)
       .replace(userPass, (found, head: string) => `${head}${mark(found)}`)
       .replace(jwt, mark)
