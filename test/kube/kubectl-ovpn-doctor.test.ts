@@ -182,7 +182,7 @@ describe('with an operator', () => {
     expect(found.filter(({ check }) => check === 'peers')).toEqual([
       {
         ...{ severity: 'error', check: 'peers', object: 'VpnPeer team-a/office' },
-        text: 'Accepted is False, Conflict: route overlaps',
+        text: 'Accepted: Conflict: route overlaps [OVPN109]',
         remedy: 'make the routes disjoint',
       },
     ]);

@@ -161,7 +161,7 @@ test.each<[string, Partial<ClusterFacts>, string, string]>([
     'error listeners',
     'wants UDP port 1194 on n1, as listener udp of VpnNetwork corp',
   ],
-  ['no status', { peers: { known: [peer()] } }, 'warning peers', 'has no conditions'],
+  ['no status', { peers: { known: [peer()] } }, 'warning peers', 'nobody has said anything of it yet'],
   ['a contested route', { peers: { known: [peer({ type: 'Contested', ...conflict })] } }, 'warning peers', 'overlaps'],
   [
     'an expired CRL',
@@ -206,14 +206,23 @@ test('what is wrong with an object is told once, with the remedy that the messag
   ).toEqual([
     {
       ...{ severity: 'error', check: 'peers', object: 'VpnPeer team-a/office' },
-      text: 'Accepted is False, Conflict: overlaps',
+      text: 'Accepted: Conflict: overlaps [OVPN109]',
       remedy: 'make them disjoint',
     },
   ]);
 });
 
-test.each(['Suspended', 'WaitingForClient', 'Disconnected'])('a peer that is %s is as it should be', (reason) => {
-  expect(notWell({ peers: { known: [peer({ status: 'False', reason })] } })).toEqual([]);
+test.each([
+  ['Suspended', { suspend: true }],
+  ['WaitingForClient', {}],
+  ['Disconnected', {}],
+])('a peer that dials in and is %s is as it should be', (reason, spec) => {
+  const manifest = {
+    ...peerManifest('ann'),
+    spec: { networkRef: { name: 'corp' }, identity: { commonName: 'ann' }, ...spec },
+    status: { conditions: [{ ...ready, status: 'False', reason }] },
+  };
+  expect(notWell({ peers: { known: [seen('VpnPeer', manifest)] } })).toEqual([]);
 });
 
 test('a node that nobody wants needs no agent', () => {

@@ -1,8 +1,9 @@
 import { parseAddress } from '../../../api/ip.ts';
-import type { Condition, NetworkListener, VpnNetwork } from '../../../api/types.ts';
+import { formatRef, type NetworkListener, type ResourceOf, type VpnNetwork } from '../../../api/types.ts';
 import { errorTable } from '../../../errors.ts';
 import type { Fact } from '../../doctor/facts.ts';
 import type { Severity } from '../../doctor/findings.ts';
+import { type Finding as Health, keyFindings, networkFindings, peerFindings } from '../health.ts';
 import type { OperatorPod } from '../operator-pods.ts';
 import type { Seen } from '../read.ts';
 import type { ClusterFacts, ClusterFinding, DefinitionFact, NodeFact } from './facts.ts';
@@ -304,83 +305,45 @@ function objectFindings(facts: ClusterFacts): ClusterFinding[] {
   const { networks, peers, keys } = facts;
   return [
     ...judged('networks', 'VpnNetworks', networks, (known) =>
-      known.flatMap((seen) => [...ofObject('networks', seen), ...pkiFindings(seen, facts)]),
+      known.flatMap((seen) => [...ofObject('networks', seen, networkFindings), ...pkiFindings(seen, facts)]),
     ),
-    ...judged('peers', 'VpnPeers', peers, (known) => known.flatMap((seen) => ofObject('peers', seen))),
-    ...judged('keys', 'VpnKeys', keys, (known) => known.flatMap((seen) => ofObject('keys', seen))),
+    ...judged('peers', 'VpnPeers', peers, (known) => known.flatMap((seen) => ofObject('peers', seen, peerFindings))),
+    ...judged('keys', 'VpnKeys', keys, (known) => known.flatMap((seen) => ofObject('keys', seen, keyFindings))),
   ];
 }
 
-/** Reasons that say how things are meant, or that it is the other side's turn. */
-const quiet: ReadonlySet<string> = new Set(['Suspended', 'WaitingForClient', 'Disconnected', 'Connecting', 'Pending']);
-/** Conditions that are bad when they hold; the others when they do not. */
-const bad: ReadonlySet<string> = new Set(['Expiring', 'Contested']);
-/** What most often helps, by reason; messages that have a remedy of their own come first. */
-const remedies: Readonly<Record<string, string>> = {
-  Invalid: 'correct the object as the message says',
-  Conflict: 'change one of the two objects that ask for the same',
-  NotAllowed: 'have the owner of the VpnNetwork allow it, or ask for less',
-  NetworkNotFound: 'create the VpnNetwork, correct networkRef, or let its nodeSelector take the node',
-  KeyNotFound: 'create the VpnKey, or correct keyRef',
-  SecretNotFound: 'create the Secret, or correct the reference',
-  KeyInvalid: 'correct what the Secret holds',
-  KeySpent: 'raise spec.static.generation on both ends',
-  PoolFull: errorTable.PoolFull.remedy,
-  KernelRefused: "follow the kernel's words; see the findings of the node",
-  NodesNotReady: 'see the findings of the node that the message names',
-  NoNodes: 'correct spec.nodeSelector, or label a Node',
-  PeerLost: 'see that the remote can be reached; it is tried again',
-  Revoked: 'make a new VpnKey, if the client is to come in again',
-  ExpiresSoon: 'renew it: VpnKeys of the network renew by themselves while the controller runs',
-  Expired: 'renew it now; until then nobody gets in by it',
-  CertManagerNotFound: 'install cert-manager, or give the network another spec.pki',
-};
+/** Reasons that may pass by themselves, or tell what is to come. */
+const mild: ReadonlySet<string> = new Set([
+  'Pending',
+  'Connecting',
+  'Stale',
+  'ExpiresSoon',
+  'MeshIncomplete',
+  'PeerLost',
+]);
 
-function ofObject(
+/** What `kubectl ovpn status` also says of an object. */
+function ofObject<K extends 'VpnNetwork' | 'VpnPeer' | 'VpnKey'>(
   check: string,
-  { ref, resource, problem }: Seen<'VpnNetwork'> | Seen<'VpnPeer'> | Seen<'VpnKey'>,
+  { ref, resource, problem }: Seen<K>,
+  judge: (resource: ResourceOf<K>) => readonly Health[],
 ): ClusterFinding[] {
-  const object = `${ref.kind} ${ref.namespace === undefined ? '' : `${ref.namespace}/`}${ref.name}`;
+  const object = formatRef(ref);
   if (resource === undefined) {
     return [finding('unchecked', check, object, `is not understood: ${problem ?? '?'}`, 'update kubectl-ovpn')];
   }
-  const conditions = resource.status?.conditions ?? [];
-  if (conditions.length === 0) {
-    const text = 'has no conditions: neither controller nor agent has said anything of it';
-    return [finding('warning', check, object, text, 'see that both run; a new object needs a moment')];
-  }
-  // The others are mostly the reason of Ready, or its consequence: one of them is told.
-  const wrong = conditions.filter(isWrong);
-  const causes = wrong.filter(({ type }) => type !== 'Ready');
-  const told = distinct(causes.length > 0 ? causes : wrong);
-  if (told.length === 0) return [ok(check, object, state(conditions))];
-  return told.map((condition) => conditionFinding(check, object, condition));
-}
-
-function isWrong({ type, status, reason }: Condition): boolean {
-  if (bad.has(type)) return status === 'True';
-  return status === 'False' && type !== 'Connected' && !quiet.has(reason);
-}
-
-function distinct(conditions: readonly Condition[]): Condition[] {
-  const seen = new Set<string>();
-  return conditions.filter(({ message, reason }) => {
-    const key = `${reason} ${message}`;
-    return seen.has(key) ? false : (seen.add(key), true);
-  });
-}
-
-function conditionFinding(check: string, object: string, { type, status, reason, message }: Condition): ClusterFinding {
-  // Errors of ours carry their remedy along.
-  const [text = '', ownRemedy] = message.replace(/ \[OVPN\d+\]$/, '').split('; to mend it: ');
-  const severity = bad.has(type) && reason !== 'Expired' ? 'warning' : 'error';
-  const what = `${type} is ${status}, ${reason}${text === '' ? '' : `: ${text}`}`;
-  return finding(severity, check, object, what, ownRemedy ?? remedies[reason] ?? 'see kubectl describe');
-}
-
-function state(conditions: readonly Condition[]): string {
-  const ready = conditions.find(({ type }) => type === 'Ready');
-  return ready === undefined || ready.status === 'True' ? 'is well' : `is as it should be: ${ready.reason}`;
+  const found = judge(resource);
+  if (found.length === 0) return [ok(check, object, 'is as it should be')];
+  return found.map(({ node, condition, reason, message, remedy }) => ({
+    ...finding(
+      mild.has(reason) || condition === 'Contested' ? 'warning' : 'error',
+      check,
+      object,
+      [condition, reason, message].filter((part) => part !== undefined && part !== '').join(': '),
+      remedy,
+    ),
+    ...(node === undefined ? {} : { node }),
+  }));
 }
 
 /** Also while no controller runs that would say so by the condition Expiring. */
