@@ -224,11 +224,22 @@ function rangeWords(minimum: number | undefined, maximum: number | undefined): s
   return maximum === undefined ? `at least ${minimum}` : `${minimum} to ${maximum}`;
 }
 
-/** A value as a message shows it: short, and containers by what they are only. */
+/** A value as a message shows it: short ({@link shorten}), and containers by what they are only. */
 export function show(value: unknown): string {
   if (value === null || value === undefined) return 'empty';
   if (Array.isArray(value)) return 'a list';
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
+  if (typeof value === 'string') return JSON.stringify(shorten(value));
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   return 'an object';
+}
+
+/** Longer than what people write into fields and read in messages. */
+const shownLength = 60;
+
+/**
+ * Of a text that is longer, only how it begins: it may well be a key that stands in the wrong place of a manifest, and
+ * messages go into logs, Events and status.
+ */
+export function shorten(text: string): string {
+  return text.length > shownLength ? `${text.slice(0, 16)}...` : text;
 }

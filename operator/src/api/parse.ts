@@ -1,6 +1,6 @@
 import { LineCounter, parseAllDocuments, type Document } from 'yaml';
 import { describe, OvpnError } from '../errors.ts';
-import { check, checkChange, show, unknownField } from './check.ts';
+import { check, checkChange, shorten, show, unknownField } from './check.ts';
 import { applyDefaults } from './defaults.ts';
 import { definitionOf, definitions, type Definition } from './definitions.ts';
 import { identityOf, readMetadata } from './metadata.ts';
@@ -97,7 +97,7 @@ function parseObject(value: unknown, origin: string, { onNewerField }: ParseOpti
 /** The name of an object whose identity is not in order, as far as there is one to show. */
 function nameOf(metadata: unknown): string {
   const name = isRecord(metadata) ? metadata['name'] : undefined;
-  return typeof name === 'string' && name.length <= 253 ? ` ${name}` : '';
+  return typeof name === 'string' && name.length <= 253 ? ` ${shorten(name)}` : '';
 }
 
 const coreKinds: readonly CoreKind[] = ['Secret', 'Pod', 'Namespace'];
@@ -120,7 +120,7 @@ function checkTopLevel(
 ): void {
   for (const field of Object.keys(manifest)) {
     if (!known.includes(field))
-      errors.push(new OvpnError('UnknownField', unknownField(field, known), { object, field }));
+      errors.push(new OvpnError('UnknownField', unknownField(field, known), { object, field: shorten(field) }));
   }
 }
 
@@ -270,29 +270,34 @@ function readDocuments(text: string, origin: string): Found[] {
     const parsed = parseAllDocuments(text, { lineCounter: lines });
     documents = Array.isArray(parsed) ? parsed : [];
   } catch (cause) {
-    return [{ origin, error: unreadable(origin, describe(cause), cause) }];
+    return [{ origin, error: unreadable(origin, withoutQuotes(describe(cause))) }];
   }
   return documents.flatMap((document, index): Found[] => {
     const place = documents.length === 1 ? origin : `${origin} (document ${index + 1})`;
     const [error] = document.errors;
     if (error !== undefined) {
-      // The library's text goes on with a drawing of the place, and files hold secrets: only its first line is told,
-      // and the error itself is not passed on as a cause.
+      // The library's text goes on with a drawing of the place, and files hold secrets: only its first line is told, of
+      // whose words some are quoted, too, and the error itself is not passed on as a cause.
       const [summary = ''] = error.message.split('\n');
       const { line, col } = lines.linePos(error.pos[0]);
       const what = summary.replace(/ at line \d+, column \d+:?$/, '');
-      return [{ origin: place, error: unreadable(place, `${what} (line ${line}, column ${col})`) }];
+      return [{ origin: place, error: unreadable(place, `${withoutQuotes(what)} (line ${line}, column ${col})`) }];
     }
     try {
       return itemsOf(document.toJS(), place);
     } catch (cause) {
-      return [{ origin: place, error: unreadable(place, describe(cause), cause) }];
+      return [{ origin: place, error: unreadable(place, withoutQuotes(describe(cause))) }];
     }
   });
 }
 
-function unreadable(origin: string, problem: string, cause?: unknown): OvpnError {
-  return new OvpnError('ManifestUnreadable', problem, { object: origin }, { cause });
+/** What a YAML library says, without what it quotes of the file. */
+function withoutQuotes(text: string): string {
+  return text.replaceAll(/\S{24,}/g, (word) => `${word.slice(0, 8)}...`);
+}
+
+function unreadable(origin: string, problem: string): OvpnError {
+  return new OvpnError('ManifestUnreadable', problem, { object: origin });
 }
 
 /** The objects of a document: none when it is empty, those of a List, else itself. */

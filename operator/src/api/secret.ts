@@ -1,4 +1,5 @@
 import { OvpnError } from '../errors.ts';
+import { shorten } from './check.ts';
 import { isRecord } from './schema-view.ts';
 
 /**
@@ -18,7 +19,7 @@ export function readSecretData(
       return;
     }
     for (const [key, text] of Object.entries(source)) {
-      const where = { object, field: `${field}[${JSON.stringify(key)}]` };
+      const where = { object, field: `${field}[${JSON.stringify(shorten(key))}]` };
       const value = text === null ? new Uint8Array() : typeof text === 'string' ? decode(text) : undefined;
       if (!/^[-._a-zA-Z0-9]{1,253}$/.test(key)) {
         errors.push(
