@@ -185,8 +185,9 @@ async function stagePrograms(root: string): Promise<string[]> {
     }
     const file = `ovpn-${program}.js`;
     const text = await readFile(join(folder, file), 'utf8');
-    // There is neither a shell nor env(1).
-    await writeFile(join(folder, file), text.replace(/^#!.*/, '#!/usr/local/bin/node'));
+    // There is neither a shell nor env(1). The agent is on the host's network: a debugger, which Node.js opens there on
+    // SIGUSR1, would give its keys and rights to every process of the node that reaches 127.0.0.1.
+    await writeFile(join(folder, file), text.replace(/^#!.*/, '#!/usr/local/bin/node --disable-sigusr1'));
     await chmod(join(folder, file), 0o755);
     await symlink(`../lib/ovpn-operator/${program}/${file}`, join(root, `usr/local/bin/ovpn-${program}`));
   }

@@ -239,7 +239,7 @@ describe('the image of this machine runs', () => {
     expect(await inImage(['node', '-e', program])).toMatchObject({ code: 0, stdout: `v${node} true hello\n` });
   });
 
-  test('the socket holder, which calls libc', async () => {
+  test('the socket holder, which calls libc and opens no debugger', async () => {
     const command = ['--map-root-user', 'chroot', rootOf(own), '/usr/local/bin/ovpn-agent', 'holder'];
     const holder = new Service('unshare', [...command, '--socket', '/tmp/holder.sock']);
     const socket = join(rootOf(own), 'tmp/holder.sock');
@@ -247,6 +247,10 @@ describe('the image of this machine runs', () => {
       if (!holder.running) throw new Error(holder.log);
       return existsSync(socket) ? true : undefined;
     });
+    // Node.js would open its debugger on SIGUSR1, the tenth of these signals.
+    const signals = readFileSync(`/proc/${holder.pid}/status`, 'utf8');
+    const caught = BigInt(`0x${/^SigCgt:\s*([0-9a-f]+)$/m.exec(signals)?.[1] ?? 'f'.repeat(16)}`);
+    expect((caught >> 9n) & 1n).toBe(0n);
     await holder.end();
     expect(holder.log).not.toMatch(/error/i);
   });

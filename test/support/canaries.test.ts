@@ -14,7 +14,13 @@ const part = Buffer.concat([Buffer.from('x'), key.subarray(21, 41), Buffer.from(
 test.each<[string, string | Uint8Array]>([
   ['raw', Buffer.concat([Buffer.from('before '), part])],
   ['in hexadecimal', `key=${part.toString('hex')}`],
-  ['in capital hexadecimal with colons', part.toString('hex').toUpperCase().replaceAll(/(..)(?=.)/g, '$1:')],
+  [
+    'in capital hexadecimal with colons',
+    part
+      .toString('hex')
+      .toUpperCase()
+      .replaceAll(/(..)(?=.)/g, '$1:'),
+  ],
   ['in base64', `xy${part.toString('base64')}`],
   ['in base64 of another alignment', Buffer.concat([Buffer.from('a'), part]).toString('base64')],
   ['in base64 of a third', Buffer.concat([Buffer.from('ab'), part]).toString('base64')],
@@ -32,7 +38,12 @@ test.each<[string, string | Uint8Array]>([
 });
 
 test('what is no secret is not found, nor 15 bytes of one', () => {
-  const others = [randomBytes(100_000), randomBytes(50_000).toString('hex'), key.subarray(0, 15), key.toString('hex', 0, 15)];
+  const others = [
+    randomBytes(100_000),
+    randomBytes(50_000).toString('hex'),
+    key.subarray(0, 15),
+    key.toString('hex', 0, 15),
+  ];
   for (const other of others) expect(canaries.findIn(other)).toEqual([]);
 });
 
@@ -42,12 +53,12 @@ test('of a private key in PEM, what is private is found, and not what is public'
     generateKeyPairSync('rsa', { modulusLength: 2048 }),
     generateKeyPairSync('ed25519'),
   ]) {
-    const pem = pair.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+    const pem = pair.privateKey.export({ type: 'pkcs8', format: 'pem' });
     const hunted = new Canaries();
     hunted.plantPrivateKey('its key', pem);
     expect(hunted.findIn(pem)).toEqual(['its key']);
     expect(hunted.findIn(JSON.stringify({ log: pem }))).toEqual(['its key']);
-    const open = pair.publicKey.export({ type: 'spki', format: 'pem' }).toString();
+    const open = pair.publicKey.export({ type: 'spki', format: 'pem' });
     expect(hunted.findIn(open)).toEqual([]);
   }
 });

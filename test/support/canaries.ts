@@ -11,7 +11,11 @@ const base64Bytes = 15;
  * escapes of JSON, and as the lists of numbers that JSON makes of bytes.
  */
 export class Canaries {
-  readonly #windows = { raw: new Map<string, string>(), hex: new Map<string, string>(), base64: new Map<string, string>() };
+  readonly #windows = {
+    raw: new Map<string, string>(),
+    hex: new Map<string, string>(),
+    base64: new Map<string, string>(),
+  };
   readonly #names = new Set<string>();
 
   /** What has been planted. */

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { forTerminal } from './terminal.ts';
 
 /** `ovpn-agent check`: reads manifests as the agent would and changes nothing. */
 export function checkCommand(): Command {
@@ -8,7 +9,7 @@ export function checkCommand(): Command {
     .action(async (paths: string[]) => {
       const { checkManifests } = await import('./check-manifests.ts');
       const { objects, problems } = checkManifests(paths);
-      for (const problem of problems) process.stdout.write(`${problem.message}\n`);
+      for (const problem of problems) process.stdout.write(forTerminal(`${problem.message}\n`));
       process.stdout.write(`${objects} objects, ${problems.length} problems\n`);
       if (problems.length > 0) process.exitCode = 1;
     });

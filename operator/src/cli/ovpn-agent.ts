@@ -8,6 +8,7 @@ import { holderCommand } from './holder.ts';
 import { installCniCommand } from './install-cni.ts';
 import { runCommand } from './run.ts';
 import { statusCommand } from './status.ts';
+import { forTerminal } from './terminal.ts';
 import { version } from '../version.ts';
 
 /**
@@ -32,6 +33,6 @@ for (const command of program.commands) command.copyInheritedSettings(program);
 try {
   await program.parseAsync();
 } catch (error) {
-  process.stderr.write(`ovpn-agent: ${describe(error)}\n`);
+  process.stderr.write(forTerminal(`ovpn-agent: ${describe(error)}\n`));
   process.exitCode = 1;
 }

@@ -4,6 +4,7 @@ import { defaultAgentSocket } from '../agent/attach-protocol.ts';
 import type { NetworkReport, NodeReport, PeerReport } from '../agent/report.ts';
 import { callReport } from './agent-call.ts';
 import { table } from './table.ts';
+import { forTerminal } from './terminal.ts';
 import { bytes } from './units.ts';
 
 interface StatusOptions {
@@ -29,7 +30,7 @@ export function statusCommand(): Command {
 function render(report: NodeReport, output: StatusOptions['output']): string {
   if (output === 'json') return `${JSON.stringify(report, undefined, 2)}\n`;
   if (output === 'yaml') return stringify(report);
-  return statusText(report, output === 'wide');
+  return forTerminal(statusText(report, output === 'wide'));
 }
 
 /** The report for people: short and aligned. */

@@ -11,15 +11,19 @@ export class ControllerProcess {
   readonly name: string;
   readonly #user: KubeUser;
   readonly #server: string;
+  readonly #options: readonly string[];
+  #port = 0;
   #service: Service | undefined;
 
   /**
    * @param user from `plane.controller(name)`
    * @param server another way to the API server
+   * @param options more of its options
    */
-  constructor(name: string, user: KubeUser, server?: string) {
+  constructor(name: string, user: KubeUser, server?: string, options: readonly string[] = []) {
     this.name = name;
     this.#user = user;
+    this.#options = options;
     this.#server = `${user.kubeconfig}.local`;
     // It runs where the test runs, also when the control plane is on a host of the lab.
     user.writeKubeconfig(this.#server, server);
@@ -27,7 +31,8 @@ export class ControllerProcess {
 
   async start(): Promise<void> {
     const port = await freePort();
-    const args = ['--kubeconfig', this.#server, '--name', this.name, '--health', `127.0.0.1:${port}`];
+    this.#port = port;
+    const args = ['--kubeconfig', this.#server, '--name', this.name, '--health', `127.0.0.1:${port}`, ...this.#options];
     this.#service = new Service(...tied(process.execPath, [program, ...args], 'KILL'));
     await eventually(
       `controller ${this.name} is up`,
@@ -42,6 +47,11 @@ export class ControllerProcess {
 
   get log(): string {
     return this.#service?.log ?? '';
+  }
+
+  /** Its metrics as Prometheus gets them. */
+  async metrics(): Promise<string> {
+    return (await fetch(`http://127.0.0.1:${this.#port}/metrics`)).text();
   }
 
   get running(): boolean {

@@ -480,6 +480,12 @@ describe('a VpnPeer', () => {
   });
 });
 
+test('a name in a certificate is told without what a terminal would obey', () => {
+  const { server } = open(dialIn('alice'));
+  const client = new FakeClient('al\u009b2J\u202eice');
+  expect(server.recheck(client.identity, client)).toContain('has the identity "al?2J?ice"');
+});
+
 describe('certificates that the network issues', () => {
   const good = dialIn('alice', { certificates: [''] });
 

@@ -9,6 +9,7 @@ import { formatEndpoint } from '../../kernel/transport-socket.ts';
 import { addressKey, type Path, type PeerAddress } from '../../openvpn/endpoint/path.ts';
 import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
 import type { ClientEnd, ServedClient, ServerOwner, ServerSettings } from '../../openvpn/endpoint/server-settings.ts';
+import { printable } from '../../openvpn/negotiate/protocol-fault.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
 import type { AuthenticatedClient, Established } from '../../openvpn/session/session-event.ts';
 import type { DataCipher, DataKeys } from '../../openvpn/static-key.ts';
@@ -419,7 +420,7 @@ export class NetworkServer implements ServerOwner {
 
   failed(path: Path, listener: string, reason: string, identity: PeerIdentity | undefined): void {
     const remote = formatEndpoint(path.remote);
-    const name = identity?.commonName;
+    const name = identity === undefined ? undefined : printable(identity.commonName);
     const dialIn = identity === undefined ? undefined : this.#admission.find(identity);
     const who = {
       ...(dialIn === undefined ? {} : { peer: formatRef(dialIn.ref) }),
@@ -434,7 +435,7 @@ export class NetworkServer implements ServerOwner {
     // Which node it is, it says when it has authenticated.
     if (present === undefined && this.#isNode(identity)) return undefined;
     const found = this.#owner(identity, present === undefined ? undefined : formatRef(present));
-    const name = identity.commonName === '' ? identity.subject : identity.commonName;
+    const name = printable(identity.commonName === '' ? identity.subject : identity.commonName);
     if (found === undefined) return `no VpnPeer of network ${this.#services.network} has the identity "${name}"`;
     if (!isGood(found, identity)) return `the certificate of "${name}" is revoked, or not the one that was issued`;
     if (present === undefined || formatRef(present) === formatRef(found.ref)) return undefined;

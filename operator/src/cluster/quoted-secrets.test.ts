@@ -1,13 +1,16 @@
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import { expect, test } from '@jest/globals';
 import { Canaries } from '../../../test/support/canaries.ts';
-import { formatStaticKey } from '../openvpn/static-key.ts';
-import { parseManifests } from './parse.ts';
+import { parseManifests } from '../api/parse.ts';
+import { newStaticKey } from '../../../test/support/manifests.ts';
 
 /** Complaints about manifests go into logs, Events and status: whatever is wrong with a Secret, they must not show it. */
 
-const pem = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
-const staticKey = formatStaticKey(randomBytes(256));
+const pem = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({
+  type: 'pkcs8',
+  format: 'pem',
+});
+const staticKey = newStaticKey();
 const canaries = new Canaries();
 // All of the file but the name of the algorithm in front.
 canaries.plant('the PEM', Buffer.from(pem.replaceAll(/-----.*|\s/g, ''), 'base64').subarray(32));
@@ -46,7 +49,7 @@ const mishaps: Readonly<Record<string, (key: string, base64: string) => string>>
   'as a namespace': (_key, base64) => secretWith('', `metadata: {name: a, namespace: "${base64}"}`),
   'as a kind': (_key, base64) => `apiVersion: v1\nkind: ${base64}`,
   'as a version': (key) => `apiVersion: ${JSON.stringify(key)}\nkind: Secret`,
-  'twice': (_key, base64) => secretWith(`data:\n  key: ${base64}\n  key: ${base64}`),
+  twice: (_key, base64) => secretWith(`data:\n  key: ${base64}\n  key: ${base64}`),
   'alone in the file': (key) => key,
   'alone in the file, in base64': (_key, base64) => base64,
   'behind what is JSON': (_key, base64) => `{"apiVersion":"v1","kind":"Secret"}}${base64}`,
