@@ -72,7 +72,8 @@ export const navigation: DefaultTheme.SidebarItem[] = [
   {
     text: 'Judge',
     items: [
-      page('Security model', 'SECURITY.md'),
+      page('Security model', 'docs/security.md'),
+      page('Reporting a vulnerability', 'SECURITY.md'),
       page('Limits', 'docs/limits.md'),
       page('Benchmarks', 'docs/benchmarks.md'),
       page('Compared with others', 'docs/comparison.md'),
