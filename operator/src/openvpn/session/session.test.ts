@@ -536,6 +536,27 @@ describe('time', () => {
   });
 });
 
+describe('a peer that renegotiates without pause', () => {
+  test.each(['client', 'server'] as const)(
+    'is held to a rate, and its keys come all the same: the %s',
+    async (side) => {
+      const pair = await new Pair().connect();
+      const other = side === 'client' ? 'server' : 'client';
+      const keys = (): number => pair.events[other].filter(({ type }) => type === 'rekeyed').length;
+      const began = pair.world.time;
+      for (let wanted = 1; wanted <= 40; wanted++) {
+        expect(pair.of(side).rekey()).toBe(true);
+        await pair.world.run(() => keys() === wanted && pair.last(side)?.type === 'key-confirmed');
+        expect(keys()).toBe(wanted);
+      }
+      // 16 at once, then one in two seconds, which a repetition of the peer's packet may come after.
+      expect(pair.world.time - began).toBeGreaterThanOrEqual(24 * 2000);
+      expect(pair.world.time - began).toBeLessThan(24 * 6000);
+      pair.close();
+    },
+  );
+});
+
 describe('farewells', () => {
   test('the client says EXIT and both are done', async () => {
     const pair = await new Pair().connect();

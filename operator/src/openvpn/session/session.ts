@@ -60,6 +60,13 @@ const maxPayloadBytes = 1150;
 /** How long a farewell, or the acknowledgement of one, is repeated. OpenVPN's server waits as long after EXIT. */
 const farewellMs = 5000;
 const maxKeyId = 7;
+/**
+ * How many renegotiations a peer may begin at once, and how long until it may begin one more. Each costs us a handshake
+ * of TLS, for which no other limit holds once a peer is in. One that comes too soon is passed over, and the peer repeats
+ * its packet: so it is late by some seconds and not lost.
+ */
+const renegotiationBurst = 16;
+const renegotiationPauseMs = 2000;
 /** For how long a key is used at least after it should have been renewed: lines may be down for a while. */
 const leastGraceSeconds = 600;
 
@@ -86,6 +93,8 @@ export abstract class Session {
   /** The key before, for what the peer still repeats. */
   #retired: KeyExchange | undefined;
   #nextKeyId = 1;
+  /** When the peer may begin as many renegotiations as ever again. */
+  #renegotiationsSpentUntil = 0;
   #flushSoon = false;
   #saidLastWord = false;
   #cancelResend: () => void = () => undefined;
@@ -339,6 +348,12 @@ export abstract class Session {
     if (opcode !== 'soft-reset-v1' || !isNew || this.#phase !== 'established' || this.#pending !== undefined) {
       return undefined;
     }
+    const now = this.options.scheduler.now();
+    const spentUntil = Math.max(this.#renegotiationsSpentUntil, now);
+    if (spentUntil - now > (renegotiationBurst - 1) * renegotiationPauseMs) {
+      return undefined;
+    }
+    this.#renegotiationsSpentUntil = spentUntil + renegotiationPauseMs;
     return this.#openPending(keyId);
   }
 
