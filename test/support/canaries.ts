@@ -28,13 +28,17 @@ export class Canaries {
     if (bytes.length < windowBytes) throw new Error(`${name} is too short to be told from chance`);
     this.#names.add(name);
     const all = Buffer.from(bytes);
+    // What is planted twice keeps its first name.
+    const add = (windows: Map<string, string>, window: string): void => {
+      if (!windows.has(window)) windows.set(window, name);
+    };
     for (let at = 0; at + windowBytes <= all.length; at++) {
       const window = all.subarray(at, at + windowBytes);
-      this.#windows.raw.set(window.toString('latin1'), name);
-      this.#windows.hex.set(window.toString('hex'), name);
+      add(this.#windows.raw, window.toString('latin1'));
+      add(this.#windows.hex, window.toString('hex'));
     }
     for (let at = 0; at + base64Bytes <= all.length; at++) {
-      this.#windows.base64.set(all.toString('base64', at, at + base64Bytes), name);
+      add(this.#windows.base64, all.toString('base64', at, at + base64Bytes));
     }
   }
 
