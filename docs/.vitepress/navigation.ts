@@ -74,6 +74,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
     items: [
       page('Security model', 'docs/security.md'),
       page('Reporting a vulnerability', 'SECURITY.md'),
+      page('Faults, and what holds', 'docs/reliability.md'),
       page('Limits', 'docs/limits.md'),
       page('Benchmarks', 'docs/benchmarks.md'),
       page('Compared with others', 'docs/comparison.md'),

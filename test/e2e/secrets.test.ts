@@ -150,6 +150,9 @@ const broken: Readonly<Record<string, () => Record<string, string>>> = {
     'static-secret.yaml': secret('static', rejected.replace(/^(.{20})./m, '$1x')),
   }),
   'a static key that ends early': () => ({ 'static-secret.yaml': secret('static', rejected.slice(0, 300)) }),
+  'a Secret of the network that is deleted': () => ({ 'corp-server.yaml': '' }),
+  'a Secret of the wrapping that is deleted': () => ({ 'corp-wrap.yaml': '' }),
+  'a Secret of a static key that is deleted': () => ({ 'static-secret.yaml': '' }),
   'a static key that is not indented': () => ({
     'broken.yaml': `apiVersion: v1\nkind: Secret\nmetadata: {name: broken}\nstringData:\n  static.key: |\n${rejected}`,
   }),

@@ -1,6 +1,6 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer, connect, type Server } from 'node:net';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { definitions } from '../../../operator/src/api/definitions.ts';
@@ -387,6 +387,29 @@ export class ControlPlane {
 
   async killApiServer(): Promise<void> {
     await this.#apiserver?.end('SIGKILL');
+  }
+
+  /** Keeps a copy of all that is stored; the API server is away meanwhile. */
+  async backUp(): Promise<void> {
+    await this.#withoutServers(() => {
+      cpSync(this.#path('etcd'), this.#path('etcd-backup'), { recursive: true });
+    });
+  }
+
+  /** Puts the copy back, as it is done after a disaster: what came after it has never been, and versions go back. */
+  async restore(): Promise<void> {
+    await this.#withoutServers(() => {
+      rmSync(this.#path('etcd'), { recursive: true });
+      cpSync(this.#path('etcd-backup'), this.#path('etcd'), { recursive: true });
+    });
+  }
+
+  async #withoutServers(work: () => void): Promise<void> {
+    await this.killApiServer();
+    await this.#etcd?.end('SIGTERM');
+    work();
+    this.startEtcd();
+    await this.startApiServer();
   }
 
   /**
