@@ -49,6 +49,11 @@ export interface DesiredServer {
   readonly push: PushedToAll;
   /** The common name by which nodes of the mesh are known; undefined without a mesh. */
   readonly meshName?: string | undefined;
+  /**
+   * The fingerprint of the certificate of the nodes, normalised, where the CA signs for others, too, and so may have given
+   * their name to somebody else; undefined where the name is enough.
+   */
+  readonly meshCertificate?: string | undefined;
 }
 
 /** A client that may dial in. */

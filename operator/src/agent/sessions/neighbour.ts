@@ -1,3 +1,4 @@
+import { normaliseFingerprint } from '../../api/certificate-names.ts';
 import type { ObjectRef } from '../../api/types.ts';
 import { firstMeshPeerId, maxPeerId } from '../../api/vpn-peer.ts';
 import type { AuthenticatedClient } from '../../openvpn/session/session-event.ts';
@@ -34,7 +35,17 @@ export function parseIntroduction({ peerInfo }: Pick<AuthenticatedClient, 'peerI
   return node === undefined || peerId < firstMeshPeerId || peerId > maxPeerId ? undefined : { node, peerId };
 }
 
-/** Whether a verified certificate is that of the nodes of a mesh. */
-export function isOfMesh(identity: PeerIdentity, meshName: string | undefined): boolean {
-  return meshName !== undefined && identity.commonName === meshName;
+/**
+ * Whether a verified certificate is that of the nodes of a mesh.
+ *
+ * @param meshName their name; undefined without a mesh
+ * @param certificates fingerprints, one of which it has to have, where the name alone proves nothing
+ */
+export function isOfMesh(
+  identity: PeerIdentity,
+  meshName: string | undefined,
+  certificates: readonly string[] | undefined,
+): boolean {
+  if (meshName === undefined || identity.commonName !== meshName) return false;
+  return certificates === undefined || certificates.includes(normaliseFingerprint(identity.fingerprint));
 }

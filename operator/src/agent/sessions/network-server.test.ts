@@ -842,6 +842,23 @@ describe('nodes of a mesh', () => {
     expect(gateway.live.size).toBe(0);
   });
 
+  test('with a CA that signs for others, too, are known by their certificate, the last two of which are good', () => {
+    const gateway = mesh(neighbour('n2'));
+    const known = (fingerprint: string): boolean => {
+      const client = node('n2');
+      return gateway.server.recheck({ ...client.identity, fingerprint }, client) === undefined;
+    };
+    const renew = (meshCertificate: string): void =>
+      gateway.server.configure({ ...desired, meshName: 'node:corp', meshCertificate }, [gateway.udp()]);
+    renew('AA');
+    expect([known('AA'), known('BB')]).toEqual([true, false]);
+    renew('BB');
+    renew('BB');
+    expect([known('AA'), known('BB')]).toEqual([true, true]);
+    renew('CC');
+    expect([known('AA'), known('BB'), known('CC')]).toEqual([false, true, true]);
+  });
+
   test('the certificate of nodes is nobody without a mesh', () => {
     const gateway = new Gateway().serve(neighbour('n2'));
     gateways.push(gateway);

@@ -111,6 +111,8 @@ export class NetworkServer implements ServerOwner {
   #renewed = 0;
   #notRenewed = 0;
   #desired: DesiredServer | undefined;
+  /** Of the nodes, the newest certificate first, and the one before: not all have the newest at the same moment. */
+  #meshCertificates: readonly string[] = [];
   #revision = '';
   #pkiRevision = '';
   /** VpnPeers of which nothing is known before the kernel has been looked at. */
@@ -135,6 +137,9 @@ export class NetworkServer implements ServerOwner {
       return;
     }
     this.#desired = desired;
+    const { meshCertificate } = desired;
+    if (meshCertificate !== undefined && meshCertificate !== this.#meshCertificates[0])
+      this.#meshCertificates = [meshCertificate, ...this.#meshCertificates.slice(0, 1)];
     const revision = revisionOf({ ...desired, push: desired.push.mtu });
     if (this.#server === undefined) {
       const { scheduler, clock } = this.#services;
@@ -443,7 +448,8 @@ export class NetworkServer implements ServerOwner {
   }
 
   #isNode(identity: PeerIdentity): boolean {
-    return isOfMesh(identity, this.#desired?.meshName);
+    const { meshName, meshCertificate } = this.#desired ?? {};
+    return isOfMesh(identity, meshName, meshCertificate === undefined ? undefined : this.#meshCertificates);
   }
 
   /**

@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, test } from '@jest/globals';
+import { X509Certificate } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -223,6 +224,27 @@ const dialIn = (spec: object = {}): VpnPeer =>
 test('a network that issues certificates waits for the controller', () => {
   const problem = problemOf(() => planServer(network({ pki: { builtIn: {} } }), desired, system, () => undefined));
   expect(problem).toMatchObject({ name: 'SecretMissing', message: expect.stringContaining('wait for the controller') });
+});
+
+test('nodes of a mesh are known by their certificate where the CA signs for others, too', () => {
+  const node = pki.issue('node', { usage: 'clientAuth', subject: '/CN=node:offices' });
+  const planned = (builtIn: object, entries: Data): DesiredServer | undefined => {
+    const secrets = secret(system, 'offices.pki', { ...good, ...entries });
+    const wrap = { controlChannel: { wrap: 'None' } };
+    return planServer(network({ pki: { builtIn }, mesh: {}, ...wrap }), desired, system, (_namespace, name) =>
+      name === 'offices.pki' ? secrets : undefined,
+    );
+  };
+  const own = { caSecretRef: { name: 'ours' } };
+  const fingerprint = new X509Certificate(node.cert).fingerprint256.replaceAll(':', '');
+  expect(planned(own, { 'mesh.crt': node.cert })).toMatchObject({
+    meshName: 'node:offices',
+    meshCertificate: expect.stringMatching(new RegExp(`^${fingerprint}$`, 'i')),
+  });
+  expect(planned(own, {})?.meshCertificate).toBe('');
+  expect(planned(own, { 'mesh.crt': 'no certificate' })?.meshCertificate).toBe('');
+  // Of a CA that the network has for itself alone, nobody else gets the name.
+  expect(planned({}, { 'mesh.crt': node.cert })?.meshCertificate).toBeUndefined();
 });
 
 describe('a client of a network that issues certificates', () => {

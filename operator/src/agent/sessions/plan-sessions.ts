@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { normaliseFingerprint } from '../../api/certificate-names.ts';
 import { claimantOf } from '../../api/claims.ts';
 import { parseAddress, parseCidr, contains } from '../../api/ip.ts';
@@ -85,7 +86,20 @@ export function planServer(
     rekey: rekeyLimits(network),
     push: pushedToAll(network, desired),
     meshName: isMesh(spec) ? meshCommonName(network.metadata.name) : undefined,
+    meshCertificate:
+      isMesh(spec) && spec.pki.builtIn?.caSecretRef !== undefined ? meshFingerprint(find(pki ?? '')) : undefined,
   };
+}
+
+/** The fingerprint of the certificate of the nodes; '', which none has, while it is not there. */
+function meshFingerprint({ secret }: FoundSecret): string {
+  const pem = secret?.data[secretEntries.meshCertificate];
+  if (pem === undefined) return '';
+  try {
+    return normaliseFingerprint(new X509Certificate(Buffer.from(pem)).fingerprint256);
+  } catch {
+    return '';
+  }
 }
 
 /** The Secrets that a network itself refers to. */
