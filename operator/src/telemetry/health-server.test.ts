@@ -76,6 +76,23 @@ describe('the health server', () => {
     expect(performance.now() - began).toBeLessThan(9_000);
   }, 15_000);
 
+  test('a probe is answered while somebody else holds all the connections that there are', async () => {
+    const held = Array.from({ length: 100 }, () =>
+      connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2' }).on('error', () => undefined),
+    );
+    await Promise.all(held.map((socket) => once(socket, 'connect').catch(() => undefined)));
+    const probe = connect({ port, host: '127.0.0.1', localAddress: '127.0.0.1' });
+    probe.write('GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+    const chunks: Buffer[] = [];
+    probe.on('data', (chunk: Buffer) => chunks.push(chunk));
+    await once(probe, 'close');
+    expect(Buffer.concat(chunks).toString()).toMatch(/^HTTP\/1\.1 200 /);
+    // Not without a bound.
+    const count = await new Promise((resolve) => server.getConnections((_, connections) => resolve(connections)));
+    expect(count).toBeLessThanOrEqual(32);
+    for (const socket of held) socket.destroy();
+  });
+
   test('an address that is taken is an error that says what to do', async () => {
     const options = { metrics: testMetrics('agent'), log: silentLog, ready: () => readiness };
     await expect(startHealthServer({ host: '127.0.0.1', port, ...options })).rejects.toThrow(

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { describe, OvpnError } from '../errors.ts';
+import { shareConnections } from './fair-connections.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -44,7 +45,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<S
         response.destroy();
       });
   });
-  server.maxConnections = maxConnections;
+  shareConnections(server, maxConnections);
   server.setTimeout(answerMs);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
