@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
+import { duplexPair } from 'node:stream';
 import tls from 'node:tls';
 import { setImmediate as tick } from 'node:timers/promises';
 import { dataKeysLabel, dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
@@ -276,6 +277,37 @@ test('the two sides need a TLS version in common, and the alert reaches the othe
   expect(ends.s.failure).toMatch(/TLS failed/);
   expect(ends.c.failure).toMatch(/alert|version/);
   close(ends);
+});
+
+test.each(['TLSv1.2', 'TLSv1.3'] as const)('no session is resumed, past a revocation for one: %s', async (version) => {
+  const factory = tlsServer({ ca: pki.ca, ...server, minVersion: version, maxVersion: version });
+  /** A client that keeps what it may resume by, and resumes if it can. */
+  const connect = async (session?: Buffer): Promise<{ reused: boolean; session: Buffer | undefined; s: End }> => {
+    const s = new End(factory);
+    const [near, far] = duplexPair();
+    const options = { socket: near, ca: pki.ca, ...client, checkServerIdentity: () => undefined };
+    const socket = tls.connect(session === undefined ? options : { ...options, session });
+    socket.on('error', () => undefined);
+    let kept: Buffer | undefined;
+    socket.on('session', (given: Buffer) => (kept = given));
+    far.on('data', (bytes: Buffer) => s.endpoint.deliver(bytes));
+    // Whatever comes first has to be read for a ticket behind it to be seen.
+    socket.resume();
+    for (let turn = 0; turn < 200; turn++) {
+      for (let out = s.endpoint.take(65_536); out !== undefined; out = s.endpoint.take(65_536)) far.write(out);
+      await tick();
+    }
+    const found = { reused: socket.isSessionReused(), session: kept ?? socket.getSession(), s };
+    s.endpoint.destroy();
+    socket.destroy();
+    return found;
+  };
+  const first = await connect();
+  expect(first.s.secured?.identity.commonName).toBe('client');
+  expect(first.session).toBeDefined();
+  const second = await connect(first.session);
+  expect(second.s.secured?.identity.commonName).toBe('client');
+  expect(second.reused).toBe(false);
 });
 
 test('junk instead of TLS fails the session and nothing else', async () => {
