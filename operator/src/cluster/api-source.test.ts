@@ -160,6 +160,7 @@ describe('ApiSource keeps', () => {
   test('objects while the server is away, and says that it is', async () => {
     server.script(nodes, page([n1], '1'));
     server.script(peers, page([served('p1', '1')], '10'), watching('', 'break'), refuse(503, 'ServiceUnavailable'));
+    server.script(peers, page([], '10'));
     const { source, names, changes, wait } = make();
     await source.start();
     await wait('trouble', () => source.health().message.includes('503'));

@@ -177,6 +177,39 @@ describe('ListWatch goes on without a new list', () => {
     expect(events()).toContain('watch.interrupted');
   });
 
+  test('after an outage from the last version, if the server has come so far', async () => {
+    const { listWatch, journal, wait, events } = follow();
+    server.script(path, page([thing('a', '1')], '10'), watching(bookmark('11'), 'break'));
+    server.script(path, refuse(503, 'ServiceUnavailable'), page([], '11'), watching(event('ADDED', thing('b', '12'))));
+    await listWatch.start();
+    await wait('the event', () => journal.length === 2);
+    expect(journal).toEqual(['list a', 'put b']);
+    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1']);
+    expect(server.watches(path).at(-1)?.query['resourceVersion']).toBe('11');
+    expect(events()).not.toContain('watch.behind');
+  });
+
+  test('after an outage with a list, if the server is behind what it told: its store was restored', async () => {
+    const { listWatch, journal, wait, events } = follow();
+    // As text, 9 is more than 11.
+    server.script(path, page([thing('a', '1'), thing('b', '11')], '11'), watching(bookmark('11'), 'break'));
+    server.script(path, refuse(503, 'ServiceUnavailable'), page([], '9'), page([thing('a', '1')], '9'), watching(''));
+    await listWatch.start();
+    await wait('the list', () => journal.length === 2);
+    expect(journal).toEqual(['list a,b', 'list a']);
+    expect(events()).toContain('watch.behind');
+    await wait('the watch', () => server.open(path) === 1);
+    expect(server.watches(path).at(-1)?.query['resourceVersion']).toBe('9');
+  });
+
+  test('with a list when a bookmark is behind', async () => {
+    const { listWatch, journal, wait } = follow();
+    server.script(path, page([thing('a', '1')], '10'), watching(bookmark('9')), page([], '9'), watching(''));
+    await listWatch.start();
+    await wait('the list', () => journal.length === 2);
+    expect(journal).toEqual(['list a', 'list ']);
+  });
+
   test('a sign of life keeps a stalled watch from being given up; half a line is none', async () => {
     const { listWatch, clock, wait } = follow({ stallMs: 60_000 });
     server.script(path, page([], '10'), watching(bookmark('11')));

@@ -92,8 +92,11 @@ class Stalled extends Error {
  *
  * The watch goes on from the last resource version after a disconnect, an end by the server or a first
  * stall, since nothing is lost then. It starts again from a complete list when something may have been lost:
- * the version expired (410), a line was no event, an ERROR event came, or two stalls came in a row. What the
- * reader holds stays as it is until the new list is complete.
+ * the version expired (410), a line was no event, an ERROR event came, two stalls came in a row, or the server
+ * turns out to be behind what it once told. What the reader holds stays as it is until the new list is complete.
+ *
+ * Behind is a server whose store was restored from a backup: it takes a watch from a version that is still to come,
+ * and says nothing until that has come. So after an outage its present version is asked for.
  */
 export class ListWatch<T> {
   readonly #options: ListWatchOptions<T>;
@@ -107,6 +110,8 @@ export class ListWatch<T> {
   /** The version to watch from; undefined when a list is needed. */
   #version: string | undefined;
   #stalls = 0;
+  /** The server was away for more than a moment, and may come back with an older store. */
+  #doubtful = false;
   #health: Health = { ok: false, message: 'not listed yet' };
   #listed = false;
   #restarts = 0;
@@ -156,6 +161,7 @@ export class ListWatch<T> {
     while (!signal.aborted) {
       const began = this.#options.clock.now();
       try {
+        if (this.#doubtful) await this.#compareVersions(signal);
         this.#version ??= await this.#list(signal);
         const progress = await this.#watch(this.#version, signal);
         if (progress || this.#options.clock.now() - began >= SHORT_WATCH_MS) this.#backoff.reset();
@@ -183,9 +189,33 @@ export class ListWatch<T> {
     } else {
       this.#log.warn(fields, `the API server is not answering as it should: ${describe(error)}`);
     }
+    // One lost connection is not the outage that a restored store takes.
+    if (this.#backoff.failures > 1) this.#doubtful = true;
     this.#restarts += 1;
     if (!expired) this.#health = { ok: false, message: `${this.#options.path}: ${describe(error)}` };
     await sleep(this.#options.clock, delayMs, signal);
+  }
+
+  /** Has all listed anew when the server does not have the version yet that the watch would go on from. */
+  async #compareVersions(signal: AbortSignal): Promise<void> {
+    if (this.#version !== undefined) {
+      const { client, path, selectors } = this.#options;
+      // The least that a server can be asked for: of a list, also of a part of one, it says how new its store is.
+      const query = { ...selectors, limit: '1' };
+      const timeoutMs = this.#timing.requestMs;
+      const accept = metadataOf('PartialObjectMetadataList');
+      const page = asRecord(await client.json({ path, query, accept, signal, timeoutMs }));
+      const present = asRecord(page?.['metadata'])?.['resourceVersion'];
+      if (typeof present === 'string' && isOlder(present, this.#version)) {
+        const fields = { event: 'watch.behind', version: this.#version, present };
+        this.#log.warn(
+          fields,
+          'the API server is behind what it told before, as after a restored backup: all is listed',
+        );
+        this.#version = undefined;
+      }
+    }
+    this.#doubtful = false;
   }
 
   /** Reads all pages and hands them over as one list. Gives the version that a watch goes on from. */
@@ -291,6 +321,8 @@ export class ListWatch<T> {
         reader.deleted(reader.decode(object));
         break;
       case 'BOOKMARK':
+        if (this.#version !== undefined && isOlder(version, this.#version))
+          throw new StreamBroken(`the server is at version ${version}, and was at ${this.#version}`);
         break;
       default:
         throw new StreamBroken(`an event of unknown type ${JSON.stringify(type)}`);
@@ -329,4 +361,9 @@ function parseLine(line: string): unknown {
     // Not the text itself: it may hold a Secret.
     throw new StreamBroken(`a line of ${line.length} characters that is no JSON`, { cause: error });
   }
+}
+
+/** Versions are numbers that grow (KEP-5504); what is none is not compared. */
+function isOlder(version: string, than: string): boolean {
+  return /^\d+$/.test(version) && /^\d+$/.test(than) && BigInt(version) < BigInt(than);
 }
