@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import { agentFieldManager } from '../../operator/src/cluster/status-writer.ts';
-import { ControlPlane } from '../support/kube/control-plane.ts';
+import { ControlPlane, systemNamespace } from '../support/kube/control-plane.ts';
 import { type Answer, KubeUser } from '../support/kube/kube-user.ts';
 import { eventually } from '../support/run.ts';
 
@@ -66,6 +66,10 @@ describe("an agent's status writes", () => {
         patch('a', 'VpnNetwork', { status: { peers: attempt } }),
         patch('a', 'VpnKey', { status: { secretName: `x-${attempt}` } }),
         patch('a', 'VpnPeer', { status: { allocation: { number: attempt, addresses: ['10.8.0.8'] } } }),
+        agents.a.send('POST', apiPath('Lease', { namespace: systemNamespace }), {
+          ...{ apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' },
+          metadata: { name: `x-${attempt}`, namespace: systemNamespace },
+        }),
       ];
       return (await Promise.all(tries)).every(({ status }) => status === 422) ? true : undefined;
     });
@@ -142,6 +146,29 @@ describe("an agent's status writes", () => {
     expect((await say('b', claim('node-b', 2), await version())).status).toBe(200);
     expect(await statusOf('VpnPeer')).toMatchObject({ holder: { node: 'node-b', epoch: 2 } });
     refused(await patch('a', 'VpnPeer', { status: { holder: null } }), 'may claim a peer for its own node only');
+  });
+
+  test('an agent renews the Lease of its own node, and no other: not that of the controller, either', async () => {
+    const path = (name?: string): string =>
+      apiPath('Lease', { namespace: systemNamespace, ...(name === undefined ? {} : { name }) });
+    const lease = (name: string, holderIdentity: string): object => ({
+      ...{ apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name, namespace: systemNamespace } },
+      spec: { holderIdentity, leaseDurationSeconds: 6 },
+    });
+    const renew = (node: 'a' | 'b', name: string, holderIdentity: string): Promise<Answer> =>
+      agents[node].send('PATCH', path(name), { spec: { holderIdentity } }, 'application/merge-patch+json');
+    await plane.admin.apply(path('ovpn-controller'), lease('ovpn-controller', 'controller-0'));
+    expect((await agents.b.send('POST', path(), lease('ovpn-node-node-b', 'node-b'))).status).toBe(201);
+    refused(await renew('a', 'ovpn-node-node-b', 'node-b'), 'may write the Lease ovpn-node-node-a only');
+    refused(await renew('a', 'ovpn-node-node-b', ''), 'may write the Lease ovpn-node-node-a only');
+    refused(await renew('a', 'ovpn-controller', 'node-a'), 'may write the Lease ovpn-node-node-a only');
+    const made = await agents.a.send('POST', path(), lease('ovpn-node-node-c', 'node-a'));
+    refused(made, 'may write the Lease ovpn-node-node-a only');
+    refused(await agents.a.send('POST', path(), lease('ovpn-node-node-a', 'node-b')), 'may name no other holder');
+    expect((await agents.a.send('POST', path(), lease('ovpn-node-node-a', 'node-a'))).status).toBe(201);
+    expect((await renew('a', 'ovpn-node-node-a', '')).status).toBe(200);
+    expect((await agents.a.send('DELETE', path('ovpn-node-node-b'))).status).toBe(403);
+    expect(await plane.admin.get(path('ovpn-node-node-b'))).toMatchObject({ spec: { holderIdentity: 'node-b' } });
   });
 
   test('a token that is bound to no node writes nothing', async () => {

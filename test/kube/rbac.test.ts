@@ -41,6 +41,22 @@ describe('the agent', () => {
     }
     // Any pod will do: that of the agent itself is there.
     await source.findPod({ namespace: systemNamespace, name: credentials.name });
+    const [peer] = source.list('VpnPeer');
+    if (peer === undefined) throw new Error('there is a peer');
+    expect(await source.holderNow({ kind: 'VpnPeer', ...peer.metadata }, 5_000)).toBeUndefined();
+    const leases: string[] = [];
+    source.leases.follow(({ node, durationMs }) => leases.push(`${node} ${durationMs}`));
+    expect(await source.leases.read('node-a', 5_000)).toBeUndefined();
+    // The first time it is made, and goes with its Node.
+    for (const durationMs of [6_000, 60_000]) await source.leases.write({ durationMs, released: false }, 5_000);
+    const path = apiPath('Lease', { namespace: systemNamespace, name: 'ovpn-node-node-a' });
+    expect(await plane.admin.get(path)).toMatchObject({
+      metadata: { ownerReferences: [{ kind: 'Node', name: 'node-a' }] },
+      spec: { holderIdentity: 'node-a', leaseDurationSeconds: 60 },
+    });
+    await eventually('the lease is seen', () => leases.at(-1) === 'node-a 60000' || undefined);
+    await source.leases.write({ durationMs: 1_000, released: true }, 5_000);
+    expect(await source.leases.read('node-a', 5_000)).toMatchObject({ node: 'node-a', released: true });
     const granted = await grantedRights(plane.admin, 'ovpn-agent', systemNamespace);
     await eventually('all rights are used', () => {
       expect([...usedRights(requestsOf('ovpn-agent'), granted)].sort()).toEqual([...granted].sort());

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { isStaticPeer } from '../api/peer-kind.ts';
+import { isPlaced } from '../api/placement.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import { isMesh } from '../api/vpn-network.ts';
 import { Backoff } from '../cluster/backoff.ts';
@@ -34,7 +35,8 @@ import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.
 import { NetworkQueue, type NetworkWork } from './network-queue.ts';
 import { PeerBook } from './peer-book.ts';
 import { PeerMemory } from './peer-memory.ts';
-import { type NodeFacts, type PeerRefs, planNetwork, secretOf } from './plan.ts';
+import { Placement } from './placement/placement.ts';
+import { type NodeFacts, type PeerRefs, planNetwork, secretOf, selects } from './plan.ts';
 import { identifySandbox, sandboxStands } from './sandbox.ts';
 import { NetworkSessions } from './sessions/network-sessions.ts';
 import { SessionMemory } from './sessions/session-memory.ts';
@@ -73,6 +75,10 @@ export interface NodeAgentOptions {
   readonly resyncMs: number;
   /** How often traffic figures in status are brought up to date. Milliseconds. */
   readonly statusMs: number;
+  /** After how long without a word others take the peers over that this node dials. Milliseconds. */
+  readonly leaseMs: number;
+  /** For how long they wait instead for an agent that ended in order, and comes back. Milliseconds. */
+  readonly restartMs: number;
 }
 
 /** The node agent: takes resources from a source and keeps the kernel as they say. */
@@ -90,6 +96,8 @@ export class NodeAgent {
   readonly #board: StatusBoard;
   readonly #attacher: Attacher;
   readonly #claims: PeerClaims;
+  /** Undefined where nobody tells nodes of each other. */
+  readonly #placement: Placement | undefined;
   readonly #host: NetlinkSocket;
   readonly #unlock: () => void;
   readonly #ledger: Ledger;
@@ -140,6 +148,7 @@ export class NodeAgent {
       users: (ref) => this.#users.of(ref),
       now: () => options.clock.now(),
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
+      lease: () => this.#placement?.lease,
     });
     this.#claims = new PeerClaims({
       node: options.node,
@@ -149,6 +158,9 @@ export class NodeAgent {
       log: options.log,
       lost: (ref) => this.#movedAway(ref),
     });
+    const { leases } = options.source;
+    this.#placement =
+      leases === undefined ? undefined : new Placement({ ...options, leases, lost: (ref) => this.#letGo(ref) });
     this.#attacher = new Attacher(this.#attachNode(), attachments, options.log);
     const view = {
       networks: this.#networks,
@@ -188,10 +200,11 @@ export class NodeAgent {
     await this.#queue.settled();
   }
 
-  /** Stops working and leaves the kernel as it is. */
+  /** Stops working and leaves the kernel as it is. Only where the node is to go, others get what it dials. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#queue.stop();
+    await this.#leavePlaces();
     for (const cancel of this.#timers) cancel();
     this.#dueTimer?.();
     this.#publishTimer?.();
@@ -211,6 +224,21 @@ export class NodeAgent {
     this.#host.close();
     this.#ledger.close();
     this.#unlock();
+  }
+
+  async #leavePlaces(): Promise<void> {
+    const { source, restartMs } = this.#options;
+    if (!this.#started || !source.nodeIsLeaving) {
+      await this.#placement?.leave({ backWithinMs: restartMs });
+      return;
+    }
+    await this.settled();
+    // First the sessions, then the word: another node dials the moment it hears it.
+    for (const { book, sessions } of this.#networks.values()) {
+      for (const { peer, session } of book.entries.values())
+        if (session?.kind === 'dial-out' && session.placed === true) sessions.setPeer(refOf(peer), undefined);
+    }
+    await this.#placement?.leave('release');
   }
 
   /** Netlink requests that changed something since the start. */
@@ -343,6 +371,7 @@ export class NodeAgent {
         else this.#publishSoon(book, ref);
         this.#follow(agent.name, ref);
       },
+      refusal: async (ref: ObjectRef) => this.#placement?.refusal(ref),
     };
     return new NetworkSessions(services, {
       mtu: () => agent.desired?.mtu ?? 0,
@@ -370,6 +399,13 @@ export class NodeAgent {
     managed?.sessions.movedAway(ref);
   }
 
+  /** Another node has a peer that is dialled; what the source says of it comes later. */
+  #letGo(ref: ObjectRef): void {
+    const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
+    const managed = peer === undefined ? undefined : this.#networks.get(peer.spec.networkRef.name);
+    managed?.sessions.setPeer(ref, undefined);
+  }
+
   #peerChanged(ref: ObjectRef): void {
     const peer = this.#options.source.get('VpnPeer', ref.namespace, ref.name);
     if (peer === undefined && !this.#options.source.complete) {
@@ -381,6 +417,7 @@ export class NodeAgent {
     if (peer === undefined) {
       this.#board.forget(ref);
       this.#claims.gone(ref);
+      this.#placement?.gone(ref);
     } else this.#claims.changed(ref);
     for (const [network, { book }] of this.#networks) {
       if (peer?.spec.networkRef.name === network) this.#enqueue(network, book.set(peer));
@@ -579,6 +616,7 @@ export class NodeAgent {
         await managed.sessions.stop();
         agent.remove();
       }
+      for (const ref of book.refs()) this.#place(managed, ref);
       return;
     }
     for (const ref of book.refs()) {
@@ -673,7 +711,10 @@ export class NodeAgent {
   #allFar(managed: ManagedNetwork): Map<string, readonly PeerRoute[]> {
     const far = new Map<string, readonly PeerRoute[]>();
     for (const [name, { routes }] of managed.neighbours) far.set(name, routes);
-    if (!isMesh(managed.book.network.spec)) return far;
+    if (!isMesh(managed.book.network.spec)) {
+      for (const ref of managed.book.refs()) this.#placement?.gone(ref);
+      return far;
+    }
     for (const ref of managed.book.refs()) {
       const routes = this.#far(managed, ref);
       if (routes.length > 0) far.set(formatRef(ref), routes);
@@ -714,11 +755,33 @@ export class NodeAgent {
     managed.agent.setFar(formatRef(ref), this.#far(managed, ref));
   }
 
-  #claim({ sessions }: ManagedNetwork, ref: ObjectRef): void {
+  #claim(managed: ManagedNetwork, ref: ObjectRef): void {
     if (!this.#options.source.shared) return;
+    if (this.#place(managed, ref)) return;
+    const { sessions } = managed;
     const facts = sessions.facts(ref);
     if (sessions.livePeer(ref) === undefined || facts?.state !== 'Connected') this.#claims.gone(ref);
     else this.#claims.connected(ref, facts.since);
+  }
+
+  /** Answers whether the peer is one that several nodes could dial. */
+  #place({ book, selected }: ManagedNetwork, ref: ObjectRef): boolean {
+    const entry = book.entry(ref);
+    if (this.#placement === undefined) return false;
+    if (entry === undefined || !isPlaced(book.network, entry.peer)) {
+      this.#placement.gone(ref);
+      return false;
+    }
+    const { source } = this.#options;
+    const { suspend, placement } = entry.peer.spec;
+    const isSelected = selected && selects(placement.nodeSelector, source.nodeLabels);
+    this.#claims.gone(ref);
+    this.#placement.set(entry.peer, {
+      nodes: book.network.spec.nodes.map(({ name }) => name),
+      mayTake: isSelected && !suspend && entry.plan.problems.length === 0 && !source.nodeIsLeaving,
+      mayKeep: isSelected,
+    });
+    return true;
   }
 
   /** A namespace of ours that no network wants; kept while a source might still name it. */
@@ -741,6 +804,7 @@ export class NodeAgent {
       }
       this.#networks.delete(name);
       for (const [index, network] of this.#byDevice) if (network === name) this.#byDevice.delete(index);
+      for (const ref of managed.book.refs()) this.#placement?.gone(ref);
       for (const peer of this.#options.source.list('VpnPeer'))
         if (peer.spec.networkRef.name === name) this.#board.publishPeer(peer);
     }
@@ -764,7 +828,8 @@ export class NodeAgent {
   }
 
   #nodeFacts(): Omit<NodeFacts, 'underlayMtu'> {
-    return { name: this.#options.node, labels: this.#options.source.nodeLabels };
+    const { node, source } = this.#options;
+    return { name: node, labels: source.nodeLabels, places: this.#placement !== undefined };
   }
 
   #refs(peer: VpnPeer): PeerRefs {

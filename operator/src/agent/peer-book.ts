@@ -3,7 +3,7 @@ import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from 
 import type { ErrorName, OvpnError } from '../errors.ts';
 import type { DesiredPeer } from './desired.ts';
 import type { DesiredSession } from './sessions/desired-session.ts';
-import { type NodeFacts, type PeerPlan, type PeerRefs, planPeer, selects } from './plan.ts';
+import { isAway, type NodeFacts, type PeerPlan, type PeerRefs, planPeer } from './plan.ts';
 import { type Holder, Possessions } from './possessions.ts';
 
 /** A peer as it is planned, and what is in force for it. */
@@ -126,7 +126,7 @@ export class PeerBook {
       return changes;
     }
     const plan = planPeer(this.network, peer, lookup(peer), node, this.#index.problemsOf(ref));
-    const away = peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels);
+    const away = isAway(this.network, peer, node);
     const planned = plan.desired ?? plan.session;
     // Credentials that cannot be used just now end nothing that works, either.
     const mayStay = !away && (isMendable(plan.problems) || (plan.keyProblem !== undefined && planned === undefined));

@@ -215,6 +215,59 @@ describe('planPeer', () => {
     ]);
   });
 
+  describe('a remote that several nodes could dial', () => {
+    const meshed = (spec: object = {}): VpnNetwork =>
+      network({
+        nodes: ['n1', 'n2'].map((name, i) => ({ name, addresses: [`10.8.0.${i + 1}`] })),
+        ...{ pki: { builtIn: {} }, mesh: {}, ...spec },
+      });
+    const remote = (spec: object = {}, holder?: object): VpnPeer => ({
+      ...peer({ static: undefined, addresses: undefined, ...spec }),
+      ...(holder === undefined
+        ? {}
+        : { status: { holder: { epoch: 1, since: '2026-01-01T00:00:00Z', ...holder } } as never }),
+    });
+    const places: NodeFacts = { ...node, places: true };
+    const plan = (of: VpnNetwork, wanted: VpnPeer, at: NodeFacts = places): PeerPlan =>
+      planPeer(of, wanted, { key: undefined, secret: undefined, lookup: () => undefined }, at, []);
+    /** Where it is planned at all, the want of its key is noticed. */
+    const planned = ({ keyProblem, problems }: PeerPlan): string =>
+      problems[0]?.name ?? (keyProblem === undefined ? 'away' : 'here');
+
+    test.each<[string, VpnPeer, string]>([
+      ['nobody', remote(), 'away'],
+      ['this node', remote({}, { node: 'n1' }), 'here'],
+      ['another', remote({}, { node: 'n2' }), 'away'],
+      ['this node, which gave it up', remote({}, { node: 'n1', reason: 'GivenUp' }), 'away'],
+      [
+        'this node, which it does not select',
+        remote({ placement: { nodeSelector: { zone: 'b' } } }, { node: 'n1' }),
+        'away',
+      ],
+      ['this node, and it is suspended', remote({ suspend: true }, { node: 'n1' }), 'away'],
+    ])('of which %s has it', (_, wanted, expected) => {
+      expect(planned(plan(meshed(), wanted))).toBe(expected);
+      expect(plan(meshed(), wanted).problems).toEqual([]);
+    });
+
+    test('bound to a node by name is there, whoever has claimed it', () => {
+      const labels = { 'kubernetes.io/hostname': 'n1' };
+      const bound = remote({ placement: { nodeSelector: labels } }, { node: 'n2' });
+      expect(planned(plan(meshed(), bound, { ...places, labels }))).toBe('here');
+    });
+
+    test.each<[string, VpnNetwork, NodeFacts]>([
+      ['without a mesh', meshed({ mesh: { enabled: false } }), places],
+      ['where nodes cannot tell each other', meshed(), node],
+    ])('has to name its node %s', (_, of, at) => {
+      expect(planned(plan(of, remote({}, { node: 'n1' }), at))).toBe('InvalidField');
+    });
+
+    test('a static key has to name its node in a mesh, too', () => {
+      expect(planned(plan(meshed(), peer()))).toBe('InvalidField');
+    });
+  });
+
   describe('the key', () => {
     test.each([
       [1, 1],

@@ -1,4 +1,5 @@
 import { formatRef, refOf, type Secret, type VpnKey, type VpnNetwork, type VpnPeer } from '../api/types.ts';
+import { hostnameLabel, isHeldBy, isPlaced } from '../api/placement.ts';
 import { isDialInPeer, isDialOutPeer, isStaticPeer, listenerOf, type StaticPeer } from '../api/peer-kind.ts';
 import { contains, parseAddress, parseCidr } from '../api/ip.ts';
 import { OvpnError } from '../errors.ts';
@@ -17,6 +18,8 @@ import { issuedKeyProblem, planDialIn, planDialOut, routesVia, type SecretLookup
 export interface NodeFacts {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** Whether nodes can agree on who has a peer, by Leases at an API server; default: they cannot. */
+  readonly places?: boolean;
   /** MTU of the path that encrypted packets take. */
   readonly underlayMtu: number;
 }
@@ -29,9 +32,6 @@ export const encapsulationBytes = 84;
 /** IPv6 does not run on less (RFC 8200, section 5). */
 const minimumMtuV6 = 1280;
 const minimumMtuV4 = 576;
-
-/** The label by which Kubernetes names a node; no two nodes have the same. */
-export const hostnameLabel = 'kubernetes.io/hostname';
 
 /** Whether a label selector of the `matchLabels` sort takes the node. */
 export function selects(selector: Readonly<Record<string, string>>, labels: Readonly<Record<string, string>>): boolean {
@@ -90,6 +90,16 @@ function withPoolLength(address: string, pools: readonly string[]): string {
   return `${address}/${pool?.prefix ?? (address.includes(':') ? 128 : 32)}`;
 }
 
+/** Whether the peer is suspended, or another node's: whatever else is wrong with it, it must not be in the kernel. */
+export function isAway(
+  network: VpnNetwork,
+  peer: VpnPeer,
+  node: Pick<NodeFacts, 'labels' | 'name' | 'places'>,
+): boolean {
+  if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return true;
+  return node.places === true && isPlaced(network, peer) && !isHeldBy(node.name, peer.status?.holder);
+}
+
 /** What a peer refers to, as far as it is there. */
 export interface PeerRefs {
   readonly key: VpnKey | undefined;
@@ -122,17 +132,20 @@ export function planPeer(
 ): PeerPlan {
   const absent = { desired: undefined, session: undefined, keyProblem: undefined };
   if (problems.length > 0) return { ...absent, problems };
-  if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return { ...absent, problems: [] };
+  if (isAway(network, peer, node)) return { ...absent, problems: [] };
   if (isDialInPeer(peer)) {
     const session = planDialIn(network, peer, key);
     if (session instanceof OvpnError) return { ...absent, problems: [session] };
     return { ...absent, session, keyProblem: issuedKeyProblem(network, peer, key), problems: [] };
   }
   const object = formatRef(refOf(peer));
-  if (network.spec.nodes.length > 1 && peer.spec.placement.nodeSelector[hostnameLabel] === undefined) {
+  const placed = node.places === true && isPlaced(network, peer);
+  if (!placed && network.spec.nodes.length > 1 && peer.spec.placement.nodeSelector[hostnameLabel] === undefined) {
     return { ...absent, problems: [manyNodes(network, peer, object)] };
   }
-  if (isDialOutPeer(peer)) return { ...absent, ...sessionOf(() => planDialOut(network, peer, { key, lookup })) };
+  if (isDialOutPeer(peer)) {
+    return { ...absent, ...sessionOf(() => ({ ...planDialOut(network, peer, { key, lookup }), placed })) };
+  }
   // The API lets no other kind pass.
   if (!isStaticPeer(peer)) return { ...absent, problems: [] };
   const { spec } = peer;

@@ -10,6 +10,12 @@ export interface NodeReport {
    * and compared. On a settled node `writes` stands still while `rounds` goes on.
    */
   readonly netlink: { readonly writes: number; readonly rounds: number };
+  /**
+   * The Lease by which others know that this node lives, as long as it has peers that another could dial: when it was
+   * last renewed (milliseconds), whether others have to take the node for alive, and how many peers hang on it.
+   */
+  readonly lease:
+    { readonly renewedAgoMs: number | undefined; readonly held: boolean; readonly peers: number } | undefined;
   readonly rejections: readonly {
     readonly origin: string;
     readonly object: string | undefined;
@@ -47,6 +53,8 @@ export interface NeighbourReport {
 export interface PeerReport {
   readonly name: string;
   readonly kind: PeerKind;
+  /** In a mesh: the node that has the peer. */
+  readonly holder: string | undefined;
   /** Undefined while a peer with a control channel is not connected. */
   readonly peerId: number | undefined;
   readonly addresses: readonly string[];

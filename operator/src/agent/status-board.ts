@@ -1,5 +1,6 @@
 import { findCondition, timestampOf } from '../api/conditions.ts';
 import { peerKind } from '../api/peer-kind.ts';
+import { hostnameLabel, isPlaced, standing } from '../api/placement.ts';
 import {
   formatRef,
   type ObjectRef,
@@ -25,7 +26,7 @@ import type { DesiredNeighbour } from './mesh/plan-mesh.ts';
 import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { BookEntry, PeerBook } from './peer-book.ts';
-import { hostnameLabel, secretOf } from './plan.ts';
+import { secretOf } from './plan.ts';
 import type { LivePeer } from './sessions/live-peers.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
 import type { NetworkReport, NodeReport, PeerReport } from './report.ts';
@@ -61,6 +62,8 @@ export interface StatusServices {
   readonly now: () => number;
   /** Figures of the agent's work with the kernel. */
   readonly netlink: () => NodeReport['netlink'];
+  /** The Lease of this node; undefined where it needs none, or has nobody to tell. */
+  readonly lease?: () => NodeReport['lease'];
 }
 
 /** Says what is: publishes the status of objects when it changed, and makes the report for a person. */
@@ -168,11 +171,16 @@ export class StatusBoard {
             now,
             since: this.#programmedSince.get(name),
             tunnel: managed?.sessions.facts(ref),
+            placed: this.#isPlaced(peer, managed),
           },
           before,
         ),
       this.#speaksFor(peer, managed),
     );
+  }
+
+  #isPlaced(peer: VpnPeer, managed: BoardNetwork | undefined): boolean {
+    return this.#services.source.shared && managed !== undefined && isPlaced(managed.book.network, peer);
   }
 
   /**
@@ -282,11 +290,12 @@ export class StatusBoard {
 
   /** What the kernel holds now, for a person. */
   report(): NodeReport {
-    const { source, node, networks, netlink } = this.#services;
+    const { source, node, networks, netlink, lease } = this.#services;
     return {
       node,
       sourcesComplete: source.complete,
       netlink: netlink(),
+      lease: lease?.(),
       rejections: source.rejections.map(({ ref, origin, errors }) => ({
         origin,
         object: ref === undefined ? undefined : formatRef(ref),
@@ -346,6 +355,7 @@ export class StatusBoard {
     return {
       name: `${peer.metadata.namespace}/${peer.metadata.name}`,
       kind: peerKind(peer),
+      holder: standing(peer.status?.holder)?.node,
       peerId: peer.spec.static?.peerID ?? live?.id,
       addresses: status?.addresses ?? [],
       endpoint: status?.endpoint,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { findCondition } from '../api/conditions.ts';
 import { parseResource } from '../api/parse.ts';
-import type { Resource, VpnKey, VpnNetwork, VpnPeer } from '../api/types.ts';
+import type { Holder, Resource, VpnKey, VpnNetwork, VpnPeer } from '../api/types.ts';
 import { keyManifest, networkManifest, peerManifest } from '../cluster/testing/objects.ts';
 import { type ErrorName, OvpnError } from '../errors.ts';
 import type { Peer } from '../kernel/ovpn/codec.ts';
@@ -449,6 +449,7 @@ describe('the status of a peer with a control channel', () => {
     ownRanges: [],
     keepalive: { interval: 10, timeout: 60 },
   };
+  const dialled = { static: undefined, addresses: undefined };
   const since = Date.parse('2026-05-01T00:00:00Z');
   const idle = (state: TunnelFacts['state'], message: string = state): TunnelFacts => idleFacts(state, since, message);
   const connected: TunnelFacts = {
@@ -588,6 +589,55 @@ describe('the status of a peer with a control channel', () => {
     expect(Object.fromEntries(reasons)).toEqual(expected);
     expect(findCondition(conditions, 'Ready')?.message).toContain(message);
     expect(conditions).toHaveLength(5);
+  });
+
+  test.each<[string, Holder | undefined, string, string, string]>([
+    ['nobody', undefined, 'Pending', 'Pending', 'no node that spec.placement selects has taken it yet'],
+    [
+      'another node',
+      { node: 'b', epoch: 3, since: stamp, reason: 'Placed' },
+      'Placed',
+      'Elsewhere',
+      `node b has it since ${stamp}`,
+    ],
+    [
+      'a node that took it over',
+      { node: 'b', epoch: 3, since: stamp, reason: 'NodeLost', previousNode: 'a' },
+      'NodeLost',
+      'Elsewhere',
+      'before, node a that did not renew its lease',
+    ],
+    [
+      'a node that was given it',
+      { node: 'b', epoch: 3, since: stamp, reason: 'NodeReleased', previousNode: 'a' },
+      'NodeReleased',
+      'Elsewhere',
+      'before, node a that gave it up',
+    ],
+    [
+      'a node that gave it up',
+      { node: 'b', epoch: 3, since: stamp, reason: 'GivenUp' },
+      'Pending',
+      'Pending',
+      'node b gave it up, and no node',
+    ],
+    [
+      'a node of a later version',
+      { node: 'b', epoch: 3, since: stamp, reason: 'Rebalanced' },
+      'Placed',
+      'Elsewhere',
+      'node b has it',
+    ],
+  ])('a remote that several nodes could dial and %s has', (_, holder, placed, connected, message) => {
+    const of = given(undefined, undefined, { facts: { placed: true } });
+    const status = holder === undefined ? {} : { holder };
+    const { conditions } = peerStatus({ ...of, peer: { ...of.peer, spec: peer(dialled).spec, status } }, undefined);
+    expect(findCondition(conditions, 'Placed')).toMatchObject({
+      ...{ status: placed === 'Pending' ? 'False' : 'True', reason: placed },
+      message: expect.stringContaining(message) as unknown,
+    });
+    expect(findCondition(conditions, 'Connected')).toMatchObject({ status: 'False', reason: connected });
+    expect(findCondition(conditions, 'Ready')).toMatchObject({ status: 'False', reason: connected });
   });
 
   test.each([

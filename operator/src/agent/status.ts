@@ -6,6 +6,7 @@ import {
   timestampOf,
 } from '../api/conditions.ts';
 import { peerKind } from '../api/peer-kind.ts';
+import { type PlacementReason, standing } from '../api/placement.ts';
 import { reasonOf } from '../api/reasons.ts';
 import {
   type Condition,
@@ -72,6 +73,8 @@ export interface PeerFacts {
   readonly since: string | undefined;
   /** Of a peer with a control channel: how its tunnel fares. */
   readonly tunnel?: TunnelFacts | undefined;
+  /** Whether several nodes could dial it, one of which has it. */
+  readonly placed?: boolean;
 }
 
 export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined): VpnPeerStatus {
@@ -140,8 +143,9 @@ function peerConditions(facts: PeerFacts): ConditionUpdate[] {
   const [problem] = plan.problems;
   const accepted = problem === undefined ? yes('Accepted') : because('Accepted', problem, 'Invalid');
   const resolved = resolvedCondition(plan.keyProblem ?? expiredKey(entry.session, facts.now));
+  const placed = facts.placed === true ? [placedCondition(peer)] : [];
   if (peerKind(peer) !== 'static')
-    return tunnelConditions([accepted, resolved], entry, tunnel, observed, networkProblem);
+    return [...placed, ...tunnelConditions([accepted, resolved], entry, tunnel, observed, networkProblem, placed[0])];
   const programmed = programmedCondition(entry, state, observed, networkProblem);
   return [accepted, resolved, programmed, readyCondition([accepted, programmed, resolved], state, primaryKeyId)];
 }
@@ -152,6 +156,24 @@ function expiredKey(session: DesiredSession | undefined, now: number): OvpnError
   return expiryProblem(session.notAfter, now, { object: formatRef(session.ref), field: 'spec.keyRef.name' });
 }
 
+const whyThere: Readonly<Record<PlacementReason, string>> = {
+  Placed: '',
+  NodeLost: ' that did not renew its lease',
+  NodeReleased: ' that gave it up',
+};
+
+/** Which node has a peer that several could dial, and why. */
+function placedCondition({ status }: VpnPeer): ConditionUpdate {
+  const holder = standing(status?.holder);
+  if (holder === undefined) {
+    const gone = status?.holder === undefined ? '' : `node ${status.holder.node} gave it up, and `;
+    return no('Placed', 'Pending', `${gone}no node that spec.placement selects has taken it yet`);
+  }
+  const reason = Object.keys(whyThere).find((known): known is PlacementReason => known === holder.reason) ?? 'Placed';
+  const from = holder.previousNode === undefined ? '' : `; before, node ${holder.previousNode}${whyThere[reason]}`;
+  return { type: 'Placed', status: 'True', reason, message: `node ${holder.node} has it since ${holder.since}${from}` };
+}
+
 /** A tunnel comes and goes with its control channel: in the kernel is what is connected. */
 function tunnelConditions(
   before: readonly [accepted: ConditionUpdate, resolved: ConditionUpdate],
@@ -159,17 +181,22 @@ function tunnelConditions(
   tunnel: TunnelFacts | undefined,
   observed: Peer | undefined,
   networkProblem: string | undefined,
+  placed: ConditionUpdate | undefined,
 ): ConditionUpdate[] {
   const [accepted, resolved] = before;
   if (session === undefined || tunnel === undefined) {
     const elsewhere = accepted.status === 'True' && resolved.status === 'True';
     const [reason, message] = peer.spec.suspend
       ? (['Suspended', 'spec.suspend is set'] as const)
-      : ([
-          'Pending',
-          networkProblem ??
-            (elsewhere ? 'spec.placement does not select this node' : 'nothing is connected; see the other conditions'),
-        ] as const);
+      : elsewhere && networkProblem === undefined && placed !== undefined
+        ? ([placed.status === 'True' ? 'Elsewhere' : 'Pending', placed.message] as const)
+        : ([
+            'Pending',
+            networkProblem ??
+              (elsewhere
+                ? 'spec.placement does not select this node'
+                : 'nothing is connected; see the other conditions'),
+          ] as const);
     const conditions = [no('Connected', reason, message), no('Programmed', reason, message)];
     const failing = [...before, ...conditions].find(({ status }) => status !== 'True');
     return [...before, ...conditions, { ...no('Ready', reason, message), ...failing, type: 'Ready' }];

@@ -16,6 +16,8 @@ export const conditionTypes = {
   Contested: 'Contested',
   /** The tunnel to the remote is up. */
   Connected: 'Connected',
+  /** Of a peer that several nodes could dial: one of them has it. */
+  Placed: 'Placed',
   /** A certificate or a CRL that it depends on expires soon, or has expired. */
   Expiring: 'Expiring',
   /** cert-manager has issued the certificate that the network asks it for. */
@@ -60,6 +62,10 @@ export const conditionReasons = {
   CertManagerNotFound: 'CertManagerNotFound',
   ClusterAccessReady: 'ClusterAccessReady',
   ForwardingDisabled: 'ForwardingDisabled',
+  Placed: 'Placed',
+  NodeLost: 'NodeLost',
+  NodeReleased: 'NodeReleased',
+  Elsewhere: 'Elsewhere',
 } as const;
 export type ConditionReason = keyof typeof conditionReasons;
 

@@ -134,7 +134,11 @@ const peerFields = closed(
       {
         nodeSelector: labels("Further labels that the peer's node must carry; empty allows all nodes of the network."),
       },
-      { description: 'Which nodes may hold the peer.', default: {} },
+      {
+        description:
+          'Which nodes may hold the peer. In a mesh, a peer that is dialled is held by one of them, and by another when that one is lost.',
+        default: {},
+      },
     ),
     suspend: Type.Boolean({ description: 'Take the peer out of the kernel and keep the object.', default: false }),
   },
@@ -263,7 +267,17 @@ export const vpnPeerStatus = Type.Object(
         {
           node: Type.String({ description: 'The name of the Node.', maxLength: 253 }),
           epoch: Type.Integer({ description: 'Higher with every node that takes the peer over.', minimum: 1 }),
-          since: timestamp('When the node and the peer connected.'),
+          since: timestamp('When the node and the peer connected; of a peer that is placed, when the node took it.'),
+          reason: Type.Optional(
+            Type.String({
+              description:
+                'Of a peer that is placed: why the node has it. Placed (nobody had it), NodeLost (the node before did not renew its lease), NodeReleased (that node gave it up), GivenUp (this node gave it up, and no other has it yet).',
+              maxLength: 64,
+            }),
+          ),
+          previousNode: Type.Optional(
+            Type.String({ description: 'Of a peer that was taken over: the Node that had it before.', maxLength: 253 }),
+          ),
         },
         { description: 'In a mesh: the Node that has the peer, which all others send its packets to.' },
       ),

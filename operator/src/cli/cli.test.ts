@@ -51,6 +51,7 @@ const whole = [
 const peerReport = (fields: Partial<PeerReport> = {}): PeerReport => ({
   name: 'team-a/office',
   kind: 'static',
+  holder: undefined,
   peerId: 7,
   addresses: ['10.80.0.7'],
   endpoint: '198.51.100.7:1194',
@@ -86,6 +87,7 @@ const report = (fields: Partial<NodeReport> = {}): NodeReport => ({
   node: 'n1',
   sourcesComplete: true,
   netlink: { writes: 0, rounds: 0 },
+  lease: undefined,
   rejections: [],
   networks: [networkReport()],
   ...fields,
@@ -127,12 +129,12 @@ describe('the text of a report', () => {
 
   test.each<[string, NodeReport, boolean, string]>([
     ['a node without networks', report({ networks: [] }), false, 'no VpnNetwork on node n1\n'],
-    ['kind, cipher and routes when it is wide', report(), true, 'Ready   static   -        192.168.7.0/24\n'],
+    ['kind, cipher and routes when it is wide', report(), true, 'Ready   static   -      -        192.168.7.0/24\n'],
     [
       'that a tunnel is connected',
       report({ networks: [networkReport({ peers: [peerReport({ kind: 'dial-in', cipher: 'AES-256-GCM' })] })] }),
       true,
-      'Connected   dial-in   AES-256-GCM   192.168.7.0/24\n',
+      'Connected   dial-in   -      AES-256-GCM   192.168.7.0/24\n',
     ],
     [
       'what a tunnel waits for',
@@ -143,6 +145,30 @@ describe('the text of a report', () => {
       }),
       false,
       'WaitingForClient\n',
+    ],
+    [
+      'which node has a peer',
+      report({ networks: [networkReport({ peers: [peerReport({ kind: 'dial-out', holder: 'n2' })] })] }),
+      true,
+      'dial-out   n2     -        192.168.7.0/24\n',
+    ],
+    [
+      'that the node is known to live',
+      report({ lease: { renewedAgoMs: 1_240, held: true, peers: 2 } }),
+      false,
+      '\nlease of this node: renewed 1.2 s ago, for 2 placed peers\n',
+    ],
+    [
+      'that the node may be taken for lost',
+      report({ lease: { renewedAgoMs: 9_000, held: false, peers: 1 } }),
+      false,
+      'renewed 9.0 s ago, for 1 placed peer; another node may take over\n',
+    ],
+    [
+      'that the node has not said yet that it lives',
+      report({ lease: { renewedAgoMs: undefined, held: false, peers: 1 } }),
+      false,
+      'lease of this node: not renewed yet',
     ],
     [
       'why a peer is not ready',

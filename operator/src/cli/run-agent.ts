@@ -4,7 +4,7 @@ import { detachFolder } from '../agent/attach-protocol.ts';
 import { measured } from '../agent/attach-metrics.ts';
 import { createAttachServer } from '../agent/attach-server.ts';
 import { NodeAgent } from '../agent/node-agent.ts';
-import { hostnameLabel } from '../agent/plan.ts';
+import { hostnameLabel } from '../api/placement.ts';
 import { ApiSource } from '../cluster/api-source.ts';
 import { systemClock } from '../cluster/clock.ts';
 import { FolderSource } from '../cluster/folder-source.ts';
@@ -41,6 +41,8 @@ export async function runAgent(options: RunOptions): Promise<void> {
     maxPeerSeries: options.metricsPeers,
     resyncMs: options.resync * 1000,
     statusMs: options.statusInterval * 1000,
+    leaseMs: options.nodeLease * 1000,
+    restartMs: options.restartGrace * 1000,
   });
   const stop = new Promise<void>((resolve) => {
     process.once('SIGTERM', () => resolve());

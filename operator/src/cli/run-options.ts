@@ -14,6 +14,10 @@ export interface RunOptions {
   readonly namespace: string;
   readonly resync: number;
   readonly statusInterval: number;
+  /** For how many seconds others take this node for alive that hears nothing more of it. */
+  readonly nodeLease: number;
+  /** For how many seconds others wait for an agent that ended in order. */
+  readonly restartGrace: number;
   readonly health: HealthAddress | 'off';
   /** With more peers than this, metrics have none of single peers. */
   readonly metricsPeers: number;

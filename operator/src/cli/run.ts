@@ -35,6 +35,18 @@ export function runCommand(): Command {
     .option('--namespace <name>', "the operator's namespace, the only one that Secrets are read in", 'ovpn-system')
     .option('--resync <seconds>', 'read everything from the kernel again this often', seconds, 60)
     .option('--status-interval <seconds>', 'bring traffic figures in status up to date this often', seconds, 60)
+    .option(
+      '--node-lease <seconds>',
+      'in a mesh: after so long without a word another node takes over the peers that this one dials',
+      leaseSeconds,
+      6,
+    )
+    .option(
+      '--restart-grace <seconds>',
+      'how long other nodes wait instead for an agent that ended in order and comes back',
+      leaseSeconds,
+      60,
+    )
     .addOption(
       new Option('--health <address:port>', 'where /healthz, /readyz and /metrics are served, or `off`')
         .argParser((text) => (text === 'off' ? text : healthAddress(text)))
@@ -64,6 +76,15 @@ function peerSeries(value: string): number {
   const parsed = Number(value);
   if (!Number.isInteger(parsed) || parsed < 1 || parsed > 1_000_000)
     throw new InvalidArgumentError('must be `off` or a whole number from 1 to 1000000');
+  return parsed;
+}
+
+/** The Lease says whole seconds; below three, every pause of the API server would move peers. */
+function leaseSeconds(value: string): number {
+  const parsed = Number(value);
+  if (!Number.isInteger(parsed) || parsed < 3 || parsed > 600) {
+    throw new InvalidArgumentError('must be a whole number of seconds from 3 to 600');
+  }
   return parsed;
 }
 

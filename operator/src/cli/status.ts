@@ -42,8 +42,15 @@ export function statusText(report: NodeReport, wide: boolean): string {
     for (const error of errors)
       lines.push(`rejected: ${origin}${object === undefined ? '' : ` (${object})`}: ${error}`);
   }
+  if (report.lease !== undefined) lines.push(leaseLine(report.lease));
   if (!report.sourcesComplete) lines.push('nothing is removed until all resources can be read');
   return `${lines.join('\n').trimEnd()}\n`;
+}
+
+function leaseLine({ renewedAgoMs, held, peers }: NonNullable<NodeReport['lease']>): string {
+  const renewed = renewedAgoMs === undefined ? 'not renewed yet' : `renewed ${(renewedAgoMs / 1000).toFixed(1)} s ago`;
+  const lost = held ? '' : '; another node may take over';
+  return `lease of this node: ${renewed}, for ${peers} placed ${peers === 1 ? 'peer' : 'peers'}${lost}`;
 }
 
 function networkLines(network: NetworkReport, wide: boolean): string[] {
@@ -58,7 +65,7 @@ function networkLines(network: NetworkReport, wide: boolean): string[] {
   ];
   if (problem !== undefined) lines.push(`  not ready: ${problem}`);
   const header = ['PEER', 'ID', 'VPN ADDRESS', 'ENDPOINT', 'KEYS', 'RX', 'TX', 'STATE'];
-  if (wide) header.push('KIND', 'CIPHER', 'ROUTES');
+  if (wide) header.push('KIND', 'NODE', 'CIPHER', 'ROUTES');
   lines.push(...table([header, ...peers.map((peer) => peerRow(peer, wide))]).map((line) => `  ${line}`));
   for (const peer of peers) if (peer.ready !== 'True') lines.push(`  ${peer.name}: ${peer.message}`);
   const nodes = network.neighbours.map(({ node, peerId, podBlocks, endpoint, connected }) => [
@@ -91,7 +98,7 @@ function peerRow(peer: PeerReport, wide: boolean): string[] {
     `${peer.txPackets} pkt ${bytes(peer.txBytes)}`,
     stateText(peer),
   ];
-  return wide ? [...row, peer.kind, peer.cipher ?? '-', peer.routes.join(', ') || '-'] : row;
+  return wide ? [...row, peer.kind, peer.holder ?? '-', peer.cipher ?? '-', peer.routes.join(', ') || '-'] : row;
 }
 
 /** `Ready`, for a tunnel `Connected`; else what it is instead. */

@@ -29,11 +29,13 @@ import { ApiClient, ApiError } from './api-client.ts';
 import type { Random } from './backoff.ts';
 import { systemClock } from './clock.ts';
 import type { Clock } from './clock.ts';
+import { metaOf } from './informer.ts';
 import { asRecord } from './json.ts';
 import type { ApiAccess } from './kube-access.ts';
 import { ListWatch } from './list-watch.ts';
 import type { Health, ListWatchReader, ListWatchTiming, WatchFigures } from './list-watch.ts';
 import { materialLabel, presentSecret } from './material-secret.ts';
+import { ApiNodeLeases } from './node-leases.ts';
 import { NewerFields } from './newer-fields.ts';
 import { podFromApi, type PodName } from './pods.ts';
 import { collectionPath, objectPath } from './resource-path.ts';
@@ -65,8 +67,10 @@ const claimMs = 10_000;
 
 /** What of the own Node object counts here. */
 interface NodeFacts {
+  readonly uid: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly addresses: readonly string[];
+  readonly leaving: boolean;
 }
 
 const customKinds = ['VpnNetwork', 'VpnPeer', 'VpnKey', 'VpnAllocation'] as const;
@@ -90,6 +94,9 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   /** Undefined until the Node object was seen; it stays when the Node object goes. */
   #nodeLabels: Readonly<Record<string, string>> | undefined;
   #nodeAddresses: readonly string[] = [];
+  #nodeIsLeaving = false;
+  #nodeUid: string | undefined;
+  readonly leases: ApiNodeLeases;
   readonly #stop = new AbortController();
 
   constructor(options: ApiSourceOptions) {
@@ -110,6 +117,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
       ...options.statusRates,
     });
     const shared = { client: this.#client, clock, random, log, timing: options.timing ?? {} };
+    this.leases = new ApiNodeLeases({ ...shared, namespace, node, nodeUid: () => this.#nodeUid });
     const newer = new NewerFields(log);
     const secrets = `/api/v1/namespaces/${encodeURIComponent(namespace)}/secrets`;
     this.#watches = [
@@ -139,7 +147,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     options.meter?.onScrape((sample) =>
       sampleWatches(
         sample,
-        this.#watches.map(({ figures }) => figures),
+        [...this.#watches, ...this.#leaseWatch()].map(({ figures }) => figures),
       ),
     );
   }
@@ -150,7 +158,7 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
 
   async stop(): Promise<void> {
     this.#stop.abort();
-    await Promise.all([...this.#watches.map((watch) => watch.stop()), this.#statuses.stop()]);
+    await Promise.all([...this.#watches.map((watch) => watch.stop()), this.leases.stop(), this.#statuses.stop()]);
     this.#client.close();
   }
 
@@ -171,6 +179,15 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
 
   get nodeAddresses(): readonly string[] {
     return this.#nodeAddresses;
+  }
+
+  get nodeIsLeaving(): boolean {
+    return this.#nodeIsLeaving;
+  }
+
+  /** Of Leases, once somebody follows them. */
+  #leaseWatch(): NonNullable<ApiNodeLeases['watch']>[] {
+    return this.leases.watch === undefined ? [] : [this.leases.watch];
   }
 
   async claim({ metadata }: VpnPeer, holder: Holder): Promise<'taken' | 'conflict'> {
@@ -198,9 +215,20 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     }
   }
 
+  async holderNow({ namespace, name }: ObjectRef, timeoutMs: number): Promise<Holder | undefined> {
+    const path = objectPath({ kind: 'VpnPeer', name, ...(namespace === undefined ? {} : { namespace }) }) ?? '';
+    try {
+      return holderIn(await this.#client.json({ path, signal: this.#stop.signal, timeoutMs }));
+    } catch (error) {
+      if (error instanceof ApiError && error.notFound) return undefined;
+      throw error;
+    }
+  }
+
   /** Whether the API server answers; the message is that of an ApiUnavailable error. */
   health(): Health {
-    const bad = [...this.#watches.map((watch) => watch.health), this.#statuses.health].find(({ ok }) => !ok);
+    const watches = [...this.#watches, ...this.#leaseWatch()].map(({ health }) => health);
+    const bad = [...watches, this.#statuses.health].find(({ ok }) => !ok);
     return bad === undefined
       ? { ok: true, message: '' }
       : { ok: false, message: new OvpnError('ApiUnavailable', bad.message).message };
@@ -287,8 +315,11 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
   }
 
   #nodeReader(log: Log): ListWatchReader<NodeFacts> {
-    const put = ({ labels, addresses }: NodeFacts): void => {
-      if (isDeepStrictEqual([labels, addresses], [this.#nodeLabels, this.#nodeAddresses])) return;
+    const put = ({ uid, labels, addresses, leaving }: NodeFacts): void => {
+      this.#nodeUid = uid;
+      const known = [this.#nodeLabels, this.#nodeAddresses, this.#nodeIsLeaving];
+      if (isDeepStrictEqual([labels, addresses, leaving], known)) return;
+      this.#nodeIsLeaving = leaving;
       this.#nodeLabels = labels;
       this.#nodeAddresses = addresses;
       this.emit('nodeLabels', labels);
@@ -296,7 +327,12 @@ export class ApiSource extends EventEmitter<SourceEvents> implements ResourceSou
     const gone = (): void =>
       log.warn({ event: 'node.missing' }, 'the API server has no Node of the own name; its last labels stay in force');
     return {
-      decode: (object) => ({ labels: labelsOf(object), addresses: internalAddressesOf(object) }),
+      decode: (object) => {
+        const { uid, deletionTimestamp } = metaOf(object);
+        const cordoned = asRecord(asRecord(object)?.['spec'])?.['unschedulable'] === true;
+        const leaving = cordoned || deletionTimestamp !== undefined;
+        return { uid, labels: labelsOf(object), addresses: internalAddressesOf(object), leaving };
+      },
       replaced: ([facts]) => (facts === undefined ? gone() : put(facts)),
       put,
       deleted: gone,
@@ -352,6 +388,13 @@ function labelsOf(object: unknown): Readonly<Record<string, string>> {
   return Object.fromEntries(
     Object.entries(labels).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
   );
+}
+
+/** The claim in a VpnPeer as the API server sends it. */
+function holderIn(object: unknown): Holder | undefined {
+  const { node, epoch, since, reason } = asRecord(asRecord(asRecord(object)?.['status'])?.['holder']) ?? {};
+  if (typeof node !== 'string' || typeof epoch !== 'number' || typeof since !== 'string') return undefined;
+  return { node, epoch, since, ...(typeof reason === 'string' ? { reason } : {}) };
 }
 
 /** In the order of the Node, which is that of preference. */

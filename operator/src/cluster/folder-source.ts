@@ -83,6 +83,8 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   readonly shared = false;
   readonly nodeLabels: Readonly<Record<string, string>>;
   readonly nodeAddresses: readonly string[] = [];
+  readonly nodeIsLeaving = false;
+  readonly leases = undefined;
   readonly #folder: string;
   readonly #namespace: string;
   readonly #log: Log;
@@ -184,6 +186,10 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   /** Nobody else could hear of it: what holds a peer is said by its placement here. */
   claim(): Promise<'taken'> {
     return Promise.resolve('taken');
+  }
+
+  holderNow(): Promise<undefined> {
+    return Promise.resolve(undefined);
   }
 
   publishStatus(resource: Resource, status: unknown): void {

@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { Holder, ObjectRef, Resource, ResourceKind, ResourceOf, VpnPeer } from '../api/types.ts';
 import type { PodFacts } from '../api/attach-rules.ts';
 import type { OvpnError } from '../errors.ts';
+import type { NodeLeases } from './node-leases.ts';
 import type { PodName } from './pods.ts';
 
 /** Why an object cannot be used as it stands in the source. */
@@ -17,7 +18,7 @@ export interface SourceEvents {
   change: [refs: readonly ObjectRef[]];
   /** The list of rejections changed. */
   rejections: [rejections: readonly Rejection[]];
-  /** The labels or the addresses of the own node changed. */
+  /** The labels or the addresses of the own node changed, or whether it is to go. */
   nodeLabels: [labels: Readonly<Record<string, string>>];
 }
 
@@ -47,6 +48,16 @@ export interface ResourceSource extends EventEmitter<SourceEvents> {
    * @returns whether it was taken; `conflict` when the peer has changed since, and the present one should be looked at
    */
   claim(peer: VpnPeer, holder: Holder): Promise<'taken' | 'conflict'>;
+  /**
+   * Which node has a peer, by the API server's word of this moment; undefined when none has, or the peer is gone.
+   *
+   * @throws ApiError, or Error when it does not answer within the time (milliseconds)
+   */
+  holderNow(peer: ObjectRef, timeoutMs: number): Promise<Holder | undefined>;
+  /** How nodes say that they live; undefined where there is nobody to say it to: then no peer is placed. */
+  readonly leases: NodeLeases | undefined;
+  /** Whether the own node is to go, or to take nothing new: its Node is cordoned or being deleted. */
+  readonly nodeIsLeaving: boolean;
   get<K extends ResourceKind>(kind: K, namespace: string | undefined, name: string): ResourceOf<K> | undefined;
   list<K extends ResourceKind>(kind: K): Iterable<ResourceOf<K>>;
   /**

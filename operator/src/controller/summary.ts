@@ -159,6 +159,7 @@ export class NetworkSummary implements Reconciler {
         if (value !== undefined) enqueue(value.spec.networkRef.name, coalesceMs);
       }
       this.#tellOfConnection(now, before);
+      this.#tellOfTakeover(now, before);
     });
     allocations.onChange((now, before) => {
       const claim = parseClaimName(now?.key ?? before?.key ?? '');
@@ -207,6 +208,18 @@ export class NetworkSummary implements Reconciler {
     return undefined;
   }
 
+  #tellOfTakeover(now: Tracked<VpnPeer> | undefined, before: Tracked<VpnPeer> | undefined): void {
+    const [to, from] = [now?.value?.status?.holder, before?.value?.status?.holder];
+    const why = takeovers[to?.reason ?? ''];
+    if (now === undefined || to === undefined || why === undefined || from === undefined || to.epoch <= from.epoch)
+      return;
+    const { namespace = '', name, uid } = now.meta;
+    const about = { apiVersion, kind: 'VpnPeer', namespace, name, uid };
+    const note = `node ${to.node} took it over from node ${to.previousNode ?? from.node}, which ${why}`;
+    const type = to.reason === 'NodeLost' ? 'Warning' : 'Normal';
+    this.#context.events.record(about, { type, reason: to.reason ?? '', action: 'TakeOver', note });
+  }
+
   /** Only of what was seen to change: on taking the lead everything is told as new, and nobody wants to hear it again. */
   #tellOfConnection(now: Tracked<VpnPeer> | undefined, before: Tracked<VpnPeer> | undefined): void {
     const [peer, old] = [now?.value, before?.value];
@@ -223,6 +236,12 @@ export class NetworkSummary implements Reconciler {
     );
   }
 }
+
+/** Why a node took a peer over, for people. */
+const takeovers: Readonly<Record<string, string>> = {
+  NodeLost: 'did not renew its lease',
+  NodeReleased: 'gave it up',
+};
 
 /** A peer with a static key has no connection: it works when it is in the kernel with its key. */
 function isConnected({ status, spec }: VpnPeer): boolean {

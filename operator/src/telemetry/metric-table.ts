@@ -130,6 +130,15 @@ export const metricTable = {
     help: "Packets of the control channel that this node's server passed over.",
   },
 
+  ovpn_placement_takeovers_total: {
+    ...{ type: 'counter', labels: ['reason'], of: agent, at: 'event' },
+    help: 'Placed peers that this node took: Placed (nobody had it), NodeLost (its node did not renew its lease), NodeReleased (its node gave it up).',
+  },
+  ovpn_node_lease_renewals_total: {
+    ...{ type: 'counter', labels: ['result'], of: agent, at: 'event' },
+    help: "Renewals of this node's lease, which it needs while it holds placed peers: renewed, failed.",
+  },
+
   ovpn_reconcile_rounds_total: {
     ...{ type: 'counter', labels: ['network', 'result'], of: agent, at: 'event' },
     help: 'Rounds that compared a network with the kernel: done, refused (for some peers), failed.',

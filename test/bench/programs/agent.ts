@@ -54,6 +54,8 @@ const agent = new NodeAgent({
   log,
   meter: noMeter,
   maxPeerSeries: 0,
+  leaseMs: 6_000,
+  restartMs: 60_000,
   resyncMs,
   // Statuses go with each pass; traffic figures in between would disturb.
   statusMs: resyncMs + 1,

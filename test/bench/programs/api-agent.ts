@@ -1,4 +1,4 @@
-import { hostnameLabel } from '../../../operator/src/agent/plan.ts';
+import { hostnameLabel } from '../../../operator/src/api/placement.ts';
 import { PeerBook } from '../../../operator/src/agent/peer-book.ts';
 import { idleFacts } from '../../../operator/src/agent/sessions/tunnel-facts.ts';
 import { networkStatus, peerStatus } from '../../../operator/src/agent/status.ts';

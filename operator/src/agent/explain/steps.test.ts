@@ -25,6 +25,7 @@ const refused: Way = { kind: 'refused', code: 'EHOSTUNREACH', reason: 'unreachab
 const peerReport = (fields: Partial<PeerReport> = {}): PeerReport => ({
   name: 'default/office',
   kind: 'static',
+  holder: undefined,
   peerId: 7,
   addresses: ['10.80.0.2'],
   endpoint: '203.0.113.2:1194',

@@ -1,10 +1,10 @@
 import { hostPrefix } from '../../kernel/address.ts';
 import type { Route } from '../../kernel/rtnetlink/routes.ts';
+import { hostnameLabel } from '../../api/placement.ts';
 import type { NetworkNode, VpnNetwork, VpnPeer } from '../../api/types.ts';
 import { isMesh } from '../../api/vpn-network.ts';
 import type { PeerRoute } from '../desired.ts';
 import { peerRoutes } from '../diff.ts';
-import { hostnameLabel } from '../plan.ts';
 import { routesTo } from './plan-mesh.ts';
 
 /**

@@ -96,6 +96,8 @@ export interface DesiredDialOut {
   readonly ownRanges: readonly string[];
   /** Ours when the remote pushes none. */
   readonly keepalive: Keepalive;
+  /** Several nodes could have it: each asks before it dials whether it is the one. */
+  readonly placed?: boolean | undefined;
   /** A node of the mesh. It has its place on the network's own device, and a remote a device for itself. */
   readonly neighbour?: DialedNeighbour | undefined;
 }

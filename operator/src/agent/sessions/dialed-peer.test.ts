@@ -34,8 +34,12 @@ const shelf = {
   clear: () => undefined,
 };
 
+/** Why a placed peer may not be dialled. */
+const refusal: { reason: string | undefined } = { reason: undefined };
+
 function services(kernel: FakeLiveKernel, poller: ReadinessPoller): SessionServices {
   return {
+    refusal: () => Promise.resolve(refusal.reason),
     network: 'corp',
     live: livePeers(() => kernel),
     memory: new SessionMemory(shelf, log.log),
@@ -196,6 +200,23 @@ describe('a remote that is dialled', () => {
     expect(facts.get(alice)?.message).toContain('ENOMEM');
     expect([here.peers.size, here.routes.size, live.size]).toEqual([0, 0, 0]);
   });
+
+  test('that another node may have by now is not dialled, and status says why', async () => {
+    const { here, dialed, desired, facts, connected } = scene();
+    dialed.configure(desired({ placed: true }));
+    refusal.reason = 'another node has the peer by now';
+    dialed.start();
+    await until('it is said', () => facts.get(alice)?.message === refusal.reason);
+    expect(facts.get(alice)).toMatchObject({ state: 'Connecting', lastError: refusal.reason });
+    expect(here.peers.size).toBe(0);
+    refusal.reason = undefined;
+    await connected();
+    // What stands, stands.
+    refusal.reason = 'the API server does not answer';
+    dialed.configure(desired({ placed: true, routes: [] }));
+    expect([facts.get(alice)?.state, here.peers.size]).toEqual(['Connected', 1]);
+    refusal.reason = undefined;
+  }, 15_000);
 
   test('is left with a word, and without a trace', async () => {
     const { server, there, here, dialed, devices, live, connected } = scene();

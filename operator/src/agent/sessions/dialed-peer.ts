@@ -185,7 +185,21 @@ export class DialedPeer implements DialerOwner {
     this.#dialer.close();
   }
 
-  // What the dialer tells, as DialerOwner.
+  // What the dialer asks and tells, as DialerOwner.
+
+  mayDial(): Promise<boolean> | undefined {
+    return this.#desired.placed === true ? this.#ask() : undefined;
+  }
+
+  async #ask(): Promise<boolean> {
+    const refusal = await this.#services.refusal?.(this.ref);
+    const facts = this.#facts.get(this.ref);
+    // It may have been given up meanwhile.
+    if (refusal === undefined || facts === undefined || facts.message === refusal) return refusal === undefined;
+    this.#services.log.warn({ event: 'dial.held', peer: formatRef(this.ref), reason: refusal }, 'not dialled for now');
+    this.#facts.update(this.ref, { message: refusal, lastError: refusal });
+    return false;
+  }
 
   connecting(remote: Remote, address: string): void {
     this.#facts.connecting(this.ref, formatEndpoint({ address, port: remote.port }));

@@ -47,6 +47,8 @@ export interface SessionServices {
   readonly log: Log;
   /** The status of a VpnPeer has something new to say. */
   readonly changed: (ref: ObjectRef) => void;
+  /** Why a peer that several nodes could dial is not to be dialled here now; undefined when it may be. Never rejects. */
+  readonly refusal?: (ref: ObjectRef) => Promise<string | undefined>;
 }
 
 /**

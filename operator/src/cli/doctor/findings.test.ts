@@ -23,6 +23,7 @@ const report = (fields: Partial<NodeReport> = {}): NodeFacts['report'] => ({
     node: 'n1',
     sourcesComplete: true,
     netlink: { writes: 0, rounds: 1 },
+    lease: undefined,
     rejections: [],
     networks: [network],
     ...fields,

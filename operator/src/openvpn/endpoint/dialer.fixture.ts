@@ -237,7 +237,14 @@ export class DialerLab implements DialerOwner, Connector {
     return this;
   }
 
+  /** Whether a try may begin; asked only when a test says how it is answered. */
+  permission: (() => Promise<boolean>) | undefined;
+
   // What the dialer asks for.
+
+  mayDial(): Promise<boolean> | undefined {
+    return this.permission?.();
+  }
 
   async connect(
     to: { address: string; port: number; transport: 'udp' | 'tcp' },

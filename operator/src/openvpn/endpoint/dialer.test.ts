@@ -114,6 +114,40 @@ describe.each([
   });
 });
 
+describe('an owner that says when', () => {
+  test('is asked before each try, and a second after it said no', async () => {
+    const it = lab([udp]).serve(atUdp);
+    const answers = [false, false, true, false, true];
+    const asked: number[] = [];
+    it.permission = () => {
+      asked.push(it.world.clock());
+      return Promise.resolve(answers.shift() ?? false);
+    };
+    it.dialer.start();
+    await it.until('established');
+    expect([asked.length, it.links.length]).toEqual([3, 1]);
+    expect((asked[2] ?? 0) - (asked[0] ?? 0)).toBe(2_000);
+    await it.world.settle();
+    it.dialer.lostInKernel('gone');
+    await it.until('established', 2);
+    expect([asked.length, it.links.length]).toEqual([5, 2]);
+    it.dialer.close();
+    await expectOver(it);
+  });
+
+  test('that was asked is not heard any more once the dialer has stopped', async () => {
+    const it = lab([udp]).serve(atUdp);
+    const answer = Promise.withResolvers<boolean>();
+    it.permission = () => answer.promise;
+    it.dialer.start();
+    await it.world.settle();
+    await it.dialer.stop();
+    answer.resolve(true);
+    await expectOver(it);
+    expect(it.links).toEqual([]);
+  });
+});
+
 describe('which remote', () => {
   test('every address of every remote in turn, one at a time, then a wait, and what failed in words', async () => {
     const it = lab([

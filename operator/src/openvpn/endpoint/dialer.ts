@@ -47,6 +47,11 @@ export interface DialerSettings extends TrySettings {
  * method may call back into the dialer.
  */
 export interface DialerOwner {
+  /**
+   * Whether the next try may begin; asked before each one. Undefined stands for yes, at once. After no (false), it is
+   * asked again a second later.
+   */
+  mayDial?(): Promise<boolean> | undefined;
   connecting(remote: Remote, address: string): void;
   /**
    * The server has pushed its options and the data keys are there. In this order the owner
@@ -76,6 +81,9 @@ export interface DialerOwner {
    */
   lost(reason: string, retryInMs: number, how: TryEnd['kind']): void;
 }
+
+/** After how long an owner that said no is asked again. */
+const askAgainMs = 1_000;
 
 /**
  * Keeps a tunnel to one of some remotes: connects, and connects again whenever the tunnel is lost. There is one try at
@@ -223,6 +231,21 @@ export class Dialer {
 
   #next(): void {
     this.#outdated = false;
+    const asked = this.#owner.mayDial?.();
+    if (asked === undefined) {
+      this.#begin();
+      return;
+    }
+    let wanted = true;
+    this.#cancelNext = () => (wanted = false);
+    void asked.then((may) => {
+      if (!wanted) return;
+      if (may) this.#begin();
+      else this.#cancelNext = this.#environment.scheduler.after(askAgainMs, () => this.#next());
+    });
+  }
+
+  #begin(): void {
     const remote = this.#settings.remotes[this.#retry.remote] ?? this.#settings.remotes[0];
     if (remote === undefined) {
       return;
