@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
 import { parseResource } from '../api/parse.ts';
-import type { VpnNetwork } from '../api/types.ts';
+import type { Holder, VpnNetwork, VpnPeer } from '../api/types.ts';
 import { networkManifest } from '../cluster/testing/objects.ts';
-import { type NetworkFigures, summarise } from './summary.ts';
+import { ObjectCache } from '../cluster/informer.ts';
+import { type NetworkFigures, NetworkSummary, summarise } from './summary.ts';
 
 const now = Date.parse('2026-05-06T07:08:09Z');
 
@@ -102,5 +103,65 @@ describe('the summary of cluster access', () => {
 
   test('is not made where there is to be no access', () => {
     expect(accessOf([withAccess('n1', forwards)], {}, false)).toBe('none');
+  });
+});
+
+/** As a watch fills it. */
+class PeerCache extends ObjectCache<VpnPeer> {
+  bring(object: object): void {
+    this.put(this.decode(object));
+  }
+}
+
+describe('a peer that another node takes over', () => {
+  const holder = (node: string, epoch: number, reason?: string): Holder => ({
+    ...{ node, epoch, since: '2026-01-01T00:00:00Z' },
+    ...(reason === undefined ? {} : { reason, previousNode: 'a' }),
+  });
+
+  test.each<[string, Holder | undefined, Holder, string | undefined]>([
+    [
+      'from one that is lost',
+      holder('a', 1),
+      holder('b', 2, 'NodeLost'),
+      'Warning NodeLost: node b took it over from node a, which did not renew its lease',
+    ],
+    [
+      'from one that gave it up',
+      holder('a', 1),
+      holder('b', 2, 'NodeReleased'),
+      'Normal NodeReleased: node b took it over from node a, which gave it up',
+    ],
+    ['that nobody had', undefined, holder('b', 1, 'Placed'), undefined],
+    ['as is known already', holder('b', 2, 'NodeLost'), holder('b', 2, 'NodeLost'), undefined],
+    ['as a client that moves', holder('a', 1), holder('b', 2), undefined],
+  ])('%s', (_, before, now, expected) => {
+    const caches = Object.fromEntries(
+      ['networks', 'peers', 'allocations', 'nodes', 'namespaces'].map((name) => [
+        name,
+        new ObjectCache(() => undefined),
+      ]),
+    );
+    const peers = new PeerCache((object) => object as VpnPeer);
+    const told: string[] = [];
+    const summary = new NetworkSummary({
+      caches: { ...caches, peers },
+      events: {
+        record: (about: object, { type, reason, note }: Record<'type' | 'reason' | 'note', string>) => {
+          expect(about).toMatchObject({ kind: 'VpnPeer', namespace: 'team', name: 'office', uid: 'u' });
+          told.push(`${type} ${reason}: ${note}`);
+        },
+      },
+    } as never);
+    summary.watch(() => undefined);
+    const put = (version: string, said: Holder | undefined): void =>
+      peers.bring({
+        metadata: { namespace: 'team', name: 'office', uid: 'u', resourceVersion: version },
+        spec: { networkRef: { name: 'corp' } },
+        status: said === undefined ? {} : { holder: said },
+      });
+    put('1', before);
+    put('2', now);
+    expect(told).toEqual(expected === undefined ? [] : [expected]);
   });
 });
