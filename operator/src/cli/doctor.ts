@@ -4,6 +4,7 @@ import { defaultHolderSocket } from '../holder/protocol.ts';
 import { type Finding, findings } from './doctor/findings.ts';
 import { gatherNode } from './doctor/gather.ts';
 import { table } from './table.ts';
+import { forTerminal } from './terminal.ts';
 
 interface DoctorOptions {
   readonly socket: string;
@@ -36,7 +37,9 @@ export function doctorCommand(): Command {
     .action(async ({ binDir, confDir, only, output, ...paths }: DoctorOptions) => {
       const facts = await gatherNode({ ...paths, binFolder: binDir, confFolder: confDir });
       const found = findings(facts).filter(({ check }) => only === undefined || only.includes(check));
-      process.stdout.write(output === 'json' ? `${JSON.stringify(found, undefined, 2)}\n` : doctorText(found));
+      process.stdout.write(
+        output === 'json' ? `${JSON.stringify(found, undefined, 2)}\n` : forTerminal(doctorText(found)),
+      );
       if (found.some(({ severity }) => severity === 'error')) process.exitCode = 1;
     });
 }

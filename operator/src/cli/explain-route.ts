@@ -8,6 +8,7 @@ import { OvpnError } from '../errors.ts';
 import { requirePrivileges } from '../kernel/privileges.ts';
 import { callReport } from './agent-call.ts';
 import { explanationText } from './explanation-text.ts';
+import { forTerminal } from './terminal.ts';
 
 interface ExplainOptions {
   readonly pod?: string;
@@ -37,7 +38,9 @@ export function explainRouteCommand(): Command {
       const report = (await callReport(options.socket)) as NodeReport;
       const explanation = explain(gatherRoute(report, origin, address));
       process.stdout.write(
-        options.output === 'json' ? `${JSON.stringify(explanation, undefined, 2)}\n` : explanationText(explanation),
+        options.output === 'json'
+          ? `${JSON.stringify(explanation, undefined, 2)}\n`
+          : forTerminal(explanationText(explanation)),
       );
       if (!explanation.reaches) process.exitCode = 1;
     });

@@ -4,7 +4,7 @@ import { OvpnError } from '../../errors.ts';
 import { type Cluster, connect, connectionOptions, duration } from './connection.ts';
 import { fits, formatLogLine, type LogFilter, type LogLine } from './log-line.ts';
 import { type LogSource, logSources, nameOfSource, readLog } from './log-source.ts';
-import { printable } from './output.ts';
+import { forTerminal } from '../terminal.ts';
 import { getRaw, notFound, seen } from './read.ts';
 import { allowed } from './view.ts';
 
@@ -35,9 +35,9 @@ export function logsCommand(): Command {
       const filter = await filterOf(cluster, options);
       const print = (line: LogLine): void => {
         if (!fits(line, filter)) return;
-        process.stdout.write(options.output === 'json' ? `${line.text}\n` : `${printable(formatLogLine(line))}\n`);
+        process.stdout.write(options.output === 'json' ? `${line.text}\n` : `${forTerminal(formatLogLine(line))}\n`);
       };
-      const tell = (message: string): void => void process.stderr.write(`kubectl ovpn: ${printable(message)}\n`);
+      const tell = (message: string): void => void process.stderr.write(`kubectl ovpn: ${forTerminal(message)}\n`);
       const signal = new AbortController().signal;
       const lastSeen = await readAll(cluster, options, print, tell);
       if (options.follow === true) await followAll(cluster, options, lastSeen, { print, tell, signal });

@@ -1,5 +1,6 @@
 import { Option } from 'commander';
 import { stringify } from 'yaml';
+import { forTerminal } from '../terminal.ts';
 
 /** How a result is printed. */
 export type OutputFormat = 'text' | 'wide' | 'json' | 'yaml';
@@ -13,10 +14,5 @@ export function outputOption(): Option {
 export function render(value: unknown, format: OutputFormat, text: (wide: boolean) => string): string {
   if (format === 'json') return `${JSON.stringify(value, undefined, 2)}\n`;
   if (format === 'yaml') return stringify(value);
-  return printable(text(format === 'wide'));
-}
-
-/** Text that does nothing to a terminal: names and messages of a cluster are written by others. */
-export function printable(text: string): string {
-  return text.replaceAll(/[^\P{Cc}\n]/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return forTerminal(text(format === 'wide'));
 }

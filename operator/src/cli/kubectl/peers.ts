@@ -5,7 +5,8 @@ import { canonical } from '../../cluster/json.ts';
 import { aligned } from '../table.ts';
 import { connect, connectionOptions } from './connection.ts';
 import { follow, nameOf } from './follow.ts';
-import { outputOption, type OutputFormat, printable, render } from './output.ts';
+import { outputOption, type OutputFormat, render } from './output.ts';
+import { forTerminal } from '../terminal.ts';
 import { peerHeader, peerRow, type PeerState, peerState } from './peer-state.ts';
 import { list, notFound, type Seen } from './read.ts';
 import { allowed, networkNames } from './view.ts';
@@ -48,7 +49,7 @@ export function peersCommand(): Command {
         (present, gone) => process.stdout.write(print(changes(statesOf(present), gone))),
         {
           signal: new AbortController().signal,
-          troubled: (message) => process.stderr.write(`kubectl ovpn: ${printable(message)}\n`),
+          troubled: (message) => process.stderr.write(`kubectl ovpn: ${forTerminal(message)}\n`),
         },
       );
     });
@@ -88,6 +89,6 @@ export function printer(
     if (peers.length === 0) return '';
     const rows = [...header, ...peers.map((peer) => peerRow(peer, namespaced, wide, now()))];
     header = [];
-    return printable(`${aligned(rows, widths).join('\n')}\n`);
+    return forTerminal(`${aligned(rows, widths).join('\n')}\n`);
   };
 }
