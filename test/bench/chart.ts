@@ -28,7 +28,9 @@ export function chartOf(suite: string, { ratios, date, kernel }: Past): string {
     ].join('\n');
   });
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(`Benchmark ${suite}: our figures divided by the peers'`)}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img" aria-labelledby="title desc">`,
+    `<title id="title">${escaped(`Benchmark ${suite}`)}</title>`,
+    `<desc id="desc">${escaped(`Our figures divided by those of the peers, a bar for each. ${entries.map(([key, ratio]) => `${key}: ${ratio.toFixed(2)}`).join('; ')}.`)}</desc>`,
     '<style>',
     'text { font: 12px system-ui, sans-serif; fill: #24292f } .peer { fill: #6e7781 } line { stroke: #24292f }',
     '.less { fill: #2da44e } .more { fill: #bf8700 }',

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isSuiteName, type Row, type SuiteName } from './suite.ts';
@@ -40,10 +41,8 @@ export function recorded(history: History, rows: readonly Row[], about: Omit<Pas
 
 /** Reads the history; there is none before the first run. @throws Error when the file is something else */
 export async function readHistory(file = historyFile): Promise<History> {
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '{}';
-    throw error;
-  });
+  if (!existsSync(file)) return {};
+  const text = await readFile(file, 'utf8');
   const value: unknown = JSON.parse(text);
   if (!isHistory(value)) throw new Error(`${file} is no history of benchmarks`);
   return value;
