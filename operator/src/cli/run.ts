@@ -39,7 +39,7 @@ export function runCommand(): Command {
       '--node-lease <seconds>',
       'in a mesh: after so long without a word another node takes over the peers that this one dials',
       leaseSeconds,
-      6,
+      5,
     )
     .option(
       '--restart-grace <seconds>',
