@@ -92,7 +92,8 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
 }
 
 function unitTier(jestOptions: readonly string[]): Promise<Counts> {
-  return jestTier('unit', jestOptions);
+  // Some start programs, which takes seconds on a machine that has other work.
+  return jestTier('unit', jestOptions, ['--testTimeout=30000']);
 }
 
 /** Runs a jest project on this machine. */
