@@ -5,6 +5,7 @@ import { apiPath } from '../../cluster/resource-path.ts';
 import { OvpnError } from '../../errors.ts';
 import type { Cluster } from './connection.ts';
 import { parseLogLine, type LogLine } from './log-line.ts';
+import { type Component, componentOf, operatorSelector } from './operator-pods.ts';
 import { listRaw, refusal } from './read.ts';
 
 /** A container of ours that has a log. */
@@ -13,7 +14,7 @@ export interface LogSource {
   /** Another pod of the same name has another one. */
   readonly uid: string;
   readonly container: string;
-  readonly component: 'agent' | 'controller' | 'holder';
+  readonly component: Component;
   readonly node: string;
 }
 
@@ -28,8 +29,8 @@ type Reading = Pick<Cluster, 'client' | 'timeoutMs' | 'operatorNamespace'>;
  * @throws OvpnError AccessDenied, ApiUnavailable
  */
 export async function logSources(cluster: Reading): Promise<LogSource[]> {
-  const labelSelector = 'app.kubernetes.io/part-of=ovpn-operator';
-  const pods = await listRaw(cluster, 'Pod', { namespace: cluster.operatorNamespace, labelSelector });
+  const where = { namespace: cluster.operatorNamespace, labelSelector: operatorSelector };
+  const pods = await listRaw(cluster, 'Pod', where);
   return pods.flatMap(sourcesOf).sort((one, other) => (one.pod < other.pod ? -1 : 1));
 }
 
@@ -37,8 +38,8 @@ function sourcesOf(pod: unknown): LogSource[] {
   const { metadata, spec, status } = asRecord(pod) ?? {};
   const { name, uid, labels } = asRecord(metadata) ?? {};
   const { nodeName = '', containers } = asRecord(spec) ?? {};
-  const component = asRecord(labels)?.['app.kubernetes.io/component'];
-  if (component !== 'agent' && component !== 'controller' && component !== 'holder') return [];
+  const component = componentOf(labels);
+  if (component === undefined) return [];
   if (typeof name !== 'string' || typeof uid !== 'string' || typeof nodeName !== 'string' || !Array.isArray(containers))
     return [];
   if (asRecord(status)?.['phase'] === 'Pending') return [];

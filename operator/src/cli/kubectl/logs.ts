@@ -4,6 +4,7 @@ import { OvpnError } from '../../errors.ts';
 import { type Cluster, connect, connectionOptions, duration } from './connection.ts';
 import { fits, formatLogLine, type LogFilter, type LogLine } from './log-line.ts';
 import { type LogSource, logSources, nameOfSource, readLog } from './log-source.ts';
+import { operatorSelector } from './operator-pods.ts';
 import { forTerminal } from '../terminal.ts';
 import { getRaw, notFound, seen } from './read.ts';
 import { allowed } from './view.ts';
@@ -66,8 +67,7 @@ export async function filterOf(
 /** Those that are chosen. @throws OvpnError ObjectNotFound when there is none */
 export function chosen(all: readonly LogSource[], { node, controller }: Choice, namespace: string): LogSource[] {
   if (all.length === 0) {
-    const remedy =
-      'say by --operator-namespace where the operator is; `kubectl get pods -A -l app.kubernetes.io/part-of=ovpn-operator`';
+    const remedy = `say by --operator-namespace where the operator is; \`kubectl get pods -A -l ${operatorSelector}\``;
     throw new OvpnError('ObjectNotFound', `namespace ${namespace} has no pod of the operator`, {}, { remedy });
   }
   const isChosen = ({ component, node: at }: LogSource): boolean =>

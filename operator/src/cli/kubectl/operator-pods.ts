@@ -43,15 +43,23 @@ export interface OperatorPod {
 }
 
 const labels = {
-  partOf: 'app.kubernetes.io/part-of',
   component: 'app.kubernetes.io/component',
   version: 'app.kubernetes.io/version',
 } as const;
 
+/** Selects what the chart installs: other objects of the operator's namespace are none of ours. */
+export const operatorSelector = 'app.kubernetes.io/part-of=ovpn-operator';
+
+/** The part of the operator that an object belongs to, by its labels; undefined when it is none. */
+export function componentOf(own: unknown): Component | undefined {
+  const component = asRecord(own)?.[labels.component];
+  return component === 'agent' || component === 'controller' || component === 'holder' ? component : undefined;
+}
+
 /** The pods of the operator, by name. @throws OvpnError AccessDenied, ApiUnavailable */
 export async function operatorPods(cluster: Cluster): Promise<OperatorPod[]> {
   const namespace = cluster.operatorNamespace;
-  const found = await listRaw(cluster, 'Pod', { namespace, labelSelector: `${labels.partOf}=ovpn-operator` });
+  const found = await listRaw(cluster, 'Pod', { namespace, labelSelector: operatorSelector });
   return found.flatMap((pod) => operatorPod(pod) ?? []).sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
@@ -62,10 +70,9 @@ export function operatorPod(object: unknown): OperatorPod | undefined {
   const spec = asRecord(pod['spec']) ?? {};
   const status = asRecord(pod['status']) ?? {};
   const own = asRecord(metadata['labels']) ?? {};
-  const component = own[labels.component];
+  const component = componentOf(own);
   const [namespace, name] = [text(metadata['namespace']), text(metadata['name'])];
-  if (namespace === undefined || name === undefined) return undefined;
-  if (component !== 'agent' && component !== 'controller' && component !== 'holder') return undefined;
+  if (namespace === undefined || name === undefined || component === undefined) return undefined;
   const argsOf = new Map(records(spec['containers']).map((one) => [one['name'], strings(one['args'])]));
   const states = [...records(status['initContainerStatuses']), ...records(status['containerStatuses'])];
   const containers = states.map((state) => containerState(state, argsOf.get(state['name']) ?? []));

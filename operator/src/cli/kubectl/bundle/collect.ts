@@ -8,7 +8,7 @@ import type { Cluster } from '../connection.ts';
 import { clusterFindings } from '../doctor/findings.ts';
 import { gatherCluster } from '../doctor/gather.ts';
 import { clusterDoctorText } from '../doctor/text.ts';
-import { askForJson, isUp, operatorPod, type OperatorPod } from '../operator-pods.ts';
+import { askForJson, isUp, operatorPod, type OperatorPod, operatorSelector } from '../operator-pods.ts';
 import { getRaw, listRaw, refusal } from '../read.ts';
 import type { BundleFile } from './archive.ts';
 import { holdsSecret, type Redactor } from './redact.ts';
@@ -25,8 +25,6 @@ export interface Bounds {
 const customKinds = definitions.map(({ kind }) => kind);
 /** A log is cut to its newest lines on the node already. */
 const tailLines = 20_000;
-/** Other pods of the operator's namespace are none of ours. */
-const ourLabel = 'app.kubernetes.io/part-of=ovpn-operator';
 
 /**
  * Reads what a bundle is made of. Nothing is read of Secrets, and of ConfigMaps only their names are kept. What
@@ -92,7 +90,7 @@ export async function collect(
   await addList('operator/leases.json', 'Lease', shapes.lease, { namespace });
   let pods: OperatorPod[] = [];
   await attempt('operator/pods.json', async () => {
-    const found = await listRaw(cluster, 'Pod', { namespace, labelSelector: ourLabel });
+    const found = await listRaw(cluster, 'Pod', { namespace, labelSelector: operatorSelector });
     pods = found.flatMap((one) => operatorPod(one) ?? []);
     addJson(
       'operator/pods.json',

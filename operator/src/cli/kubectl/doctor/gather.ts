@@ -8,7 +8,7 @@ import { version } from '../../../version.ts';
 import type { Fact } from '../../doctor/facts.ts';
 import type { Finding } from '../../doctor/findings.ts';
 import type { Cluster } from '../connection.ts';
-import { askForJson, isUp, type OperatorPod, operatorPods, records, text } from '../operator-pods.ts';
+import { askForJson, isUp, type OperatorPod, operatorPods, operatorSelector, records, text } from '../operator-pods.ts';
 import { getRaw, list, listRaw } from '../read.ts';
 import type { ClusterFacts, DaemonSetFact, DefinitionFact, LeaderFact, NodeFact } from './facts.ts';
 
@@ -131,7 +131,7 @@ function fieldsOf(schema: Json, path = '', into = new Set<string>()): Set<string
 }
 
 async function readDaemonSets(cluster: Cluster): Promise<DaemonSetFact[]> {
-  const where = { namespace: cluster.operatorNamespace, labelSelector: 'app.kubernetes.io/part-of=ovpn-operator' };
+  const where = { namespace: cluster.operatorNamespace, labelSelector: operatorSelector };
   return (await listRaw(cluster, 'DaemonSet', where)).flatMap((object) => {
     const { metadata, spec, status } = asRecord(object) ?? {};
     const { name, labels } = asRecord(metadata) ?? {};
