@@ -90,6 +90,11 @@ function withPoolLength(address: string, pools: readonly string[]): string {
   return `${address}/${pool?.prefix ?? (address.includes(':') ? 128 : 32)}`;
 }
 
+/** Whether nodes agree among themselves on who has the peer. */
+function isAgreedOn(network: VpnNetwork, peer: VpnPeer, { places }: Pick<NodeFacts, 'places'>): boolean {
+  return places === true && isPlaced(network, peer);
+}
+
 /** Whether the peer is suspended, or another node's: whatever else is wrong with it, it must not be in the kernel. */
 export function isAway(
   network: VpnNetwork,
@@ -97,7 +102,7 @@ export function isAway(
   node: Pick<NodeFacts, 'labels' | 'name' | 'places'>,
 ): boolean {
   if (peer.spec.suspend || !selects(peer.spec.placement.nodeSelector, node.labels)) return true;
-  return node.places === true && isPlaced(network, peer) && !isHeldBy(node.name, peer.status?.holder);
+  return isAgreedOn(network, peer, node) && !isHeldBy(node.name, peer.status?.holder);
 }
 
 /** What a peer refers to, as far as it is there. */
@@ -139,7 +144,7 @@ export function planPeer(
     return { ...absent, session, keyProblem: issuedKeyProblem(network, peer, key), problems: [] };
   }
   const object = formatRef(refOf(peer));
-  const placed = node.places === true && isPlaced(network, peer);
+  const placed = isAgreedOn(network, peer, node);
   if (!placed && network.spec.nodes.length > 1 && peer.spec.placement.nodeSelector[hostnameLabel] === undefined) {
     return { ...absent, problems: [manyNodes(network, peer, object)] };
   }

@@ -109,8 +109,13 @@ export function peerStatus(facts: PeerFacts, before: VpnPeerStatus | undefined):
   };
 }
 
+/** As long as the schema lets a message be. */
+function bounded(message: string): string {
+  return message.slice(0, 4096);
+}
+
 function lastErrorOf(message: string | undefined): Pick<VpnPeerStatus, 'lastError'> {
-  return message === undefined ? {} : { lastError: message.slice(0, 4096) };
+  return message === undefined ? {} : { lastError: bounded(message) };
 }
 
 function definedOf(...addresses: readonly (string | undefined)[]): string[] {
@@ -185,18 +190,8 @@ function tunnelConditions(
 ): ConditionUpdate[] {
   const [accepted, resolved] = before;
   if (session === undefined || tunnel === undefined) {
-    const elsewhere = accepted.status === 'True' && resolved.status === 'True';
-    const [reason, message] = peer.spec.suspend
-      ? (['Suspended', 'spec.suspend is set'] as const)
-      : elsewhere && networkProblem === undefined && placed !== undefined
-        ? ([placed.status === 'True' ? 'Elsewhere' : 'Pending', placed.message] as const)
-        : ([
-            'Pending',
-            networkProblem ??
-              (elsewhere
-                ? 'spec.placement does not select this node'
-                : 'nothing is connected; see the other conditions'),
-          ] as const);
+    const isFine = before.every(({ status }) => status === 'True');
+    const [reason, message] = whyNoTunnel(peer, isFine, networkProblem, placed);
     const conditions = [no('Connected', reason, message), no('Programmed', reason, message)];
     const failing = [...before, ...conditions].find(({ status }) => status !== 'True');
     return [...before, ...conditions, { ...no('Ready', reason, message), ...failing, type: 'Ready' }];
@@ -210,6 +205,20 @@ function tunnelConditions(
   const failing = [accepted, connected, programmed].find(({ status }) => status !== 'True');
   const ready = failing === undefined ? yes('Ready') : no('Ready', failing.reason, failing.message);
   return [accepted, resolved, connected, programmed, ready];
+}
+
+/** Why a peer has no tunnel on this node: reason and message. @param isFine whether nothing is wrong with it itself */
+function whyNoTunnel(
+  { spec }: VpnPeer,
+  isFine: boolean,
+  networkProblem: string | undefined,
+  placed: ConditionUpdate | undefined,
+): readonly [ConditionReason, string] {
+  if (spec.suspend) return ['Suspended', 'spec.suspend is set'];
+  if (networkProblem !== undefined) return ['Pending', networkProblem];
+  if (!isFine) return ['Pending', 'nothing is connected; see the other conditions'];
+  if (placed === undefined) return ['Pending', 'spec.placement does not select this node'];
+  return [placed.status === 'True' ? 'Elsewhere' : 'Pending', placed.message];
 }
 
 /** A peer and a key refer to nothing else than keys and Secrets: what is not found is one of these. */
@@ -309,7 +318,7 @@ export function networkStatus(facts: NetworkFacts, before: VpnNetworkStatus | un
             ...(access === undefined ? {} : { clusterAccess: access }),
             peers: facts.peers,
             attachments: facts.attachments,
-            ...(problem === undefined ? {} : { message: problem.message.slice(0, 4096) }),
+            ...(problem === undefined ? {} : { message: bounded(problem.message) }),
           },
         ]
       : [],
@@ -325,15 +334,12 @@ interface AccessStatus {
 function accessStatus({ access, problem }: NetworkFacts, ready: boolean): AccessStatus | undefined {
   if (access === undefined) return undefined;
   if (access.problem !== undefined) {
-    const message = access.problem.message.slice(0, 4096);
+    const message = bounded(access.problem.message);
     return { ready: false, reason: reasonOf(access.problem, 'KernelRefused'), message };
   }
   if (ready) return { ready: true, reason: 'Ready' };
-  return {
-    ready: false,
-    reason: 'Pending',
-    message: (problem?.message ?? 'the device is not there yet').slice(0, 4096),
-  };
+  const message = bounded(problem?.message ?? 'the device is not there yet');
+  return { ready: false, reason: 'Pending', message };
 }
 
 /** What a key's status on this node is made of. */

@@ -764,13 +764,18 @@ test('a connection costs the same number of calls and news however many others t
   expect(count(50)).toEqual(count(1));
 });
 
-test("a peer's whole story is in the log under one id", () => {
+/** A peer connects, gets new keys, is refused, and is lost. */
+function wholeStory(): void {
   const { server } = open(dialIn('alice'));
   const client = gateway.connect('alice');
   server.rekeyed(client, 1, freshKeys());
   gateway.clock.advance(200_000);
   server.failed(client.path, 'udp', 'a reason', client.identity);
   gateway.lose(client, 'expired');
+}
+
+test("a peer's whole story is in the log under one id", () => {
+  wholeStory();
   const story = gateway.log.lines.filter(({ event }) => /^(session|key|peer)\./.test(String(event)));
   const events = story.map(({ event }) => event);
   expect(events).toEqual(
@@ -780,12 +785,7 @@ test("a peer's whole story is in the log under one id", () => {
 });
 
 test('no log line holds what is secret', () => {
-  const { server } = open(dialIn('alice'));
-  const client = gateway.connect('alice');
-  server.rekeyed(client, 1, freshKeys());
-  gateway.clock.advance(200_000);
-  server.failed(client.path, 'udp', 'a reason', client.identity);
-  gateway.lose(client, 'expired');
+  wholeStory();
   const text = JSON.stringify(gateway.log.lines);
   expect(text).toContain(formatRef(refOfPeer('alice')));
   expect(text).not.toMatch(/secret|PRIVATE KEY|sec-tail/);
