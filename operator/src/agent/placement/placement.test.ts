@@ -235,22 +235,31 @@ describe('whatever happens', () => {
   }, 120_000);
 
   test('outages of the API server alone move nothing', async () => {
+    // Two renewals in a row may fall into outages too short for the others to notice; a third one has to come through.
+    const outages = fc.record({
+      awayMs: fc.integer({ min: 20, max: 15_000 }),
+      thereMs: fc.integer({ min: 2_000, max: 15_000 }),
+    });
+    const missesTwo = [12_910, 12_329, 711, 2_040, 460, 2_000, 20, 20_000];
     await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.integer({ min: 20, max: 15_000 }), { minLength: 2, maxLength: 12 }),
-        async (times) => {
-          const { cluster, holder } = await settled();
-          for (const ms of times) {
-            cluster.up = !cluster.up;
-            await cluster.pass(ms);
-          }
-          cluster.up = true;
-          await cluster.pass(20 * second);
-          expect(cluster.history).toHaveLength(1);
-          expect(holder.session).toBe(true);
-        },
-      ),
+      fc.asyncProperty(fc.array(outages, { minLength: 1, maxLength: 6 }), async (times) => {
+        await outagesMoveNothing(times.flatMap(({ awayMs, thereMs }) => [awayMs, thereMs]));
+      }),
       { numRuns: 60 },
     );
+    await outagesMoveNothing(missesTwo);
   }, 120_000);
 });
+
+/** @param times how long the API server is away, is there, is away, and so on, in milliseconds */
+async function outagesMoveNothing(times: readonly number[]): Promise<void> {
+  const { cluster, holder } = await settled();
+  for (const ms of times) {
+    cluster.up = !cluster.up;
+    await cluster.pass(ms);
+  }
+  cluster.up = true;
+  await cluster.pass(20 * second);
+  expect(cluster.history).toHaveLength(1);
+  expect(holder.session).toBe(true);
+}
