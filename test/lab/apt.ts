@@ -1,14 +1,16 @@
 import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { exists } from './cache.ts';
 import { LabError } from './errors.ts';
-import { suites } from './packages.ts';
+import { type PoolFile, suites } from './packages.ts';
 import type { Progress } from './progress.ts';
 import { lastLines, must, run } from './run.ts';
 
 /** Where Debian is when the machine's own sources name no Debian mirror. */
 const fallbackMirror = 'http://deb.debian.org/debian';
 const keyrings = ['/usr/share/keyrings/debian-archive-keyring.gpg', '/usr/share/keyrings/debian-archive-keyring.pgp'];
+/** The part of apt that downloads single files. */
+const aptHelper = '/usr/lib/apt/apt-helper';
 /** Package indexes older than this are fetched again before a download. */
 const indexLifetime = 24 * 3600 * 1000;
 
@@ -181,6 +183,25 @@ export class PrivateApt {
   async download(packages: readonly string[], folder: string): Promise<string[]> {
     await this.prepare();
     return this.#fetch(['download', ...packages], folder, folder);
+  }
+
+  /** Downloads files of the mirror that no index names any more, each with the digest it has to have. */
+  async downloadFiles(files: readonly PoolFile[], folder: string): Promise<string[]> {
+    await this.prepare();
+    const mirror = await this.#mirror();
+    const targets: string[] = [];
+    for (const { path, sha256 } of files) {
+      const target = join(folder, basename(path));
+      const done = await this.#run(aptHelper, ['download-file', `${mirror}/${path}`, target, `SHA256:${sha256}`]);
+      if (done.code !== 0) {
+        throw new LabError(
+          `apt could not download ${path} from ${mirror}, or it is another file than it was:\n${lastLines(done.stderr, 4)}`,
+          'A mirror that keeps older packages: set OVPN_LAB_MIRROR. Where none has it, this kernel cannot be had any more.',
+        );
+      }
+      targets.push(target);
+    }
+    return targets;
   }
 
   /** Downloads packages and everything they depend on into a folder; returns the files. */

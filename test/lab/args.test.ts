@@ -32,6 +32,7 @@ describe('lab arguments', () => {
   test('without options nothing is asked for', () => {
     expect(parse('true')).toEqual({
       kernel: 'auto',
+      series: '7.3',
       noBuild: false,
       results: undefined,
       cpus: undefined,
@@ -42,6 +43,11 @@ describe('lab arguments', () => {
     });
   });
 
+  test("which of Debian's kernels QEMU runs comes after a colon", () => {
+    expect(parse('--kernel', 'qemu:7.0', 'true')).toMatchObject({ kernel: 'qemu', series: '7.0' });
+    expect(parse('--kernel', 'qemu:7.0', '--kernel', 'qemu', 'true')).toMatchObject({ kernel: 'qemu', series: '7.3' });
+  });
+
   test('--help wins before the command', () => {
     expect(parseLabArgs(['--cpus', '2', '--help'], '/')).toBe('help');
   });
@@ -50,6 +56,8 @@ describe('lab arguments', () => {
     [[], /no command/],
     [['--kernel', 'uml'], /no command/],
     [['--kernel', 'bsd', 'true'], /'bsd' is not one of/],
+    [['--kernel', 'qemu:6.1', 'true'], /'qemu:6.1' is not one of .*qemu:7.0, qemu:7.3/],
+    [['--kernel', 'uml:7.3', 'true'], /'uml:7.3' is not one of/],
     [['--kernel'], /--kernel needs a value/],
     [['--speed', '3', 'true'], /no option --speed/],
     [['--cpus', '0', 'true'], /--cpus '0'/],
@@ -69,14 +77,19 @@ describe('lab arguments', () => {
 });
 
 describe('setup arguments', () => {
-  test('names a kernel kind, user-mode Linux if none', () => {
-    expect(parseSetupArgs([])).toBe('uml');
-    expect(parseSetupArgs(['--kernel', 'qemu'])).toBe('qemu');
-    expect(parseSetupArgs(['--kernel=all'])).toBe('all');
+  test('names kernels, user-mode Linux if none', () => {
+    expect(parseSetupArgs([])).toEqual([{ kind: 'uml' }]);
+    expect(parseSetupArgs(['--kernel', 'qemu'])).toEqual([{ kind: 'qemu', series: '7.3' }]);
+    expect(parseSetupArgs(['--kernel=qemu:7.0'])).toEqual([{ kind: 'qemu', series: '7.0' }]);
+    expect(parseSetupArgs(['--kernel=all'])).toEqual([
+      { kind: 'qemu', series: '7.0' },
+      { kind: 'qemu', series: '7.3' },
+      { kind: 'uml' },
+    ]);
     expect(parseSetupArgs(['--help'])).toBe('help');
   });
 
-  test.each([[['qemu']], [['--kernel']], [['--kernel', 'host']]])('%j is refused', (words) => {
+  test.each([[['qemu']], [['--kernel']], [['--kernel', 'host']], [['--kernel=qemu:']]])('%j is refused', (words) => {
     expect(() => parseSetupArgs(words)).toThrow(UsageError);
   });
 });

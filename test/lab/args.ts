@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { UsageError } from './errors.ts';
+import { defaultSeries, type StockSeries, stockSeries } from './packages.ts';
 
 /** Which kernel a job runs on; `auto` and `fast` choose. */
 export type KernelChoice = 'auto' | 'fast' | 'host' | 'uml' | 'qemu';
@@ -9,6 +10,8 @@ export type KernelKind = 'host' | 'uml' | 'qemu';
 /** A parsed `lab` command line. */
 export interface LabOptions {
   kernel: KernelChoice;
+  /** Which of Debian's kernels QEMU runs. */
+  series: StockSeries;
   /** Never compile: without a cached user-mode Linux, `auto` takes QEMU. */
   noBuild: boolean;
   results: string | undefined;
@@ -33,7 +36,7 @@ arguments and exit code are passed on as they are.
                    fast  like auto, but takes QEMU rather than compile
                    host  the host's own kernel, in network and mount namespaces of its own
                    uml   user-mode Linux
-                   qemu  Debian's stock kernel in QEMU
+                   qemu  Debian's stock kernel in QEMU; qemu:7.0 or qemu:7.3 says which (default ${defaultSeries})
   --no-build       never compile a kernel: auto becomes fast, and uml fails if it is not built
   --results DIR    where $LAB_RESULTS ends up (default: a new temporary folder, named if anything is in it)
   --cpus N         CPUs of the guest (default 2; 1 in QEMU without KVM)
@@ -50,6 +53,11 @@ const kernels: readonly string[] = ['auto', 'fast', 'host', 'uml', 'qemu'] satis
 
 function isKernelChoice(text: string): text is KernelChoice {
   return kernels.includes(text);
+}
+
+/** The series in `qemu:7.0`; undefined where it is of another kind, or not one that there is. */
+function seriesOf(text: string): StockSeries | undefined {
+  return stockSeries.find((series) => text === `qemu:${series}`);
 }
 
 function fail(message: string): never {
@@ -75,6 +83,7 @@ function parseCount(option: string, text: string, most: number): number {
 export function parseLabArgs(words: readonly string[], cwd: string): LabOptions | 'help' {
   const options: LabOptions = {
     kernel: 'auto',
+    series: defaultSeries,
     noBuild: false,
     results: undefined,
     cpus: undefined,
@@ -107,8 +116,16 @@ export function parseLabArgs(words: readonly string[], cwd: string): LabOptions 
 
 const setters: Readonly<Record<string, (options: LabOptions, value: string, cwd: string) => void>> = {
   '--kernel': (options, value) => {
-    if (!isKernelChoice(value)) fail(`--kernel '${value}' is not one of ${kernels.join(', ')}`);
+    const series = seriesOf(value);
+    if (series !== undefined) {
+      options.kernel = 'qemu';
+      options.series = series;
+      return;
+    }
+    if (!isKernelChoice(value))
+      fail(`--kernel '${value}' is not one of ${[...kernels, ...stockSeries.map((one) => `qemu:${one}`)].join(', ')}`);
     options.kernel = value;
+    options.series = defaultSeries;
   },
   '--results': (options, value, cwd) => {
     options.results = resolve(cwd, value);
@@ -129,17 +146,18 @@ const setters: Readonly<Record<string, (options: LabOptions, value: string, cwd:
   },
 };
 
-/** A parsed `setup` command line: what to prepare. */
-export type SetupChoice = 'uml' | 'qemu' | 'all';
+/** Something that the lab prepares: user-mode Linux, or QEMU with a kernel of Debian's. */
+export type Preparable = { readonly kind: 'uml' } | { readonly kind: 'qemu'; readonly series: StockSeries };
 
 /** What `setup --help` prints. */
-export const setupHelp = `Usage: setup [--kernel uml|qemu|all]
+export const setupHelp = `Usage: setup [--kernel uml|qemu|qemu:SERIES|all]
 
 Prepares what the lab needs and does not have yet: guest tools, and a kernel with the ovpn driver.
 
   --kernel uml     user-mode Linux, compiled here from Debian's kernel source (the default)
-  --kernel qemu    Debian's stock kernel, to run in QEMU; compiles nothing
-  --kernel all     both
+  --kernel qemu    Debian's stock kernel, to run in QEMU; compiles nothing. qemu:${stockSeries.join(', qemu:')}
+                   say which one (default ${defaultSeries})
+  --kernel all     user-mode Linux and all of Debian's kernels
   --help           this text
 
 Everything goes to \${OVPN_LAB_CACHE:-\${XDG_CACHE_HOME:-~/.cache}/ovpn-operator/lab}; deleting that folder
@@ -147,17 +165,24 @@ is safe. Missing programs are installed by apt-get when run as root, else named.
 `;
 
 /** Parses the command line of `setup`. */
-export function parseSetupArgs(words: readonly string[]): SetupChoice | 'help' {
-  let choice: SetupChoice = 'uml';
+export function parseSetupArgs(words: readonly string[]): readonly Preparable[] | 'help' {
+  let choice: readonly Preparable[] = [{ kind: 'uml' }];
   const rest = words.flatMap((word) => (word.startsWith('--kernel=') ? ['--kernel', word.slice(9)] : [word]));
   while (rest.length > 0) {
     const word = rest.shift() ?? '';
     if (word === '--help' || word === '-h') return 'help';
     const value = word === '--kernel' ? rest.shift() : undefined;
     if (word !== '--kernel') throw new UsageError(`there is no option or argument '${word}'`, 'npm run lab:setup --');
-    if (value !== 'uml' && value !== 'qemu' && value !== 'all')
-      throw new UsageError(`--kernel '${value ?? ''}' is not one of uml, qemu, all`, 'npm run lab:setup --');
-    choice = value;
+    choice = preparable(value ?? '');
   }
   return choice;
+}
+
+function preparable(value: string): readonly Preparable[] {
+  const series = value === 'qemu' ? defaultSeries : seriesOf(value);
+  if (series !== undefined) return [{ kind: 'qemu', series }];
+  if (value === 'uml') return [{ kind: 'uml' }];
+  if (value === 'all') return [...stockSeries.map((one) => ({ kind: 'qemu', series: one }) as const), { kind: 'uml' }];
+  const all = ['uml', 'qemu', ...stockSeries.map((one) => `qemu:${one}`), 'all'];
+  throw new UsageError(`--kernel '${value}' is not one of ${all.join(', ')}`, 'npm run lab:setup --');
 }

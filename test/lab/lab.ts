@@ -16,11 +16,11 @@ async function chooseKernel(options: LabOptions, cache: string): Promise<KernelK
   if (kernel === 'host' || (automatic && (await whyNotHost()) === undefined)) return 'host';
   const progress = screenProgress('lab');
   if (kernel === 'uml' || automatic) {
-    if (await isSetUp('uml', cache)) return 'uml';
+    if (await isSetUp({ kind: 'uml' }, cache)) return 'uml';
     if (kernel !== 'fast' && !options.noBuild) {
       progress.step(`no user-mode Linux in ${cache} yet: preparing it, once (${umlBuildTime})`);
       progress.detail('to run without compiling: lab --kernel fast');
-      await setUp(['uml'], cache, progress);
+      await setUp([{ kind: 'uml' }], cache, progress);
       return 'uml';
     }
     if (kernel === 'uml') {
@@ -30,10 +30,11 @@ async function chooseKernel(options: LabOptions, cache: string): Promise<KernelK
       );
     }
   }
-  if (!(await isSetUp('qemu', cache))) {
-    progress.step(`preparing QEMU in ${cache}, once (about a minute)`);
+  const stock = { kind: 'qemu', series: options.series } as const;
+  if (!(await isSetUp(stock, cache))) {
+    progress.step(`preparing QEMU with Linux ${options.series} in ${cache}, once (about a minute)`);
     if (automatic) progress.detail('jobs start and run faster on user-mode Linux: npm run lab:setup builds it');
-    await setUp(['qemu'], cache, progress);
+    await setUp([stock], cache, progress);
   }
   return 'qemu';
 }

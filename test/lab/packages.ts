@@ -15,13 +15,55 @@ export const suites = [
 /** The kernel source for user-mode Linux. */
 export const umlSource = { package: 'linux-source-7.3', suite: 'trixie-backports' } as const;
 
-/** The stock kernel for QEMU: signed-less binary, modules, and the files depmod needs. */
-export const stockKernel = {
-  suite: 'trixie-backports',
-  packages: (version: string): string[] => ['binary', 'modules', 'base'].map((part) => `linux-${part}-${version}`),
-  /** What apt-cache search finds the kernel by. */
-  pattern: /^linux-binary-(7\.3\.\d+\+deb\d+-cloud-amd64)$/,
-} as const;
+/** Where the parts of a stock kernel come from: binary, modules, and the files depmod needs. */
+export type StockKernel =
+  /** The newest of its series in a suite. */
+  | { readonly suite: string; readonly pattern: RegExp; readonly packages: (release: string) => readonly string[] }
+  /**
+   * Files of Debian's pool. A backport that a newer one took the place of leaves the suite's index, all but its signed
+   * binary, and stays in the pool; so what the index vouched for is said here.
+   */
+  | { readonly files: readonly PoolFile[] };
+
+/** A file below a mirror's root. */
+export interface PoolFile {
+  readonly path: string;
+  readonly sha256: string;
+}
+
+/** The stock kernels for QEMU, by their series. */
+export const stockKernels = {
+  // The driver as it was from Linux 6.16 on: no transmit ids, no notices of peers that float.
+  '7.0': {
+    files: [
+      {
+        path: 'pool/main/l/linux-signed-amd64/linux-binary-7.0.13+deb13-cloud-amd64_7.0.13-1~bpo13+1_amd64.deb',
+        sha256: '7e2f91866f9d857e5b08fcd915491b4cff79fbe51cdcb081b42658612074a552',
+      },
+      {
+        path: 'pool/main/l/linux/linux-modules-7.0.13+deb13-cloud-amd64_7.0.13-1~bpo13+1_amd64.deb',
+        sha256: 'cfa17c8f281ed3a001eb82c05cf23e01250872cc9b44f073fff1aa13d645e4c4',
+      },
+      {
+        path: 'pool/main/l/linux/linux-base-7.0.13+deb13-cloud-amd64_7.0.13-1~bpo13+1_amd64.deb',
+        sha256: '15e67125bf03183497575af47889475afd0d46546e8abe4c170a53e84473e056',
+      },
+    ],
+  },
+  '7.3': {
+    suite: 'trixie-backports',
+    pattern: /^linux-binary-(7\.3\.\d+\+deb\d+-cloud-amd64)$/,
+    packages: (release) => ['binary', 'modules', 'base'].map((part) => `linux-${part}-${release}`),
+  },
+} as const satisfies Record<string, StockKernel>;
+
+export type StockSeries = keyof typeof stockKernels;
+
+/** The one that is taken when nobody says which. */
+export const defaultSeries: StockSeries = '7.3';
+
+/** All of them, oldest first. */
+export const stockSeries = Object.keys(stockKernels) as readonly StockSeries[];
 
 /** Tools that the guests have beside, and before, the host's own programs. */
 export const tools = [

@@ -11,18 +11,25 @@ import { kernelArgument } from './uml.ts';
 import { withShares } from './virtiofs.ts';
 
 const defaultMemory = 3072;
+/**
+ * How many times longer tests wait on emulated processors. These compute some fifteen times slower; time-outs of tests
+ * are long already, for busy machines.
+ */
+const emulatedSlowness = 4;
 
 /** Runs a job on Debian's stock kernel in QEMU. */
 export async function runInQemu(cache: string, options: LabOptions): Promise<number> {
   const virtiofsd = await findVirtiofsd();
   if (virtiofsd === undefined)
     throw new LabError('virtiofsd is not on this machine', 'Run: npm run lab:setup -- --kernel qemu');
-  const kernel = join(qemuFolder(cache), 'vmlinuz');
+  const folder = qemuFolder(cache, options.series);
+  const kernel = join(folder, 'vmlinuz');
   const kvm = await kvmWorks(cache, kernel);
   // Emulated CPUs take turns in one thread: in threads of their own, one of them now and then runs a stale
   // translation of kernel code that another just patched, and the guest panics ("Oops: int3" at boot).
   const accelerator = kvm ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg,thread=single', '-cpu', 'max'];
-  return withJob('qemu', options, async (job) => {
+  const env = { ...(kvm ? {} : { LAB_SLOWNESS: String(emulatedSlowness) }), ...options.env };
+  return withJob('qemu', { ...options, env }, async (job) => {
     const shares = [
       { tag: 'root', folder: '/' },
       { tag: 'cache', folder: cache },
@@ -30,7 +37,7 @@ export async function runInQemu(cache: string, options: LabOptions): Promise<num
       { tag: 'results', folder: job.results },
     ];
     const settings = {
-      LAB_QEMU: basename(qemuFolder(cache)),
+      LAB_QEMU: basename(folder),
       LAB_TOOLS: basename(toolsFolder(cache)),
       LAB_STDOUT: '/dev/vport0p1',
       LAB_STDERR: '/dev/vport0p2',
