@@ -42,6 +42,7 @@ import {
 } from '../../operator/src/kernel/rtnetlink/links.ts';
 import { writeSysctls } from '../../operator/src/kernel/sysctl.ts';
 import { boundAddress, openUdpSocket } from '../../operator/src/kernel/transport-socket.ts';
+import { slowness } from '../support/slowness.ts';
 
 const run = promisify(execFile);
 
@@ -97,7 +98,7 @@ export class Namespace {
 
   /** Runs a program inside; rejects when it fails. */
   async exec(...argv: readonly string[]): Promise<string> {
-    const { stdout } = await run('ip', ['netns', 'exec', this.name, ...argv], { timeout: 60_000 });
+    const { stdout } = await run('ip', ['netns', 'exec', this.name, ...argv], { timeout: 60_000 * slowness });
     return stdout;
   }
 
@@ -247,13 +248,13 @@ export class Listener {
   }
 }
 
-/** Polls until `probe` gives a value that is not undefined or false. */
+/** Polls until `probe` gives a value that is not undefined or false, longer where processors are slow. */
 export async function eventually<T>(
   probe: () => T | undefined | false,
   timeoutMs = 60_000,
   what: () => string = () => 'condition',
 ): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
+  const deadline = Date.now() + timeoutMs * slowness;
   for (;;) {
     const value = probe();
     if (value !== undefined && value !== false) return value;

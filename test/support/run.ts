@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
+import { slowness } from './slowness.ts';
 
 const execFileAsync = promisify(execFile);
 
@@ -83,13 +84,14 @@ export class Service {
  */
 export const patienceMs = 90_000;
 
-/** Waits until a condition holds. @throws with what was seen last when it does not in time */
+/** Waits until a condition holds, longer where processors are slow. @throws with what was seen last when it does not in time */
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | undefined> | T | undefined,
   { timeoutMs = patienceMs, stepMs = 100 }: { timeoutMs?: number; stepMs?: number } = {},
 ): Promise<T> {
-  const until = Date.now() + timeoutMs;
+  const waitMs = timeoutMs * slowness;
+  const until = Date.now() + waitMs;
   let last: unknown;
   for (;;) {
     try {
@@ -99,7 +101,7 @@ export async function eventually<T>(
       last = error;
     }
     if (Date.now() > until) {
-      throw new Error(`${what}: not within ${timeoutMs} ms${last instanceof Error ? ` (${last.message})` : ''}`);
+      throw new Error(`${what}: not within ${waitMs} ms${last instanceof Error ? ` (${last.message})` : ''}`);
     }
     await new Promise((resolve) => setTimeout(resolve, stepMs));
   }
