@@ -39,6 +39,7 @@ const owner: ServerOwner = {
   rekeying: () => undefined,
   keyConfirmed: () => undefined,
   rekeyFailed: () => undefined,
+  displaced: () => undefined,
   ended: () => undefined,
   failed: (_path, _listener, reason) => void process.stderr.write(`${reason}\n`),
   recheck: () => undefined,

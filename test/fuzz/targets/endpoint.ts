@@ -76,6 +76,10 @@ class OwnerRules implements ServerOwner {
     }
   }
 
+  displaced(client: ServedClient): void {
+    this.#alive(client);
+  }
+
   rekeyed(client: ServedClient): void {
     this.#alive(client);
   }

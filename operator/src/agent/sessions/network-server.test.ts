@@ -369,6 +369,19 @@ describe('a client', () => {
     expect(gateway.facts('alice')).toMatchObject({ endpoint: '203.0.113.5:5' });
   });
 
+  test('that floats is followed where the kernel says nothing of it, too', () => {
+    const { server, kernel } = open(dialIn('alice'));
+    const client = gateway.connect('alice');
+    server.displaced(client);
+    expect(client.done).not.toContain('moved');
+    const remote = { address: '203.0.113.5', port: 5 };
+    const peer = kernel.peers.get(`7/${client.offer?.peerId ?? 0}`)!;
+    peer.settings = { ...peer.settings, remote };
+    server.displaced(client);
+    expect(client.path.remote).toEqual(remote);
+    expect(gateway.facts('alice')).toMatchObject({ endpoint: '203.0.113.5:5' });
+  });
+
   test('whose key is used up renegotiates at once; one by the limits of the settings, too', () => {
     const { server, kernel } = open(dialIn('alice'));
     const client = gateway.connect('alice');

@@ -255,12 +255,7 @@ export class NetworkServer implements ServerOwner {
         tunnel.client.rekey();
         return;
       case 'peer-floated':
-        tunnel.client.moved(notification.remote);
-        this.#log.info(
-          { event: 'session.floated', peer: formatRef(tunnel.dialIn.ref), remote: formatEndpoint(notification.remote) },
-          'the client has another address now',
-        );
-        this.#facts.update(tunnel.dialIn.ref, { endpoint: formatEndpoint(notification.remote) });
+        this.#follow(tunnel, notification.remote);
         return;
     }
   }
@@ -415,6 +410,18 @@ export class NetworkServer implements ServerOwner {
     this.#problem(tunnel.dialIn.ref, reason);
     if (tunnel.recheck === 'running') this.#end(tunnel, `it did not pass the present PKI: ${reason}`);
     else if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
+  }
+
+  displaced(client: ServedClient): void {
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel?.peer === undefined) return;
+    try {
+      const remote = this.#services.live.read(tunnel.peer)?.remote;
+      if (remote !== undefined) this.#follow(tunnel, remote);
+    } catch (error) {
+      const fields = { event: 'session.not-found', peer: formatRef(tunnel.dialIn.ref), error: describe(error) };
+      this.#log.warn(fields, 'the kernel does not tell where a client is');
+    }
   }
 
   ended(client: ServedClient, { cause, reason }: ClientEnd): void {
@@ -657,6 +664,10 @@ export class NetworkServer implements ServerOwner {
   #follow({ client, dialIn }: Tunnel, remote: PeerAddress): void {
     if (client.transport !== 'udp' || addressKey(remote) === addressKey(client.path.remote)) return;
     client.moved(remote);
+    this.#log.info(
+      { event: 'session.floated', peer: formatRef(dialIn.ref), remote: formatEndpoint(remote) },
+      'the client has another address now',
+    );
     this.#facts.update(dialIn.ref, { endpoint: formatEndpoint(remote) });
   }
 

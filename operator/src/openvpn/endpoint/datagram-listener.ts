@@ -9,6 +9,8 @@ import { evictedWords, type ServerHost, turnedAway } from './server-host.ts';
 import type { ClientEnd, ServedClient } from './server-settings.ts';
 
 const maxHandshakesPerPath = 2;
+/** Who is not where its packets come from is asked about this often. */
+const askAgainMs = 1000;
 
 /**
  * Any number of clients on one UDP socket. A packet belongs to a session by its source and by the session id of its
@@ -17,7 +19,8 @@ const maxHandshakesPerPath = 2;
  * by the stateless start like every other, has authenticated.
  *
  * A session keeps its address until the kernel says that it moved (`moved`): the kernel goes by data packets, which
- * are newer than any a forger can have. Control packets that come from elsewhere first are dropped and come again.
+ * are newer than any a forger can have. When control packets come from elsewhere the owner is asked whether it did;
+ * those that come before any data are dropped and come again.
  */
 export class DatagramListener {
   readonly #host: ServerHost;
@@ -25,6 +28,8 @@ export class DatagramListener {
   readonly #shared: Shared;
   /** By address and client's session id. */
   readonly #sessions = new Map<string, DatagramLink>();
+  /** The same by the client's session id alone: mostly one, as it is chosen at random. */
+  readonly #senders = new Map<string, Set<DatagramLink>>();
   /** The same by address: mostly one, two while a client begins anew or when clients have moved. */
   readonly #paths = new Map<string, Set<DatagramLink>>();
   #closed = false;
@@ -49,7 +54,7 @@ export class DatagramListener {
     if (this.#closed) {
       return;
     }
-    const known = this.#sessions.get(sessionKey(path.remote, senderOf(packet)));
+    const known = this.#known(path.remote, senderOf(packet));
     if (known !== undefined) {
       known.session.receive(packet);
       return;
@@ -74,6 +79,24 @@ export class DatagramListener {
         return;
       }
     }
+  }
+
+  /** The session that a packet is of. One whose client is elsewhere, by what was known so far, is asked about. */
+  #known(remote: PeerAddress, sender: Buffer): DatagramLink | undefined {
+    const key = sessionKey(remote, sender);
+    const known = this.#sessions.get(key);
+    const links = known === undefined ? this.#senders.get(senderKey(sender)) : undefined;
+    if (links === undefined) {
+      return known;
+    }
+    const now = this.#host.scheduler.now();
+    for (const link of [...links]) {
+      if (link.session.authenticated && now - link.askedAt >= askAgainMs) {
+        link.askedAt = now;
+        this.#host.owner.displaced(link.session);
+      }
+    }
+    return this.#sessions.get(key);
   }
 
   /**
@@ -177,12 +200,8 @@ export class DatagramListener {
   #remember(link: DatagramLink): void {
     const at = addressKey(link.path.remote);
     this.#sessions.set(sessionKey(link.path.remote, link.clientSessionId), link);
-    const links = this.#paths.get(at);
-    if (links === undefined) {
-      this.#paths.set(at, new Set([link]));
-    } else {
-      links.add(link);
-    }
+    addTo(this.#paths, at, link);
+    addTo(this.#senders, senderKey(link.clientSessionId), link);
   }
 
   #knows(link: DatagramLink): boolean {
@@ -194,11 +213,8 @@ export class DatagramListener {
     if (this.#knows(link)) {
       this.#sessions.delete(sessionKey(link.path.remote, link.clientSessionId));
     }
-    const links = this.#paths.get(at);
-    links?.delete(link);
-    if (links?.size === 0) {
-      this.#paths.delete(at);
-    }
+    removeFrom(this.#paths, at, link);
+    removeFrom(this.#senders, senderKey(link.clientSessionId), link);
   }
 }
 
@@ -217,6 +233,8 @@ class DatagramLink implements Link {
   readonly clientSessionId: Buffer;
   readonly #shared: Shared;
   path: Path;
+  /** When the owner was last asked where it is, in the scheduler's time. */
+  askedAt = -Infinity;
 
   constructor(
     shared: Shared,
@@ -254,7 +272,28 @@ class DatagramLink implements Link {
 }
 
 function sessionKey(remote: PeerAddress, clientSessionId: Buffer): string {
-  return `${addressKey(remote)}/${clientSessionId.toString('latin1')}`;
+  return `${addressKey(remote)}/${senderKey(clientSessionId)}`;
+}
+
+function senderKey(clientSessionId: Buffer): string {
+  return clientSessionId.toString('latin1');
+}
+
+function addTo(links: Map<string, Set<DatagramLink>>, key: string, link: DatagramLink): void {
+  const there = links.get(key);
+  if (there === undefined) {
+    links.set(key, new Set([link]));
+  } else {
+    there.add(link);
+  }
+}
+
+function removeFrom(links: Map<string, Set<DatagramLink>>, key: string, link: DatagramLink): void {
+  const there = links.get(key);
+  there?.delete(link);
+  if (there?.size === 0) {
+    links.delete(key);
+  }
 }
 
 /** The session id of who sent a packet; something that fits none when it has none. */

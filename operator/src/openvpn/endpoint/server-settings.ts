@@ -49,6 +49,12 @@ export interface ServerOwner {
   keyConfirmed(client: ServedClient, keyId: number): void;
   /** The client goes on with its present key. */
   rekeyFailed(client: ServedClient, keyId: number, reason: string): void;
+  /**
+   * Packets with the session id of a client come from elsewhere than where it is: if the kernel knows that it moved,
+   * say so by its `moved`. Drivers before Linux 7.1 do not tell by themselves. Anybody may have forged such packets;
+   * at most once a second for a client.
+   */
+  displaced(client: ServedClient): void;
   /** Once for every client that `authenticated` told of, unless the owner closed it. */
   ended(client: ServedClient, end: ClientEnd): void;
   /**

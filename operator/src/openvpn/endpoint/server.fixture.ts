@@ -38,6 +38,8 @@ export class Owner implements ServerOwner {
   decide: (client: ServedClient, who: AuthenticatedClient) => void = (client) => client.accept(testOffer);
   programKernel: (client: ServedClient) => void = (client) => client.confirm();
   unwelcome: (commonName: string) => string | undefined = () => undefined;
+  readonly asked: ServedClient[] = [];
+  displaced: (client: ServedClient) => void = (client) => this.asked.push(client);
 
   authenticated(client: ServedClient, who: AuthenticatedClient): void {
     this.told.push({ what: 'authenticated', client });

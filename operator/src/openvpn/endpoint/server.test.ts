@@ -642,6 +642,42 @@ describe('a client that moves', () => {
     expect([...net.server.clients()]).toHaveLength(2);
   });
 
+  test('is followed when its packets come from elsewhere and the owner, who is asked, knows that it moved', async () => {
+    const { net, client, served } = await connected();
+    const roaming = net.roam(client, at(1000), at(7777, '203.0.113.9'));
+    net.owner.displaced = (asked) => {
+      net.owner.asked.push(asked);
+      asked.moved(roaming.remote);
+    };
+    client.session.rekey();
+    await net.world.run(() => served.keyId === 1 && client.session.keyId === 1, 10_000);
+    expect([served.keyId, client.session.keyId]).toEqual([1, 1]);
+    expect(net.owner.asked).toEqual([served]);
+    // Not even the first of its packets was lost.
+    expect(net.server.counters.dropped.get('unexpected')).toBeUndefined();
+  });
+
+  test('has its owner asked once a second, however many packets come from wherever', async () => {
+    const { net, client, served } = await connected();
+    const [packet = Buffer.alloc(0)] = client.sent.slice(-1);
+    const forge = (): void => {
+      for (let port = 1; port <= 50; port++) net.deliver(packet, at(port, '203.0.113.66'));
+    };
+    forge();
+    expect(net.owner.asked).toEqual([served]);
+    net.world.time += 999;
+    forge();
+    expect(net.owner.asked).toHaveLength(1);
+    net.world.time += 1;
+    forge();
+    expect(net.owner.asked).toEqual([served, served]);
+    expect(served.path).toEqual(at(1000));
+    served.close();
+    net.world.time += 1000;
+    forge();
+    expect(net.owner.asked).toHaveLength(2);
+  });
+
   test('to where another client is takes nothing from that one', async () => {
     const { net, client, served } = await connected();
     const other = net.udpClient(at(2000), as(alice));
