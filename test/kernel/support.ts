@@ -61,6 +61,37 @@ export function expediteGracePeriods(): void {
   if (existsSync(path)) writeFileSync(path, '1');
 }
 
+/** What drivers of different age do differently, by what this kernel answers. docs/kernels.md has the whole list. */
+export interface Driver {
+  /** Whether a peer may be sent to by another id than it is received by. The same drivers tell when a peer floats (7.1). */
+  readonly transmitIds: boolean;
+  /** Whether values are looked at: VPN addresses that are none or taken, keepalives of over a day (7.2). */
+  readonly checks: boolean;
+}
+
+let driver: Driver | undefined;
+
+/** Tries out what this kernel's driver does. */
+export function driverHere(): Driver {
+  if (driver !== undefined) return driver;
+  const namespace = new Namespace();
+  const socket = inNamespace(namespace.path, () => openUdpSocket({ address: '0.0.0.0', port: 0 }));
+  try {
+    const device = namespace.device('mp');
+    const takes = (settings: object): boolean => {
+      const peer = { id: 1, socket, remote: { address: '127.0.0.1', port: 9 }, vpnIpv4: '10.80.0.2', ...settings };
+      const [made] = namespace.ovpn.batch([namespace.ovpn.requests.peerNew(device, peer)]);
+      namespace.ovpn.batch([namespace.ovpn.requests.peerDel(device, 1)]);
+      return made?.ok === true;
+    };
+    driver = { transmitIds: takes({ txId: 2 }), checks: !takes({ vpnIpv4: '224.0.0.1' }) };
+    return driver;
+  } finally {
+    closeSync(socket);
+    namespace.close();
+  }
+}
+
 /** One network namespace with its netlink sockets. */
 export class Namespace {
   readonly name = uniqueName('kt-');
