@@ -4,6 +4,7 @@ const base = {
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
   injectGlobals: false,
+  setupFiles: ['<rootDir>/scripts/property-seed.ts'],
   // Whole root filesystems and clones, with packages of the same names.
   modulePathIgnorePatterns: ['<rootDir>/dist/image', '<rootDir>/dist/release'],
 };

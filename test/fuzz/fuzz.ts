@@ -37,7 +37,7 @@ if (args.help) {
     const counts = { numPassedTests: args.targets.length - failed, numFailedTests: failed };
     writeFileSync(
       args.json,
-      JSON.stringify({ ...counts, numRuntimeErrorTestSuites: 0, numPendingTests: 0, numTodoTests: 0 }),
+      JSON.stringify({ ...counts, numRuntimeErrorTestSuites: 0, numPendingTests: 0, numTodoTests: 0, testResults: [] }),
     );
   }
   process.stdout.write(`${args.targets.length - failed} passed, ${failed} failed, 0 skipped\n`);
