@@ -20,6 +20,7 @@ import type { DesiredNetwork, DesiredPeer, PeerRoute } from './desired.ts';
 import { isForeign } from './devices.ts';
 import { diffBase, diffPeer, failClosedRoute, missingRoutes, peerRoutes } from './diff.ts';
 import type { PeerMemory } from './peer-memory.ts';
+import { peerRefused } from './peer-refused.ts';
 import { kernelRefused, KeyRotation } from './key-rotation.ts';
 import { FarRoutes } from './mesh/far-routes.ts';
 import type { Ledger } from './ledger.ts';
@@ -590,7 +591,7 @@ export class NetworkAgent {
     const outcomes = await kernel.changeOvpn(requests.map(({ request }) => request));
     requests.forEach(({ peer, verb }, i) => {
       const outcome = outcomes[i];
-      if (outcome?.ok === false) problems.set(peer.id, kernelRefused(peer.ref, outcome.error));
+      if (outcome?.ok === false) problems.set(peer.id, peerRefused(peer, outcome.error));
       else if (verb !== undefined) {
         this.#remember(peer);
         this.#log.info(
