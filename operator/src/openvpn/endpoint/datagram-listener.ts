@@ -91,7 +91,8 @@ export class DatagramListener {
     }
     const now = this.#host.scheduler.now();
     for (const link of [...links]) {
-      if (link.session.authenticated && now - link.askedAt >= askAgainMs) {
+      // Not one that lingers after its end.
+      if (this.#host.clients.has(link.session) && now - link.askedAt >= askAgainMs) {
         link.askedAt = now;
         this.#host.owner.displaced(link.session);
       }

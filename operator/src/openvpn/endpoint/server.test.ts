@@ -678,6 +678,15 @@ describe('a client that moves', () => {
     expect(net.owner.asked).toHaveLength(2);
   });
 
+  test('and has ended is not asked about, though it lingers', async () => {
+    const { net, client, served } = await connected();
+    client.session.exit();
+    await net.world.run(() => net.owner.ends.length === 1);
+    net.deliver(client.sent.at(-1)!, at(7777, '203.0.113.9'));
+    expect([...net.server.clients()]).not.toContain(served);
+    expect(net.owner.asked).toEqual([]);
+  });
+
   test('to where another client is takes nothing from that one', async () => {
     const { net, client, served } = await connected();
     const other = net.udpClient(at(2000), as(alice));
