@@ -32,6 +32,9 @@ export interface WatchFigures {
   readonly restarts: number;
   /** Undefined before the first list. */
   readonly activeAt: number | undefined;
+  /** Events that the server sent, and their bytes; lists are not among them. */
+  readonly events: number;
+  readonly bytes: number;
 }
 
 export interface ListWatchOptions<T> {
@@ -116,6 +119,8 @@ export class ListWatch<T> {
   #listed = false;
   #restarts = 0;
   #activeAt: number | undefined;
+  #events = 0;
+  #bytes = 0;
 
   constructor(options: ListWatchOptions<T>) {
     this.#options = options;
@@ -140,9 +145,10 @@ export class ListWatch<T> {
     return this.#health;
   }
 
-  /** For metrics: how often it broke, and when it last brought anything (milliseconds since 1970). */
+  /** For metrics: how often it broke, when it last brought anything (milliseconds since 1970), and how much. */
   get figures(): WatchFigures {
-    return { path: this.#options.path, restarts: this.#restarts, activeAt: this.#activeAt };
+    const { path } = this.#options;
+    return { path, restarts: this.#restarts, activeAt: this.#activeAt, events: this.#events, bytes: this.#bytes };
   }
 
   /** Begins; resolves when the first list is complete, or when stopped. */
@@ -286,7 +292,9 @@ export class ListWatch<T> {
     try {
       const splitter = new LineSplitter(MAX_LINE_BYTES);
       for await (const chunk of response as AsyncIterable<Buffer>) {
+        this.#bytes += chunk.length;
         for (const line of split(splitter, chunk)) {
+          this.#events += 1;
           this.#handle(line);
           progress = true;
           this.#stalls = 0;

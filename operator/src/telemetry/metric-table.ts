@@ -181,6 +181,14 @@ export const metricTable = {
     ...{ type: 'counter', labels: ['path'], of: both, at: 'scrape' },
     help: 'Times that a watch of the API server broke and was taken up again.',
   },
+  ovpn_watch_events_total: {
+    ...{ type: 'counter', labels: ['path'], of: both, at: 'scrape' },
+    help: 'Events that the API server sent over a watch: what changed of the objects that this process follows.',
+  },
+  ovpn_watch_bytes_total: {
+    ...{ type: 'counter', labels: ['path'], of: both, at: 'scrape' },
+    help: 'Bytes of these events.',
+  },
   ovpn_watch_activity_timestamp_seconds: {
     ...{ type: 'gauge', labels: ['path'], of: both, at: 'scrape' },
     help: 'When a watch of the API server last brought anything; an API server sends something every minute.',
