@@ -1,6 +1,6 @@
 import type { Backoff } from '../cluster/backoff.ts';
 import type { OvpnError } from '../errors.ts';
-import type { DesiredNeighbour } from './mesh/plan-mesh.ts';
+import type { Neighbours } from './mesh/neighbours.ts';
 import type { NetworkAgent } from './network-agent.ts';
 import type { PeerBook } from './peer-book.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
@@ -11,8 +11,8 @@ export interface ManagedNetwork {
   readonly book: PeerBook;
   readonly sessions: NetworkSessions;
   readonly backoff: Backoff;
-  /** The other nodes of a mesh, by the names of their references. */
-  neighbours: ReadonlyMap<string, DesiredNeighbour>;
+  /** The other nodes of a mesh. */
+  readonly neighbours: Neighbours;
   /** False when the node selector leaves this node out. */
   selected: boolean;
   problem: OvpnError | undefined;
@@ -23,4 +23,6 @@ export interface ManagedNetwork {
   cancelRetry: (() => void) | undefined;
   /** Calls off the next word about the mesh. */
   cancelMesh: (() => void) | undefined;
+  /** Calls off the word that has to wait for its time. */
+  cancelFigures: (() => void) | undefined;
 }

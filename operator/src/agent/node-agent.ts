@@ -29,6 +29,8 @@ import { leftDetaches } from './left-detaches.ts';
 import { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
 import { routesToPeer } from './mesh/far-routes.ts';
+import { Neighbours } from './mesh/neighbours.ts';
+import { nodesOf } from './mesh/network-nodes.ts';
 import { PeerClaims } from './mesh/peer-claims.ts';
 import { type DesiredNeighbour, planMesh } from './mesh/plan-mesh.ts';
 import { NetworkAgent, networksIn, type NetworkServices } from './network-agent.ts';
@@ -209,9 +211,10 @@ export class NodeAgent {
     this.#dueTimer?.();
     this.#publishTimer?.();
     this.#claims.close();
-    for (const { cancelRetry, cancelMesh } of this.#networks.values()) {
+    for (const { cancelRetry, cancelMesh, cancelFigures } of this.#networks.values()) {
       cancelRetry?.();
       cancelMesh?.();
+      cancelFigures?.();
     }
     await this.#options.source.stop();
     await this.settled();
@@ -350,9 +353,10 @@ export class NodeAgent {
       problem: undefined,
       serverProblem: undefined,
       serverNotAfter: undefined,
-      neighbours: new Map(),
+      neighbours: new Neighbours(),
       cancelRetry: undefined,
       cancelMesh: undefined,
+      cancelFigures: undefined,
     });
   }
 
@@ -555,7 +559,7 @@ export class NodeAgent {
   }
 
   #publish(managed: ManagedNetwork, work: NetworkWork): void {
-    this.#board.publishNetwork(managed);
+    this.#publishNetwork(managed);
     for (const ref of work.whole ? managed.book.refs() : work.peers) {
       const peer = managed.book.entry(ref)?.peer;
       if (peer === undefined) continue;
@@ -584,10 +588,20 @@ export class NodeAgent {
   #publishMesh(network: string): void {
     const managed = this.#networks.get(network);
     if (managed === undefined || this.#stopped) return;
+    managed.neighbours.changed();
     managed.cancelMesh ??= this.#options.clock.after(publishAfterMs, () => {
       managed.cancelMesh = undefined;
-      this.#board.publishNetwork(managed);
+      this.#publishNetwork(managed);
     });
+  }
+
+  /** What has to wait for its time is said then. */
+  #publishNetwork(managed: ManagedNetwork): void {
+    managed.cancelFigures?.();
+    managed.cancelFigures = undefined;
+    const againMs = this.#board.publishNetwork(managed);
+    if (againMs === undefined || this.#stopped) return;
+    managed.cancelFigures = this.#options.clock.after(againMs, () => this.#publishNetwork(managed));
   }
 
   /** For timers: what a status cannot be made of must not end the agent. */
@@ -701,16 +715,14 @@ export class NodeAgent {
 
   #setNeighbours(managed: ManagedNetwork, planned: readonly DesiredNeighbour[]): void {
     const { sessions } = managed;
-    const next = new Map(planned.map((neighbour) => [formatRef(neighbour.ref), neighbour]));
-    for (const [name, { ref }] of managed.neighbours) if (!next.has(name)) sessions.setPeer(ref, undefined);
+    for (const ref of managed.neighbours.replace(planned)) sessions.setPeer(ref, undefined);
     for (const { ref, session } of planned) sessions.setPeer(ref, session);
-    managed.neighbours = next;
   }
 
   /** The ways to what other nodes have: their pods, and the peers that are connected there. */
   #allFar(managed: ManagedNetwork): Map<string, readonly PeerRoute[]> {
     const far = new Map<string, readonly PeerRoute[]>();
-    for (const [name, { routes }] of managed.neighbours) far.set(name, routes);
+    for (const [name, { routes }] of managed.neighbours.all) far.set(name, routes);
     if (!isMesh(managed.book.network.spec)) {
       for (const ref of managed.book.refs()) this.#placement?.gone(ref);
       return far;
@@ -777,7 +789,7 @@ export class NodeAgent {
     const isSelected = selected && selects(placement.nodeSelector, source.nodeLabels);
     this.#claims.gone(ref);
     this.#placement.set(entry.peer, {
-      nodes: book.network.spec.nodes.map(({ name }) => name),
+      nodes: nodesOf(book.network).names,
       mayTake: isSelected && !suspend && entry.plan.problems.length === 0 && !source.nodeIsLeaving,
       mayKeep: isSelected,
     });
@@ -795,6 +807,7 @@ export class NodeAgent {
     } else {
       managed.cancelRetry?.();
       managed.cancelMesh?.();
+      managed.cancelFigures?.();
       await managed.sessions.stop();
       managed.agent.remove();
       if (this.#options.source.get('VpnNetwork', undefined, name) !== undefined) {
@@ -917,7 +930,7 @@ export class NodeAgent {
 
   #publishAll(): void {
     for (const managed of this.#networks.values()) {
-      this.#board.publishNetwork(managed);
+      this.#publishNetwork(managed);
       for (const { peer } of managed.book.entries.values()) this.#publishPeer(peer);
     }
   }

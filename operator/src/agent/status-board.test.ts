@@ -2,9 +2,11 @@ import { describe, expect, test } from '@jest/globals';
 import { parseResource } from '../api/parse.ts';
 import { formatRef, type ObjectRef, refOf, type Resource, type ResourceKind, type ResourceOf } from '../api/types.ts';
 import { keyManifest, networkManifest, peerManifest } from '../cluster/testing/objects.ts';
+import { OvpnError } from '../errors.ts';
 import type { LedgerEntry } from './ledger.ts';
+import { Neighbours } from './mesh/neighbours.ts';
 import { PeerBook } from './peer-book.ts';
-import { StatusBoard } from './status-board.ts';
+import { type BoardNetwork, StatusBoard } from './status-board.ts';
 
 const nodes = ['n1', 'n2'].map((name, index) => ({ name, addresses: [`10.8.0.${index + 1}`] }));
 const placedOn = (node: string) => ({ placement: { nodeSelector: { 'kubernetes.io/hostname': node } } });
@@ -15,7 +17,9 @@ class Desk {
   readonly said: { readonly name: string; readonly status: unknown }[] = [];
   readonly #objects = new Map<string, Resource>();
   readonly #book: PeerBook;
+  readonly network: BoardNetwork;
   readonly board: StatusBoard;
+  peerCount = 0;
   readonly #node: string;
   now = Date.parse('2026-01-01T00:00:00Z');
 
@@ -27,6 +31,26 @@ class Desk {
     const network = this.#take(networkManifest('offices', { nodes, pki: { secretRef: { name: 'server' } } }));
     if (network.kind !== 'VpnNetwork') throw new Error('not a network');
     this.#book = new PeerBook(network);
+    const peerCount = (): number => this.peerCount;
+    this.network = {
+      book: this.#book,
+      neighbours: new Neighbours(),
+      selected: true,
+      problem: undefined,
+      serverProblem: undefined,
+      agent: {
+        accessProblem: undefined,
+        desired: undefined,
+        device: undefined,
+        kernel: undefined,
+        get peerCount() {
+          return peerCount();
+        },
+        peers: new Map(),
+        observedKeys: () => ({ primary: undefined, secondary: undefined }),
+      },
+      sessions: { facts: () => undefined, livePeer: () => undefined, used: () => undefined },
+    };
     this.board = new StatusBoard({
       node,
       source: {
@@ -37,28 +61,7 @@ class Desk {
         get: lookUp,
         publishStatus: (resource, status) => this.said.push({ name: formatRef(refOf(resource)), status }),
       },
-      networks: new Map([
-        [
-          'offices',
-          {
-            book: this.#book,
-            neighbours: new Map(),
-            selected: true,
-            problem: undefined,
-            serverProblem: undefined,
-            agent: {
-              accessProblem: undefined,
-              desired: undefined,
-              device: undefined,
-              kernel: undefined,
-              peerCount: 0,
-              peers: new Map(),
-              observedKeys: () => ({ primary: undefined, secondary: undefined }),
-            },
-            sessions: { facts: () => undefined, livePeer: () => undefined, used: () => undefined },
-          },
-        ],
-      ]),
+      networks: new Map([['offices', this.network]]),
       attachments: { ofNetwork: () => [] },
       ledger: { entry: (): LedgerEntry | undefined => undefined },
       users: (ref) => this.#usersOf(ref),
@@ -170,5 +173,44 @@ describe('of a VpnKey speaks', () => {
     desk.apply(peerManifest('office', placedOn('n2')));
     desk.apply({ ...keyManifest('office'), status: { installations: [said] } });
     expect(desk.said.at(-1)?.status).toEqual({ installations: [said] });
+  });
+});
+
+describe('how many peers a node has', () => {
+  const counts = (desk: Desk): unknown[] =>
+    desk.said.map(({ status }) => (status as { nodes: { peers: number }[] }).nodes[0]?.peers);
+
+  test('is said once in as many seconds as the network has nodes, and then as it is', () => {
+    const desk = new Desk();
+    expect(desk.board.publishNetwork(desk.network)).toBeUndefined();
+    desk.now += 500;
+    desk.peerCount = 1;
+    expect(desk.board.publishNetwork(desk.network)).toBe(1_500);
+    desk.now += 1_499;
+    desk.peerCount = 2;
+    expect(desk.board.publishNetwork(desk.network)).toBe(1);
+    expect(counts(desk)).toEqual([0]);
+    desk.now += 1;
+    expect(desk.board.publishNetwork(desk.network)).toBeUndefined();
+    expect(counts(desk)).toEqual([0, 2]);
+    expect(desk.board.publishNetwork(desk.network)).toBeUndefined();
+    expect(counts(desk)).toEqual([0, 2]);
+  });
+
+  test('is said with the first other word', () => {
+    const desk = new Desk();
+    desk.board.publishNetwork(desk.network);
+    desk.peerCount = 1;
+    const problem = new OvpnError('KernelRefused', 'no', { object: 'VpnNetwork offices' });
+    desk.board.publishNetwork({ ...desk.network, problem, agent: { ...desk.network.agent, peerCount: 1 } });
+    expect(counts(desk)).toEqual([0, 1]);
+  });
+
+  test('is said at once where nobody else hears it', () => {
+    const desk = new Desk({ shared: false });
+    desk.board.publishNetwork(desk.network);
+    desk.peerCount = 1;
+    desk.board.publishNetwork(desk.network);
+    expect(counts(desk)).toEqual([0, 1]);
   });
 });

@@ -8,6 +8,7 @@ import {
   type Resource,
   type VpnKey,
   type VpnNetwork,
+  type VpnNetworkStatus,
   type VpnPeer,
 } from '../api/types.ts';
 import { isMesh } from '../api/vpn-network.ts';
@@ -22,9 +23,10 @@ import { parseStaticKey, staticKeyFingerprint } from '../openvpn/static-key.ts';
 import type { AttachmentStore } from './attachment-store.ts';
 import type { Ledger } from './ledger.ts';
 import type { ManagedNetwork } from './managed-network.ts';
-import type { DesiredNeighbour } from './mesh/plan-mesh.ts';
+import { nodesOf } from './mesh/network-nodes.ts';
 import { namespaceName } from './names.ts';
 import type { NetworkAgent } from './network-agent.ts';
+import { lacksNeighbours, type NodeStatus, sayIn } from './node-news.ts';
 import type { BookEntry, PeerBook } from './peer-book.ts';
 import { secretOf } from './plan.ts';
 import type { LivePeer } from './sessions/live-peers.ts';
@@ -75,6 +77,9 @@ export class StatusBoard {
   readonly #pendingSince = new Map<string, number>();
   /** What was handed to the source, and not taken back. */
   readonly #told = new Set<string>();
+  /** When this node last spoke of itself as a part of a network, and since when it lacks other nodes. Milliseconds. */
+  readonly #saidAt = new Map<string, number>();
+  readonly #lackingSince = new Map<string, number>();
   /** Peers as the kernel had them when they were last looked at. */
   readonly #observed = new Map<string, Peer>();
 
@@ -86,6 +91,8 @@ export class StatusBoard {
   forget(ref: ObjectRef): void {
     this.#statuses.delete(formatRef(ref));
     this.#told.delete(formatRef(ref));
+    this.#saidAt.delete(formatRef(ref));
+    this.#lackingSince.delete(formatRef(ref));
     this.#pendingSince.delete(formatRef(ref));
     this.#programmedSince.delete(formatRef(ref));
     this.#observed.delete(formatRef(ref));
@@ -96,39 +103,67 @@ export class StatusBoard {
     return this.#observed.get(formatRef(ref));
   }
 
-  publishNetwork(managed: BoardNetwork): void {
+  /** @returns after how many milliseconds to come again, as there is something to say then; undefined for no need to */
+  publishNetwork(managed: BoardNetwork): number | undefined {
+    const { network } = managed.book;
+    const name = formatRef(refOf(network));
+    const known = this.#statuses.get(name) as VpnNetworkStatus | undefined;
+    const status = this.#networkStatus(managed, known ?? network.status);
+    const [said, now] = [known?.nodes?.[0], status.nodes?.[0]];
+    const { source } = this.#services;
+    if (source.shared && said !== undefined && now !== undefined && this.#told.has(name)) {
+      const waitMs = this.#sayIn(name, network, said, now);
+      if (waitMs > 0) return Number.isFinite(waitMs) ? waitMs : undefined;
+    }
+    this.#saidAt.set(name, this.#services.now());
+    this.#publish(network, () => status);
+    return undefined;
+  }
+
+  #sayIn(name: string, network: VpnNetwork, said: NodeStatus, now: NodeStatus): number {
+    const at = this.#services.now();
+    if (!lacksNeighbours(now.mesh)) this.#lackingSince.delete(name);
+    else if (!this.#lackingSince.has(name)) this.#lackingSince.set(name, at);
+    return sayIn(said, now, {
+      nodes: network.spec.nodes.length,
+      saidAgoMs: at - (this.#saidAt.get(name) ?? at),
+      lackingForMs: at - (this.#lackingSince.get(name) ?? at),
+    });
+  }
+
+  #networkStatus(managed: BoardNetwork, before: VpnNetworkStatus | undefined): VpnNetworkStatus {
     const { agent, book } = managed;
     const { network } = book;
     const { device } = agent;
-    this.#publish(network, (before: VpnNetwork['status']) =>
-      networkStatus(
-        {
-          network,
-          node: this.#services.node,
-          selected: managed.selected,
-          problem: managed.problem ?? managed.serverProblem,
-          namespace: namespaceName(network.metadata.name),
-          device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
-          listeners: agent.desired?.listeners ?? [],
-          peers: agent.peerCount,
-          attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
-          now: this.#services.now(),
-          addresses: agent.desired?.addresses ?? [],
-          podBlocks: agent.desired?.podBlocks ?? [],
-          ...this.#meshFacts(managed),
-          ...(network.spec.clusterAccess?.enabled === true ? { access: { problem: agent.accessProblem } } : {}),
-          shared: this.#services.source.shared,
-        },
-        before,
-      ),
+    const mesh = this.#meshFacts(managed);
+    return networkStatus(
+      {
+        network,
+        node: this.#services.node,
+        selected: managed.selected,
+        problem: managed.problem ?? managed.serverProblem,
+        namespace: namespaceName(network.metadata.name),
+        device: device === undefined ? undefined : { name: device.name, mtu: device.mtu },
+        listeners: agent.desired?.listeners ?? [],
+        // The other nodes are counted by themselves: they come to every node at once.
+        peers: Math.max(0, agent.peerCount - (mesh.mesh?.connected ?? 0)),
+        attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
+        now: this.#services.now(),
+        addresses: agent.desired?.addresses ?? [],
+        podBlocks: agent.desired?.podBlocks ?? [],
+        ...mesh,
+        ...(network.spec.clusterAccess?.enabled === true ? { access: { problem: agent.accessProblem } } : {}),
+        shared: this.#services.source.shared,
+      },
+      before,
     );
   }
 
   #meshFacts({ book, neighbours, sessions }: BoardNetwork): Pick<NetworkFacts, 'underlayAddresses' | 'mesh'> {
     const { nodeAddresses } = this.#services.source;
     if (!isMesh(book.network.spec)) return {};
-    const isConnected = ({ ref }: DesiredNeighbour): boolean => sessions.facts(ref)?.state === 'Connected';
-    const mesh = { neighbours: neighbours.size, connected: [...neighbours.values()].filter(isConnected).length };
+    const connected = neighbours.count((ref) => sessions.facts(ref)?.state === 'Connected');
+    const mesh = { neighbours: neighbours.all.size, connected };
     return { mesh, ...(nodeAddresses.length === 0 ? {} : { underlayAddresses: nodeAddresses.slice(0, 4) }) };
   }
 
@@ -281,11 +316,11 @@ export class StatusBoard {
     if (managed?.sessions.livePeer(ref) !== undefined || managed?.book.entry(ref)?.inForce !== undefined) return true;
     const { node: had, holder } = source.get('VpnPeer', ref.namespace, ref.name)?.status ?? {};
     const last = holder?.node ?? had;
-    const nodes = managed?.book.network.spec.nodes.map(({ name }) => name) ?? [];
-    if (last !== undefined && nodes.includes(last)) return last === node;
+    const nodes = managed === undefined ? undefined : nodesOf(managed.book.network);
+    if (last !== undefined && nodes?.byName.has(last) === true) return last === node;
     // A peer that is placed by the name of its node is that node's to speak of.
     const placed = peer.spec.placement.nodeSelector[hostnameLabel];
-    return placed !== undefined && nodes.includes(placed) ? placed === node : nodes.sort()[0] === node;
+    return placed !== undefined && nodes?.byName.has(placed) === true ? placed === node : nodes?.first === node;
   }
 
   /** What the kernel holds now, for a person. */
@@ -319,7 +354,7 @@ export class StatusBoard {
       ),
       problem: (problem ?? serverProblem ?? agent.accessProblem)?.message,
       peers: [...book.entries.values()].map(({ peer }) => this.#reportPeer(agent, book, sessions, peer)),
-      neighbours: [...neighbours.values()].map(({ ref, routes }) => {
+      neighbours: [...neighbours.all.values()].map(({ ref, routes }) => {
         const facts = sessions.facts(ref);
         return {
           node: ref.name,

@@ -614,7 +614,7 @@ const nodeStatus = Type.Object(
           neighbours: Type.Integer({ description: 'How many other nodes the mesh has.', minimum: 0 }),
           connected: Type.Integer({ description: 'How many of these the node is connected to.', minimum: 0 }),
         },
-        { description: 'The connections to the other nodes of a mesh.' },
+        { description: 'The connections to the other nodes of a mesh, as of when the node last said something.' },
       ),
     ),
     clusterAccess: Type.Optional(
@@ -627,7 +627,10 @@ const nodeStatus = Type.Object(
         { description: 'The way of peers into the cluster.' },
       ),
     ),
-    peers: Type.Integer({ description: 'How many peers are in the kernel.', minimum: 0 }),
+    peers: Type.Integer({
+      description: 'How many peers are in the kernel; other nodes of a mesh are not among them.',
+      minimum: 0,
+    }),
     attachments: Type.Integer({ description: 'How many pods are attached.', minimum: 0 }),
     message: Type.Optional(Type.String({ description: 'Why the node is not ready.', maxLength: 4096 })),
   },

@@ -1,10 +1,11 @@
 import { hostPrefix } from '../../kernel/address.ts';
 import type { Route } from '../../kernel/rtnetlink/routes.ts';
 import { hostnameLabel } from '../../api/placement.ts';
-import type { NetworkNode, VpnNetwork, VpnPeer } from '../../api/types.ts';
+import type { VpnNetwork, VpnPeer } from '../../api/types.ts';
 import { isMesh } from '../../api/vpn-network.ts';
 import type { PeerRoute } from '../desired.ts';
 import { peerRoutes } from '../diff.ts';
+import { nodesOf } from './network-nodes.ts';
 import { routesTo } from './plan-mesh.ts';
 
 /**
@@ -21,18 +22,9 @@ export function holderOf({ spec, status }: Pick<VpnPeer, 'spec' | 'status'>): st
 export function routesToPeer(network: VpnNetwork, peer: VpnPeer, self: string): PeerRoute[] {
   const holder = holderOf(peer);
   if (!isMesh(network.spec) || holder === undefined || holder === self) return [];
-  const node = nodesOf(network).get(holder);
+  const node = nodesOf(network).byName.get(holder);
   return node === undefined ? [] : routesTo(node, [...peer.spec.addresses.map(hostPrefix), ...peer.spec.routes]);
 }
-
-/** Looked up for each of thousands of peers. */
-function nodesOf(network: VpnNetwork): ReadonlyMap<string, NetworkNode> {
-  let nodes = known.get(network);
-  if (nodes === undefined) known.set(network, (nodes = new Map(network.spec.nodes.map((node) => [node.name, node]))));
-  return nodes;
-}
-
-const known = new WeakMap<VpnNetwork, ReadonlyMap<string, NetworkNode>>();
 
 /** Which far routes are wanted, by the name of the peer or node that they lead to. */
 export class FarRoutes {
