@@ -142,16 +142,20 @@ export class DatagramSocket {
   }
 
   /**
-   * Sends a datagram by a path, from `path.local` if that is known.
+   * Sends a datagram by a path, from `path.local` if that is known and still ours; else from the address that routing
+   * chooses, as the driver does with data packets (drivers/net/ovpn/udp.c, ovpn_udp4_output).
    *
-   * @returns false when the kernel would not take it: its buffer is full, there is no route, or the local address
-   *   is gone. What must arrive is repeated anyway, as with a datagram that is lost on its way
+   * @returns false when the kernel would not take it: its buffer is full, or there is no route. What must arrive is
+   *   repeated anyway, as with a datagram that is lost on its way
    */
   send(packet: Buffer, path: Path): boolean {
     if (!this.#open || packet.length > maxSent || !this.#carries(path)) return false;
     this.#writeHeader(packet, path);
     // An earlier datagram's error (ICMP) is told to whoever calls next, who then has not sent anything.
-    return this.#trySend() || this.#trySend();
+    if (this.#trySend() || this.#trySend()) return true;
+    if (path.local === undefined) return false;
+    this.#writeHeader(packet, { ...path, local: undefined });
+    return this.#trySend();
   }
 
   /** Stops watching; the descriptor stays its owner's. */

@@ -56,7 +56,10 @@ export class DatagramListener {
     }
     const known = this.#known(path.remote, senderOf(packet));
     if (known !== undefined) {
-      known.session.receive(packet);
+      // Authentic, so the client calls us there now: the address of before may be gone from this host.
+      if (known.session.receive(packet) === undefined) {
+        known.calledAt(path.local);
+      }
       return;
     }
     const { address, port, scopeId } = path.remote;
@@ -253,6 +256,13 @@ class DatagramLink implements Link {
 
   send(packet: Buffer): void {
     this.#shared.send(packet, this.path);
+  }
+
+  /** Our address that the client's latest packet was sent to. */
+  calledAt(local: string | undefined): void {
+    if (local !== this.path.local) {
+      this.path = { remote: this.path.remote, local };
+    }
   }
 
   claim(): void {

@@ -687,6 +687,20 @@ describe('a client that moves', () => {
     expect(net.owner.asked).toEqual([]);
   });
 
+  test('to another address of ours is answered from that one, and a stranger who has seen its packets changes nothing', async () => {
+    const { net, client, served } = await connected();
+    const elsewhere = { ...at(1000), local: '198.51.100.2' };
+    const seen = client.sent.at(-1)!;
+    const forged = Buffer.concat([seen.subarray(0, 9), Buffer.alloc(40, 7)]);
+    net.deliver(forged, elsewhere);
+    expect(served.path).toEqual(at(1000));
+    net.roam(client, at(1000), elsewhere);
+    client.session.rekey();
+    await net.world.run(() => served.keyId === 1 && client.session.keyId === 1, 10_000);
+    expect(served.path).toEqual(elsewhere);
+    expect(net.sent.at(-1)!.path).toEqual(elsewhere);
+  });
+
   test('to where another client is takes nothing from that one', async () => {
     const { net, client, served } = await connected();
     const other = net.udpClient(at(2000), as(alice));
