@@ -14,6 +14,7 @@ import { listNamespaces } from '../kernel/netns.ts';
 import { type Notification, parseNotification, type Peer } from '../kernel/ovpn/codec.ts';
 import { OvpnFamily } from '../kernel/ovpn/family.ts';
 import { ReadinessPoller } from '../kernel/poller.ts';
+import { RemoteNames } from '../openvpn/endpoint/remote-names.ts';
 import { systemScheduler } from '../openvpn/session/scheduler.ts';
 import type { Log } from '../telemetry/log.ts';
 import type { Meter } from '../telemetry/metrics.ts';
@@ -45,6 +46,7 @@ import { SessionMemory } from './sessions/session-memory.ts';
 import { expiryProblem } from './sessions/materials.ts';
 import { identityKeyRef } from '../api/issued.ts';
 import { planServer, type SecretLookup, secretRefOf, secretsOfNetwork } from './sessions/plan-sessions.ts';
+import { askSystem } from './sessions/system-names.ts';
 import { TransportSockets } from './sockets.ts';
 import { lockState } from './state-lock.ts';
 import { References } from './references.ts';
@@ -94,6 +96,7 @@ export class NodeAgent {
   /** Networks by device index: how a notification finds its network. */
   readonly #byDevice = new Map<number, string>();
   readonly #poller = new ReadinessPoller();
+  readonly #names = new RemoteNames(askSystem, systemScheduler);
   readonly #services: NetworkServices;
   readonly #board: StatusBoard;
   readonly #attacher: Attacher;
@@ -368,6 +371,7 @@ export class NodeAgent {
       device: () => agent.device?.index,
       poller: this.#poller,
       scheduler: systemScheduler,
+      names: this.#names,
       clock: () => this.#options.clock.now(),
       log: this.#log.child({ network: agent.name }),
       changed: (ref: ObjectRef) => {

@@ -1,4 +1,3 @@
-import { lookup } from 'node:dns/promises';
 import { describe } from '../../errors.ts';
 import { isIpv6 } from '../../kernel/address.ts';
 import { DatagramSocket } from '../../kernel/datagram-socket.ts';
@@ -8,6 +7,7 @@ import { connectTcp, StreamSocket } from '../../kernel/stream-socket.ts';
 import { openUdpSocket } from '../../kernel/transport-socket.ts';
 import type { Connection, ConnectionEvents, Connector } from '../../openvpn/endpoint/dialer.ts';
 import type { Path } from '../../openvpn/endpoint/path.ts';
+import type { RemoteNames } from '../../openvpn/endpoint/remote-names.ts';
 
 /** A connection whose socket the kernel may take over. */
 export interface KernelConnection extends Connection {
@@ -20,7 +20,11 @@ export interface KernelConnection extends Connection {
  *
  * @param opened told of every connection before its first packet
  */
-export function kernelConnector(poller: ReadinessPoller, opened: (connection: KernelConnection) => void): Connector {
+export function kernelConnector(
+  poller: ReadinessPoller,
+  names: Pick<RemoteNames, 'resolve'>,
+  opened: (connection: KernelConnection) => void,
+): Connector {
   return {
     connect: async ({ address, port, transport }, events) => {
       const connect = transport === 'udp' ? connectUdp : connectStream;
@@ -28,11 +32,7 @@ export function kernelConnector(poller: ReadinessPoller, opened: (connection: Ke
       opened(connection);
       return connection;
     },
-    resolve: async (host) => {
-      // As the host's own resolver orders them (RFC 6724).
-      const found = await lookup(host, { all: true, order: 'verbatim' });
-      return found.map(({ address }) => address);
-    },
+    resolve: (host) => names.resolve(host),
   };
 }
 

@@ -11,7 +11,7 @@ import { DialedPeer } from './dialed-peer.ts';
 import { HandshakeCounts } from './handshake-counts.ts';
 import { NetworkServer, type SessionServices } from './network-server.ts';
 import { SessionMemory } from './session-memory.ts';
-import { claimantNamed, FakeLiveKernel, livePeers, refOfPeer } from './sessions.fixture.ts';
+import { claimantNamed, FakeLiveKernel, livePeers, noNames, refOfPeer } from './sessions.fixture.ts';
 import { Tunnels } from './tunnel-facts.ts';
 
 /** A remote that is dialled and the gateway that it dials, both ours, with real sockets and kernels that are not. */
@@ -46,6 +46,7 @@ function services(kernel: FakeLiveKernel, poller: ReadinessPoller): SessionServi
     device: () => 7,
     poller,
     scheduler: systemScheduler,
+    names: noNames,
     clock: () => Date.now(),
     log: log.log,
     changed: () => undefined,

@@ -94,8 +94,8 @@ export class DialedPeer implements DialerOwner {
     this.#facts = facts;
     this.#handshakes = handshakes;
     this.#credentials = credentialsOf(desired);
-    const connector = kernelConnector(services.poller, (connection) => this.#connections.set(connection, connection));
-    const { scheduler, clock } = services;
+    const { poller, names, scheduler, clock } = services;
+    const connector = kernelConnector(poller, names, (connection) => this.#connections.set(connection, connection));
     this.#dialer = new Dialer(this.#settings(), this, connector, { scheduler, random: randomBytes, clock });
   }
 

@@ -18,6 +18,7 @@ import {
   FakeScheduler,
   freshKeys,
   livePeers,
+  noNames,
   refOfPeer,
   serverSettings,
 } from './sessions.fixture.ts';
@@ -138,6 +139,7 @@ class Legacy {
     memory.open();
     const server = new NetworkServer({
       ...{ network: 'corp', live, memory, device: () => 7, poller, scheduler: clock, log: this.log.log },
+      names: noNames,
       clock: () => clock.now(),
       changed: () => undefined,
     });

@@ -26,6 +26,7 @@ import {
   FakeScheduler,
   freshKeys,
   livePeers,
+  noNames,
   refOfPeer,
   serverSettings,
 } from './sessions.fixture.ts';
@@ -147,6 +148,7 @@ class Gateway {
       device: () => this.index,
       poller: this.poller,
       scheduler: this.clock,
+      names: noNames,
       clock: () => this.clock.now(),
       log: this.log.log,
       changed: (ref) => this.changed.push(ref.name),

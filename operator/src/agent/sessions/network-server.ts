@@ -7,6 +7,7 @@ import type { Notification, Peer } from '../../kernel/ovpn/codec.ts';
 import type { ReadinessPoller } from '../../kernel/poller.ts';
 import { formatEndpoint } from '../../kernel/transport-socket.ts';
 import { addressKey, type Path, type PeerAddress } from '../../openvpn/endpoint/path.ts';
+import type { RemoteNames } from '../../openvpn/endpoint/remote-names.ts';
 import { OpenvpnServer } from '../../openvpn/endpoint/server.ts';
 import type { ClientEnd, ServedClient, ServerOwner, ServerSettings } from '../../openvpn/endpoint/server-settings.ts';
 import { printable } from '../../openvpn/negotiate/protocol-fault.ts';
@@ -42,6 +43,8 @@ export interface SessionServices {
   readonly device: () => number | undefined;
   readonly poller: ReadinessPoller;
   readonly scheduler: Scheduler;
+  /** Addresses of remotes that are named. */
+  readonly names: Pick<RemoteNames, 'resolve'>;
   /** Milliseconds since 1970. */
   readonly clock: () => number;
   readonly log: Log;

@@ -276,3 +276,8 @@ export const serverSettings = (
   },
   ...change,
 });
+
+/** For what dials by addresses only. */
+export const noNames = {
+  resolve: (host: string): Promise<never> => Promise.reject(new Error(`nobody was to ask for ${host}`)),
+};
