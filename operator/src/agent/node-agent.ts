@@ -4,7 +4,7 @@ import { isPlaced } from '../api/placement.ts';
 import { formatRef, type ObjectRef, refOf, type VpnNetwork, type VpnPeer } from '../api/types.ts';
 import { isMesh } from '../api/vpn-network.ts';
 import { Backoff } from '../cluster/backoff.ts';
-import type { Clock } from '../cluster/clock.ts';
+import { type Clock, sleep } from '../cluster/clock.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import { describe, OvpnError } from '../errors.ts';
 import type { SocketKeeper } from '../holder/client.ts';
@@ -58,6 +58,8 @@ import { underlayMtu } from './underlay.ts';
 const shortestWaitMs = 100;
 /** How long the status of a tunnel may lag behind. */
 const publishAfterMs = 100;
+/** How long the end of this process waits for renegotiations: longer than a packet that is lost takes to come again. */
+const renegotiationPatienceMs = 5_000;
 
 export interface NodeAgentOptions {
   readonly node: string;
@@ -221,6 +223,7 @@ export class NodeAgent {
     }
     await this.#options.source.stop();
     await this.settled();
+    await this.#finishRenegotiations();
     for (const { sessions } of this.#networks.values()) sessions.close();
     this.#notifications?.close();
     await this.#poller.close();
@@ -230,6 +233,16 @@ export class NodeAgent {
     this.#host.close();
     this.#ledger.close();
     this.#unlock();
+  }
+
+  /** One that is cut off costs its peer the session: OpenVPN waits for a minute and begins anew (decision 8). */
+  async #finishRenegotiations(): Promise<void> {
+    const { clock } = this.#options;
+    const sessions = [...this.#networks.values()].map((network) => network.sessions);
+    for (const each of sessions) each.pause();
+    const until = clock.monotonic() + renegotiationPatienceMs;
+    while (sessions.some(({ renegotiating }) => renegotiating) && clock.monotonic() < until)
+      await sleep(clock, 20, new AbortController().signal);
   }
 
   async #leavePlaces(): Promise<void> {

@@ -178,6 +178,16 @@ export class DialedPeer implements DialerOwner {
     void this.#dialer.stop();
   }
 
+  /** Begins and answers no renegotiation any more; one that is on its way goes on. */
+  pause(): void {
+    this.#tunnel?.dialed.pause();
+  }
+
+  /** Whether a renegotiation is on its way. */
+  get renegotiating(): boolean {
+    return this.#tunnel?.dialed.renegotiating === true;
+  }
+
   /** Lets go of everything in this process; the tunnel goes on in the kernel. */
   close(): void {
     this.#tunnel?.keys.close();

@@ -60,6 +60,10 @@ let ports = 40_000;
 
 /** A client as the endpoint shows it to its owner; what is done to it is noted. */
 class FakeClient implements ServedClient {
+  renegotiating = false;
+  pause(): void {
+    // Renegotiates only when it is told to.
+  }
   readonly listener = 'udp';
   readonly transport = 'udp';
   readonly identity: PeerIdentity;

@@ -309,6 +309,16 @@ export class NetworkServer implements ServerOwner {
     this.#stopServing();
   }
 
+  /** Begins and answers no renegotiation any more; those that are on their way go on. */
+  pause(): void {
+    for (const client of this.#tunnels.keys()) client.pause();
+  }
+
+  /** Whether a renegotiation is on its way. */
+  get renegotiating(): boolean {
+    return [...this.#tunnels.keys()].some((client) => client.renegotiating);
+  }
+
   /** Leaves the kernel as it is: for a restart of this process. */
   close(): void {
     this.#farewells.cancel();

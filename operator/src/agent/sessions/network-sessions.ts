@@ -141,6 +141,20 @@ export class NetworkSessions {
     this.#services.memory.close();
   }
 
+  /**
+   * For the end of this process: begins and answers no renegotiation any more. Those that are on their way go on, since
+   * the next process could not finish them.
+   */
+  pause(): void {
+    for (const dialed of this.#dialed.values()) dialed.pause();
+    this.#server.pause();
+  }
+
+  /** Whether a renegotiation is on its way. */
+  get renegotiating(): boolean {
+    return this.#server.renegotiating || [...this.#dialed.values()].some(({ renegotiating }) => renegotiating);
+  }
+
   /** Lets go of everything in this process; all tunnels go on in the kernel. */
   close(): void {
     for (const dialed of this.#dialed.values()) dialed.close();

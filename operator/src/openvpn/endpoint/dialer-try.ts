@@ -102,6 +102,10 @@ export interface DialedTunnel {
   handOver(take: () => boolean): void;
   /** Starts a renegotiation; false when one is on its way. */
   rekey(): boolean;
+  /** Begins and answers no renegotiation any more; one that is on its way goes on. */
+  pause(): void;
+  /** Whether one is on its way. */
+  readonly renegotiating: boolean;
   /** Leaves with a word to the server. The dialer then connects anew. */
   exit(): void;
   /** For a restarted program to go on with; secret. Undefined when the tunnel is lost. */
@@ -232,6 +236,14 @@ export class DialerTry implements DialedTunnel {
 
   rekey(): boolean {
     return this.#phase === 'established' && this.#session?.rekey() === true;
+  }
+
+  pause(): void {
+    this.#session?.pause();
+  }
+
+  get renegotiating(): boolean {
+    return this.#session?.renegotiating === true;
   }
 
   exit(): void {

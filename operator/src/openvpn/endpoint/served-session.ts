@@ -137,6 +137,14 @@ export class ServedSession implements ServedClient {
     return this.#session.rekey();
   }
 
+  pause(): void {
+    this.#session.pause();
+  }
+
+  get renegotiating(): boolean {
+    return this.#session.renegotiating;
+  }
+
   restart(reason: string, options?: { readonly nextRemote?: boolean }): void {
     this.#farewell = reason;
     this.#session.restart(reason, options);

@@ -103,6 +103,10 @@ export interface ServedClient {
   confirm(): void;
   /** Starts a renegotiation; false when it is not the time. */
   rekey(): boolean;
+  /** Begins and answers no renegotiation any more; one that is on its way goes on. */
+  pause(): void;
+  /** Whether one is on its way. */
+  readonly renegotiating: boolean;
   /** Asks the client to connect again, here or at its next server. */
   restart(reason: string, options?: { readonly nextRemote?: boolean }): void;
   /** Asks the client to end. */

@@ -244,6 +244,27 @@ describe.each([
     pair.close();
   });
 
+  test.each(['client', 'server'] as const)(
+    'the %s pauses: it finishes the renegotiation that is on its way, and neither begins nor answers another',
+    async (side) => {
+      const pair = await new Pair({ wrap }).connect();
+      const other = side === 'client' ? pair.server : pair.client;
+      const paused = pair.of(side);
+      other.rekey();
+      await pair.until('rekeying');
+      expect(paused.renegotiating).toBe(true);
+      paused.pause();
+      await pair.rekeyed(1);
+      await pair.until('key-confirmed');
+      expect([paused.renegotiating, other.renegotiating]).toEqual([false, false]);
+      expect(paused.rekey()).toBe(false);
+      expect(other.rekey()).toBe(true);
+      await pair.world.settle(5_000);
+      expect([paused.renegotiating, paused.keyId, paused.phase]).toEqual([false, 1, 'established']);
+      pair.close();
+    },
+  );
+
   test('both renegotiate at the same time and make one key of it', async () => {
     const pair = await new Pair({ wrap }).connect();
     pair.client.rekey();

@@ -95,6 +95,7 @@ export abstract class Session {
   #nextKeyId = 1;
   /** When the peer may begin as many renegotiations as ever again. */
   #renegotiationsSpentUntil = 0;
+  #paused = false;
   #flushSoon = false;
   #saidLastWord = false;
   #cancelResend: () => void = () => undefined;
@@ -181,14 +182,27 @@ export abstract class Session {
 
   /**
    * Starts a renegotiation; its end is told by `rekeyed` or `rekey-failed`. False when it is not the time:
-   * the session is not established, or a renegotiation is on its way.
+   * the session is not established, a renegotiation is on its way, or none is wanted any more.
    */
   rekey(): boolean {
-    if (this.#phase !== 'established' || this.#pending !== undefined) {
+    if (this.#phase !== 'established' || this.#pending !== undefined || this.#paused) {
       return false;
     }
     this.#openPending(this.#nextKeyId);
     return true;
+  }
+
+  /**
+   * Begins no renegotiation any more, and passes over the peer's: it repeats its packet, and the next program can answer
+   * that. One that is on its way goes on, since nobody else could finish it.
+   */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** Whether a renegotiation is on its way: until the peer has all that it needs of us. */
+  get renegotiating(): boolean {
+    return this.#phase === 'established' && (this.#pending !== undefined || this.#unconfirmed);
   }
 
   /** Ends the session without a word and without an event. */
@@ -345,7 +359,8 @@ export abstract class Session {
 
   #answerSoftReset({ opcode, keyId }: ControlPacket): KeyExchange | undefined {
     const isNew = keyId > 0 && keyId !== this.#currentKeyId && keyId !== this.#retired?.keyId;
-    if (opcode !== 'soft-reset-v1' || !isNew || this.#phase !== 'established' || this.#pending !== undefined) {
+    const mayBegin = this.#phase === 'established' && this.#pending === undefined && !this.#paused;
+    if (opcode !== 'soft-reset-v1' || !isNew || !mayBegin) {
       return undefined;
     }
     const now = this.options.scheduler.now();
