@@ -16,16 +16,21 @@ export async function askSystem(host: string): Promise<NameAnswer> {
   const timesToLive = askTimesToLive(host);
   try {
     const found = await lookup(host, { all: true, order: 'verbatim' });
-    const addresses = found.map(({ address }) => address);
-    const known = await timesToLive;
-    const seconds = addresses.map((address) => known.get(address));
-    const [first, ...rest] = seconds.filter((ttl) => ttl !== undefined);
-    const isWhole = first !== undefined && rest.length + 1 === addresses.length;
-    return { addresses, ttlSeconds: isWhole ? Math.min(first, ...rest) : undefined };
+    return answerOf(
+      found.map(({ address }) => address),
+      await timesToLive,
+    );
   } catch (error) {
     const isGone = (error as NodeJS.ErrnoException).code === 'ENOTFOUND';
     throw isGone ? new NameGone(describe(error), { cause: error }) : error;
   }
+}
+
+/** The addresses, good for as long as each of them is; nobody says when one of them is not among the known. */
+export function answerOf(addresses: readonly string[], timesToLive: ReadonlyMap<string, number>): NameAnswer {
+  const known = addresses.flatMap((address) => timesToLive.get(address) ?? []);
+  const isWhole = addresses.length > 0 && known.length === addresses.length;
+  return { addresses, ttlSeconds: isWhole ? Math.min(...known) : undefined };
 }
 
 /** The times to live of a name's addresses, in seconds; none where there is no answer. */
