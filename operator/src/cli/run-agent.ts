@@ -62,7 +62,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
   try {
     if (options.health !== 'off')
       health = await startHealthServer({ ...options.health, ready: () => agent.readiness, metrics, log });
-    const started = agent.start().then(() => log.info({ event: 'agent.ready' }, 'the agent is ready'));
+    const started = agent.start().then(() => log.info({ event: 'agent.ready', version }, 'the agent is ready'));
     // A start may take as long as the API server is away.
     await Promise.race([Promise.all([started, stop]), stop]);
     log.info({ event: 'agent.stopping' }, 'stopping; the kernel keeps forwarding');
