@@ -2,7 +2,10 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { Capture } from '../support/capture.ts';
 import { ping } from '../support/hosts.ts';
 import { attachDirectly, type Branch, Office, openBranch, podAddress } from '../support/office.ts';
+import { key, newStaticKey, peer, secret } from '../support/manifests.ts';
+import { PlainRemote } from '../support/remote.ts';
 import { attempt, eventually, run } from '../support/run.ts';
+import { driverHere } from './support.ts';
 
 /** Two nodes with agents, a remote that is not ours with a network behind it, and pods on both nodes. */
 let office: Office;
@@ -75,6 +78,54 @@ describe('a remote that is not ours', () => {
     const { code } = await attempt('nsenter', office.agent.host.command('ip', 'route', 'get', '192.168.50.10'));
     expect(code).not.toBe(0);
     expect(await office.agent.host.exec('ip', 'route')).not.toContain('10.8');
+  });
+});
+
+describe('a remote that knows us by another id than we know it', () => {
+  const { transmitIds } = driverHere();
+  const [ours, theirs] = [17, 19];
+
+  test(transmitIds ? 'is reached, and reaches us' : 'is refused by name, and nothing else with it', async () => {
+    const host = await office.hosts.host('other');
+    const material = newStaticKey();
+    const addresses = ['10.80.0.17', 'fd80::17'];
+    const settings = {
+      name: 'other',
+      peerID: ours,
+      endpoint: { address: host.ipv4, port: 1194 },
+      addresses,
+      routes: [],
+    };
+    office.agent.apply('other-secret.yaml', secret('other', material));
+    office.agent.apply('other-key.yaml', key({ name: 'other', direction: 'Normal' }));
+    const spec = { static: { peerID: ours, remotePeerID: theirs } };
+    office.agent.apply('other.yaml', peer({ ...settings, spec }));
+    if (transmitIds) {
+      const endpoint = { address: office.agent.host.ipv4, port: 1194 };
+      const ids = { peerId: theirs, transmitId: ours };
+      await PlainRemote.create(host, {
+        ...ids,
+        addresses: ['10.80.0.17/24', 'fd80::17/112'],
+        routes: [],
+        endpoint,
+        material,
+      });
+      await office.agent.untilReady('corp', 3);
+      for (const address of addresses) expect(await ping(office.kernel.path, address)).toMatchObject(all(3));
+    } else {
+      const report = await office.agent.until(
+        'the other peer is refused',
+        ({ networks: [corp] }) =>
+          corp?.peers.some(({ name, ready }) => name.endsWith('/other') && ready === 'False') === true,
+      );
+      const { peers = [] } = report.networks[0] ?? {};
+      expect(peers.find(({ name }) => name.endsWith('/other'))).toMatchObject({
+        message: expect.stringMatching(/remotePeerID: is 19, another id than peerID \(17\).*boot Linux 7\.1/),
+      });
+      expect(await ping(office.pod.netns, podAddress(branch.pod, 4))).toMatchObject(all(3));
+    }
+    office.agent.unapply('other.yaml');
+    await office.agent.untilReady('corp', 2);
   });
 });
 

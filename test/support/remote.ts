@@ -12,6 +12,8 @@ import { run } from './run.ts';
 
 export interface RemoteSettings {
   readonly peerId: number;
+  /** What the agent's end is addressed by, where it has another id there. Linux 7.1. */
+  readonly transmitId?: number;
   /** The remote's VPN addresses with length. */
   readonly addresses: readonly string[];
   /** What the remote reaches through the tunnel. */
@@ -71,7 +73,8 @@ export class PlainRemote {
       remote.close();
       return Promise.resolve();
     });
-    ovpn.send(ovpn.requests.peerNew(device, { id: settings.peerId, socket: fd, remote: settings.endpoint }));
+    const { peerId: id, transmitId: txId, endpoint } = settings;
+    ovpn.send(ovpn.requests.peerNew(device, { id, txId, socket: fd, remote: endpoint }));
     remote.install('primary', settings.generation ?? 1);
     return remote;
   }
