@@ -219,8 +219,16 @@ export class Scene {
     });
   }
 
+  /** Waits until the agent has read the VpnPeer: before, it refuses the client for good. */
+  async #known(name: string): Promise<void> {
+    await this.agent.until(`VpnPeer ${name}`, ({ networks }) =>
+      networks.some(({ peers }) => peers.some((peer) => peer.name === `default/${name}`)),
+    );
+  }
+
   /** Starts a stock client of ours and waits until both ends say that the tunnel stands. */
   async connectedClient(name: string, settings: ClientSettings = {}): Promise<OpenvpnProcess> {
+    await this.#known(name);
     const client = await this.client(name, settings);
     await client.connected().catch((error: unknown) => {
       throw new Error(`${String(error)}\nour agent:\n${agentTail(this.agent)}`, { cause: error });
