@@ -1,6 +1,6 @@
 // One jest project per tier. Where a tier has to run (the lab, a control plane) is decided by scripts/test.ts.
 const base = {
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/test/support/patient-environment.cjs',
   extensionsToTreatAsEsm: ['.ts'],
   transform: { '\\.ts$': '<rootDir>/scripts/strip-types.cjs' },
   injectGlobals: false,

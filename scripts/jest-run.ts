@@ -24,12 +24,23 @@ export function jestHere(args: readonly string[]): Promise<JestRun> {
   );
 }
 
-/** Runs jest in a guest of the lab; a run that leaves no report has failed. @param timeout of all of it, in seconds */
-export function jestInLab(args: readonly string[], timeout: number, run: RunProgram = show): Promise<JestRun> {
+/**
+ * Runs jest in a guest of the lab; a run that leaves no report has failed.
+ *
+ * @param timeout of all of it, in seconds
+ * @param kernel as `lab --kernel` takes it; without it the lab chooses
+ */
+export function jestInLab(
+  args: readonly string[],
+  timeout: number,
+  run: RunProgram = show,
+  kernel?: string,
+): Promise<JestRun> {
   return withReport((folder) => {
     // The guest writes only to the lab's results folder; jest is given no path with a variable in it.
     const script = '"$@"; code=$?; cp /tmp/report.json "$LAB_RESULTS/"; exit $code';
     const lab = ['test/lab/lab.ts', '--results', folder, '--timeout', `${timeout}`];
+    if (kernel !== undefined) lab.push('--kernel', kernel);
     lab.push('--env', `NODE_OPTIONS=${jestEnv.NODE_OPTIONS}`, '--env', 'OVPN_PROGRAMS=dist');
     const command = ['sh', '-c', script, 'sh', 'jest', '--json', '--outputFile=/tmp/report.json', ...args];
     return run(process.execPath, [...lab, '--', ...command]);
