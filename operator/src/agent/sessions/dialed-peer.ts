@@ -241,7 +241,10 @@ export class DialedPeer implements DialerOwner {
   }
 
   keyConfirmed(): void {
-    this.#tunnel?.keys.confirmed();
+    const tunnel = this.#tunnel;
+    tunnel?.keys.confirmed();
+    // The kernel may have refused to send with it.
+    if (tunnel !== undefined && this.#tunnel === tunnel) this.#save(tunnel);
   }
 
   rekeyFailed(_tunnel: DialedTunnel, _keyId: number, reason: string): void {
@@ -390,7 +393,7 @@ export class DialedPeer implements DialerOwner {
     this.#save(tunnel);
     const endpoint = formatEndpoint(found.peer.remote ?? path.remote);
     this.#facts.connected(this.ref, { endpoint, addresses, cipher, tlsVersion }, { since, lastHandshake });
-    keys.resume(found.keys, session.keyId);
+    keys.resume(found.keys, session);
   }
 
   /**

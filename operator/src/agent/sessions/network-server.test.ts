@@ -295,7 +295,7 @@ describe('a client', () => {
     expect(gateway.facts('alice')?.lastError).toContain('came anew');
     // Late news of the first.
     server.ended(first, { cause: 'closed', reason: '' });
-    server.rekeyed(first, 1, freshKeys());
+    server.rekeyed(first, 1, freshKeys(), false);
     gateway.lose(first, 'userspace');
     expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
     expect(kernel.slots(7, second.offer?.peerId ?? 0)).toBe('0/-');
@@ -400,7 +400,7 @@ describe('a client', () => {
     expect(client.last).toBe('rekey');
     server.notified({ kind: 'key-exhausted', ifindex: 7, peerId: id, keyId: 0 });
     expect(client.done.filter((what) => what === 'rekey')).toHaveLength(2);
-    server.rekeyed(client, 1, freshKeys());
+    server.rekeyed(client, 1, freshKeys(), false);
     expect(kernel.slots(7, id)).toBe('1/0');
   });
 
@@ -408,7 +408,7 @@ describe('a client', () => {
     const { server, kernel } = open(dialIn('alice'));
     const client = gateway.connect('alice');
     kernel.refuse = (call) => (call.startsWith('KEY_NEW') ? 'ENOMEM' : undefined);
-    server.rekeyed(client, 1, freshKeys());
+    server.rekeyed(client, 1, freshKeys(), false);
     expect(client.last).toContain('restart');
     expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
     expect(gateway.left).toEqual(nothing);
@@ -548,7 +548,7 @@ describe('the PKI', () => {
     expect(clients.map(({ last }) => last)).toEqual(['confirm', 'confirm']);
     server.configure(other, listeners());
     expect(clients.map(({ last }) => last)).toEqual(['rekey', 'rekey']);
-    for (const client of clients) server.rekeyed(client, 1, freshKeys());
+    for (const client of clients) server.rekeyed(client, 1, freshKeys(), false);
     expect(gateway.kernel.observed(7).size).toBe(2);
     server.rekeyFailed(clients[0]!, 2, 'a later one may fail');
     expect(clients[0]?.last).toBe('rekey');
@@ -578,7 +578,7 @@ describe('the PKI', () => {
     server.configure(other, listeners());
     expect(client.last).toBe('confirm');
     client.busy = false;
-    server.rekeyed(client, 1, freshKeys());
+    server.rekeyed(client, 1, freshKeys(), false);
     expect(client.last).toBe('rekey');
     server.rekeyFailed(client, 2, 'revoked');
     expect(client.last).toContain('restart');
@@ -592,7 +592,7 @@ describe('the PKI', () => {
     server.rekeyFailed(client, 1, 'the line was down');
     client.busy = false;
     server.rekeying(client);
-    server.rekeyed(client, 2, freshKeys());
+    server.rekeyed(client, 2, freshKeys(), false);
     expect(client.last).toBe('confirm');
   });
 
@@ -762,7 +762,7 @@ test('what is thrown in the kernel does not come out at the network', async () =
   const client = gateway.connect('alice');
   kernel.broken = true;
   expect(() => gateway.connect('bob')).not.toThrow();
-  expect(() => server.rekeyed(client, 1, freshKeys())).not.toThrow();
+  expect(() => server.rekeyed(client, 1, freshKeys(), false)).not.toThrow();
   expect(() => server.setPeer(refOfPeer('alice'), undefined)).not.toThrow();
   const stopped = server.stop();
   gateway.clock.advance(3_000);
@@ -787,7 +787,7 @@ test('a connection costs the same number of calls and news however many others t
 function wholeStory(): void {
   const { server } = open(dialIn('alice'));
   const client = gateway.connect('alice');
-  server.rekeyed(client, 1, freshKeys());
+  server.rekeyed(client, 1, freshKeys(), false);
   gateway.clock.advance(200_000);
   server.failed(client.path, 'udp', 'a reason', client.identity);
   gateway.lose(client, 'expired');

@@ -387,11 +387,11 @@ export class NetworkServer implements ServerOwner {
     client.handOver(() => this.#takeOver(client, established));
   }
 
-  rekeyed(client: ServedClient, keyId: number, keys: DataKeys): void {
+  rekeyed(client: ServedClient, keyId: number, keys: DataKeys, skipsKey: boolean): void {
     const tunnel = this.#tunnels.get(client);
     if (tunnel?.keys === undefined) return;
     this.#renewed += 1;
-    tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys });
+    tunnel.keys.add({ keyId, cipher: tunnel.cipher, keys }, { skipsKey });
     tunnel.usage?.renew();
     tunnel.lastHandshake = this.#services.clock();
     this.#facts.update(tunnel.dialIn.ref, { lastHandshake: tunnel.lastHandshake });
@@ -411,7 +411,11 @@ export class NetworkServer implements ServerOwner {
   }
 
   keyConfirmed(client: ServedClient): void {
-    this.#tunnels.get(client)?.keys?.confirmed();
+    const tunnel = this.#tunnels.get(client);
+    if (tunnel?.keys === undefined) return;
+    tunnel.keys.confirmed();
+    // The next process may send with it, unless the kernel refused to.
+    if (this.#tunnels.get(client) === tunnel) this.#save(tunnel);
   }
 
   rekeyFailed(client: ServedClient, _keyId: number, reason: string): void {
@@ -670,7 +674,7 @@ export class NetworkServer implements ServerOwner {
       { since, lastHandshake },
     );
     this.#log.debug({ event: 'session.resumed', peer: name, peerId: id }, 'the session of a client goes on');
-    tunnel.keys.resume(found.keys, session.keyId);
+    tunnel.keys.resume(found.keys, session);
   }
 
   /** The kernel knows best where a client is by now. */

@@ -167,7 +167,9 @@ describe('a state', () => {
     ['is one key behind, which sends already', { primary: slot(4), secondary: slot(3) }, 4, 5],
     ['meets empty slots', { primary: undefined, secondary: undefined }, 3, 4],
   ])('%s', (_, slots, keyId, nextKeyId) => {
-    expect(withKernelKeys(session, slots)).toEqual({ ...session, keyId, nextKeyId });
+    // Of the key that the state knows nothing of, nothing was said to the other end perhaps.
+    const unconfirmed = keyId === session.keyId ? {} : { unconfirmed: true };
+    expect(withKernelKeys(session, slots)).toEqual({ ...session, keyId, nextKeyId, ...unconfirmed });
   });
 
   test('counts keys from 1 again after 7', () => {

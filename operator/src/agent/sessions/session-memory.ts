@@ -161,7 +161,7 @@ const revisions = new WeakMap<WrapConfig, string>();
 export function withKernelKeys(session: SessionState, { primary, secondary }: KeySlots): SessionState {
   const { nextKeyId: next } = session;
   if (primary?.keyId !== next && secondary?.keyId !== next) return session;
-  return { ...session, keyId: next, nextKeyId: next === 7 ? 1 : next + 1 };
+  return { ...session, keyId: next, nextKeyId: next === 7 ? 1 : next + 1, unconfirmed: true };
 }
 
 /** A record of this version, or undefined; the state inside is looked at by whoever resumes it. */

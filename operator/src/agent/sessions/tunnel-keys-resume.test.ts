@@ -8,7 +8,7 @@ const key = (keyId: number): SessionKey => ({ keyId, cipher: 'AES-256-GCM', keys
 const id = firstSessionId;
 
 /** A peer as an earlier process left it, by the ids in its slots; the session's newest key is the second. */
-function resumed(primary: number | undefined, secondary: number | undefined, newest: number) {
+function resumed(primary: number | undefined, secondary: number | undefined, newest: number, unconfirmed = false) {
   const kernel = new FakeLiveKernel();
   const clock = new FakeScheduler();
   const live = livePeers(() => kernel);
@@ -23,7 +23,7 @@ function resumed(primary: number | undefined, secondary: number | undefined, new
   });
   const found = live.look(7, id);
   expect(found?.peer.id).toBe(id);
-  keys.resume(found!.keys, newest);
+  keys.resume(found!.keys, { keyId: newest, unconfirmed });
   return { kernel, clock, keys, refusals, slots: () => kernel.slots(7, id) };
 }
 
@@ -45,6 +45,19 @@ describe('the keys of a peer that an earlier process made', () => {
     expect(slots()).toBe('4/3');
     clock.advance(60_000);
     expect(slots()).toBe('4/-');
+  });
+
+  test('a key that the other end may not have is not sent with, whatever time passes', () => {
+    const { clock, slots, keys } = resumed(3, 4, 4, true);
+    clock.advance(1_000_000);
+    keys.rekeying();
+    expect(slots()).toBe('3/4');
+    // It took part in the next renegotiation, which OpenVPN does not before it has the key.
+    keys.add(key(5));
+    keys.confirmed();
+    expect(slots()).toBe('4/5');
+    clock.advance(2_000_000);
+    expect(slots()).toBe('5/-');
   });
 
   test('an old key goes when nobody sends with it any more', () => {

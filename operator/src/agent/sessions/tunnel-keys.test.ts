@@ -152,6 +152,24 @@ test('a key that is confirmed late sends then, and the old one goes all the same
   expect(bench.clock.pending).toBeUndefined();
 });
 
+test('a key that the other end says it never got is not sent with: the next one takes its slot', () => {
+  const bench = new Bench();
+  bench.clock.advance(3_600_000);
+  bench.keys.add(key(1));
+  bench.clock.advance(120_000);
+  bench.keys.rekeying();
+  bench.keys.add(key(2), { skipsKey: true });
+  expect(bench.slots).toBe('0/2');
+  // The first one's timer is off.
+  bench.keys.confirmed();
+  bench.clock.advance(29_999);
+  expect(bench.slots).toBe('0/2');
+  bench.clock.advance(1);
+  expect(bench.slots).toBe('2/0');
+  bench.clock.advance(90_000);
+  expect(bench.slots).toBe('2/-');
+});
+
 describe('a key that is used up', () => {
   test('gives way at once to one that waits', () => {
     const bench = new Bench();

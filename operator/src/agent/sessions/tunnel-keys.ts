@@ -1,6 +1,7 @@
 import { formatRef } from '../../api/types.ts';
 import { describe } from '../../errors.ts';
 import type { Scheduler } from '../../openvpn/session/scheduler.ts';
+import type { SessionState } from '../../openvpn/session/session-state.ts';
 import type { Log } from '../../telemetry/log.ts';
 import type { KeySlots } from '../key-slots.ts';
 import type { LivePeer, LivePeers, SessionKey } from './live-peers.ts';
@@ -47,15 +48,20 @@ export class TunnelKeys {
     this.#lastKeyAt = options.scheduler.now();
   }
 
-  /** Installs the key of a renegotiation, once. */
-  add(key: SessionKey): void {
+  /**
+   * Installs the key of a renegotiation, once.
+   *
+   * @param skipsKey the other end never got the key before this one
+   */
+  add(key: SessionKey, { skipsKey = false }: { readonly skipsKey?: boolean } = {}): void {
     const { live, peer, scheduler, transitionMs } = this.#options;
     const sinceLast = scheduler.now() - this.#lastKeyAt;
     // A peer that renegotiates often switches sooner, too: OpenVPN after half its own period.
     const wait = Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
     this.#attempt(() => {
-      // The other end has its two newest keys only: what it still accepts of ours is the pending one.
-      if (this.#pending) this.#swap();
+      // The other end has its two newest keys only: what it still accepts of ours is the pending one, if it got that.
+      if (this.#pending && !skipsKey) this.#swap();
+      this.#cancelSwap();
       this.#cancelRetire();
       live.addKey(peer, key);
       this.#lastKeyAt = scheduler.now();
@@ -72,13 +78,13 @@ export class TunnelKeys {
   /**
    * Goes on from the slots of a peer that an earlier process made. How long the keys have been there is not known.
    *
-   * @param newest OpenVPN's id of the session's newest key
+   * @param session its newest key, which the other end may not have: then it is sent with when there is another one at
+   *   the earliest, since nothing is said of it any more that could be acknowledged
    */
-  resume({ primary, secondary }: KeySlots, newest: number): void {
+  resume({ primary, secondary }: KeySlots, { keyId, unconfirmed }: Pick<SessionState, 'keyId' | 'unconfirmed'>): void {
     this.#exhausted = primary === undefined;
-    this.#pending = secondary?.keyId === newest && primary?.keyId !== newest;
-    // Whether it was is not known, and nothing is said any more that could be acknowledged.
-    this.#confirmed = true;
+    this.#pending = secondary?.keyId === keyId && primary?.keyId !== keyId;
+    this.#confirmed = unconfirmed !== true;
     if (this.#pending && this.#exhausted) this.#attempt(() => this.#swap());
     if (this.#pending) this.#swapAfter(Math.max(shortestTransitionMs, this.#options.transitionMs()));
     if (secondary !== undefined) this.#retireAfter(Math.max(2 * this.#options.transitionMs(), longestOldKeyMs));

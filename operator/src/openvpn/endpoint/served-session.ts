@@ -234,7 +234,7 @@ export class ServedSession implements ServedClient {
         owner.established(this, event.established);
         return;
       case 'rekeyed':
-        owner.rekeyed(this, event.keyId, event.keys);
+        owner.rekeyed(this, event.keyId, event.keys, event.skipsKey);
         return;
       case 'rekeying':
         owner.rekeying(this);

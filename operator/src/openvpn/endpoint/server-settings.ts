@@ -43,8 +43,12 @@ export interface ServerOwner {
   established(client: ServedClient, established: Established): void;
   /** A renegotiation begins: a key that is confirmed has to send from now on. */
   rekeying(client: ServedClient): void;
-  /** A further key: make it the secondary. Do not send with it before it is confirmed. */
-  rekeyed(client: ServedClient, keyId: number, keys: DataKeys): void;
+  /**
+   * A further key: make it the secondary. Do not send with it before it is confirmed.
+   *
+   * @param skipsKey the client never got the key before this one: do not send with that
+   */
+  rekeyed(client: ServedClient, keyId: number, keys: DataKeys, skipsKey: boolean): void;
   /** The client has that key, too. */
   keyConfirmed(client: ServedClient, keyId: number): void;
   /** The client goes on with its present key. */

@@ -64,6 +64,23 @@ export function hasProtocol(info: PeerInfo, bit: number): boolean {
   return (info.protocols & bit) !== 0;
 }
 
+const newestKeyLine = 'UV_OVPN_KEY';
+
+/**
+ * The line by which a client of ours says, when it renegotiates, which data key is its newest. When the last message of
+ * a renegotiation is lost for good, the server has a key that the client has not; OpenVPN's client ends the session then,
+ * but ours goes on with the key before, and the server must not send with the one that it never got.
+ */
+export function newestKeyInfo(keyId: number): Record<string, string> {
+  return { [newestKeyLine]: String(keyId) };
+}
+
+/** What the client says in that line; undefined when there is none, as of OpenVPN. */
+export function newestKeyOf({ values }: PeerInfo): number | undefined {
+  const text = values.get(newestKeyLine);
+  return text !== undefined && /^[0-7]$/.test(text) ? Number(text) : undefined;
+}
+
 export interface OwnPeerInfo {
   readonly version: string;
   readonly ciphers: readonly DataCipher[];

@@ -1,7 +1,7 @@
 import { dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
 import { type ControlMessage, exitMessage, pushRequest } from '../negotiate/control-message.ts';
 import type { KeyMethodMessage } from '../negotiate/key-method.ts';
-import { formatPeerInfo } from '../negotiate/peer-info.ts';
+import { formatPeerInfo, newestKeyInfo } from '../negotiate/peer-info.ts';
 import { pushedSession, PushReader, type ReceivedPush } from '../negotiate/push.ts';
 import { ProtocolFault } from '../negotiate/protocol-fault.ts';
 import type { MessageOpcode } from '../reliable/reliable-key.ts';
@@ -68,8 +68,9 @@ export class ClientSession extends Session {
     return opcode === 'hard-reset-server-v2' && keyId === 0 && peerSessionId !== undefined && acks.includes(0);
   }
 
-  protected override keyMethodMessage(): KeyMethodMessage {
-    const { optionsString, version, ciphers, maxTunMtu, dynamicTlsCrypt = true, peerInfo = {} } = this.#client;
+  protected override keyMethodMessage(first: boolean): KeyMethodMessage {
+    const { optionsString, version, ciphers, maxTunMtu, dynamicTlsCrypt = true } = this.#client;
+    const peerInfo = { ...this.#client.peerInfo, ...(first ? {} : newestKeyInfo(this.keyId)) };
     const { authToken, authTokenUser } = this.negotiated?.push ?? {};
     return {
       options: optionsString,
@@ -78,6 +79,11 @@ export class ClientSession extends Session {
       password: authToken ?? this.#client.password ?? '',
       peerInfo: formatPeerInfo({ version, ciphers, dynamicTlsCrypt, maxTunMtu, extra: peerInfo }),
     };
+  }
+
+  protected override lacksPresentKey(): boolean {
+    // A server has each key before its client.
+    return false;
   }
 
   protected override hardReset(opcode: MessageOpcode, payload: Buffer): void {

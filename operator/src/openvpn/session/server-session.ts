@@ -2,7 +2,7 @@ import { dynamicTlsCryptLabel } from '../negotiate/data-keys.ts';
 import { type ControlMessage, formatAuthFailed, formatHalt, formatRestart } from '../negotiate/control-message.ts';
 import type { KeyMethodMessage } from '../negotiate/key-method.ts';
 import { foreignFraming } from '../negotiate/options-string.ts';
-import { hasProtocol, parsePeerInfo, type PeerInfo, protocolBits } from '../negotiate/peer-info.ts';
+import { hasProtocol, newestKeyOf, parsePeerInfo, type PeerInfo, protocolBits } from '../negotiate/peer-info.ts';
 import { formatPush, type PushedOptions } from '../negotiate/push.ts';
 import { negotiate, pushedProtocol } from '../negotiate/requirements.ts';
 import type { MessageOpcode } from '../reliable/reliable-key.ts';
@@ -140,6 +140,11 @@ export class ServerSession extends Session {
 
   protected override keyMethodMessage(): KeyMethodMessage {
     return { options: this.options.optionsString, username: '', password: '', peerInfo: '' };
+  }
+
+  protected override lacksPresentKey({ peerInfo }: KeyMethodMessage): boolean {
+    const newest = newestKeyOf(parsePeerInfo(peerInfo));
+    return newest !== undefined && newest !== this.keyId;
   }
 
   protected override hardReset(opcode: MessageOpcode): void {

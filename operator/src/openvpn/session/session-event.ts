@@ -18,8 +18,14 @@ export type SessionEvent =
    */
   | { readonly type: 'rekeying' }
   /** A further key: make it the secondary. The peer may not have it yet. */
-  | { readonly type: 'rekeyed'; readonly keyId: number; readonly keys: DataKeys }
-  /** The peer has that key, too, as it has acknowledged all that was said for it: it may be sent with. */
+  | {
+      readonly type: 'rekeyed';
+      readonly keyId: number;
+      readonly keys: DataKeys;
+      /** Server: the client says that it never got the key before this one, and so cannot read what is sent with it. */
+      readonly skipsKey: boolean;
+    }
+  /** The peer has that key, too, as it has acknowledged all that was said for it, or goes on to the next: it may be sent with. */
   | { readonly type: 'key-confirmed'; readonly keyId: number }
   /** The session goes on with its present key. */
   | { readonly type: 'rekey-failed'; readonly keyId: number; readonly reason: string }

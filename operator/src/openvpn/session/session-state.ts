@@ -15,6 +15,8 @@ export interface SessionState {
   readonly peerSessionId: string;
   readonly keyId: number;
   readonly nextKeyId: number;
+  /** The peer may not have the newest key: no `key-confirmed` has come for it. */
+  readonly unconfirmed?: boolean;
   readonly identity: PeerIdentity;
   readonly negotiated: {
     readonly cipher: DataCipher;

@@ -493,7 +493,38 @@ describe('the key of a renegotiation', () => {
     });
     await pair.world.run(() => pair.last('client')?.type === 'rekey-failed', 200_000);
     expect(pair.last('server')?.type).toBe('rekeyed');
+    expect(pair.server.exportState()).toMatchObject({ keyId: 1, unconfirmed: true });
+    expect(pair.client.exportState()).not.toHaveProperty('unconfirmed');
     deaf = false;
+    // The client says that it has only key 0, as OpenVPN never would: it ends a session whose renegotiation failed.
+    pair.client.rekey();
+    await pair.world.run(() => pair.last('server')?.type === 'key-confirmed');
+    expect(pair.events.server.at(-2)).toMatchObject({ type: 'rekeyed', keyId: 2, skipsKey: true });
+    expect(pair.server.exportState()).not.toHaveProperty('unconfirmed');
+    pair.client.rekey();
+    await pair.world.run(() => pair.last('server')?.type === 'key-confirmed' && pair.server.keyId === 3);
+    expect(pair.events.server.at(-2)).toMatchObject({ type: 'rekeyed', keyId: 3, skipsKey: false });
+    pair.close();
+  });
+
+  test('that the client does not know to be confirmed is, when the server goes on to the next', async () => {
+    const pair = await new Pair().connect();
+    pair.server.rekey();
+    await pair.rekeyed(1);
+    const state = JSON.parse(JSON.stringify(pair.client.exportState())) as SessionState;
+    pair.client.close();
+    // As if the process had ended in between.
+    pair.client = pair.makeClient({ ...state, unconfirmed: true });
+    const before = pair.events.client.length;
+    pair.client.rekey();
+    await pair.world.run(() => pair.last('client')?.type === 'key-confirmed' && pair.client.keyId === 2);
+    expect(pair.events.client.slice(before).map((event) => event.type)).toEqual([
+      'rekeying',
+      'key-confirmed',
+      'rekeyed',
+      'key-confirmed',
+    ]);
+    expect(pair.events.client[before + 1]).toEqual({ type: 'key-confirmed', keyId: 1 });
     pair.close();
   });
 });

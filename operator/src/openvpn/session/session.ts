@@ -232,6 +232,7 @@ export abstract class Session {
       peerSessionId: this.peerSessionId.toString('hex'),
       keyId: this.#currentKeyId,
       nextKeyId: this.#nextKeyId,
+      ...(this.#unconfirmed && { unconfirmed: true }),
       identity: this.identity,
       negotiated: this.negotiated,
       wrapper: this.options.wrapper.state,
@@ -243,10 +244,11 @@ export abstract class Session {
    * again after the next renegotiation, which `rekey` may start.
    */
   protected resume(state: SessionState): void {
-    const { peerSessionId, keyId, nextKeyId, identity, negotiated } = parseState(state, this.role);
+    const { peerSessionId, keyId, nextKeyId, unconfirmed, identity, negotiated } = parseState(state, this.role);
     this.peerSessionId = Buffer.from(peerSessionId, 'hex');
     this.#currentKeyId = keyId;
     this.#nextKeyId = nextKeyId;
+    this.#unconfirmed = unconfirmed === true;
     this.#identity = identity;
     this.negotiated = negotiated;
     this.#keySince = this.options.scheduler.now();
@@ -277,6 +279,9 @@ export abstract class Session {
   protected abstract refused(reason: string, peer: KeyMethodMessage): void;
   /** What was waited for in vain during the first handshake. */
   protected abstract timeoutReason(): string;
+
+  /** Whether the peer says, in a renegotiation, that it does not have the newest key of ours. */
+  protected abstract lacksPresentKey(peer: KeyMethodMessage): boolean;
 
   protected get current(): KeyExchange | undefined {
     return this.#current;
@@ -404,6 +409,11 @@ export abstract class Session {
           if (keyId === 0) {
             this.hardReset(opcode, payload);
           } else {
+            // A server that takes part in the next renegotiation has finished the one before. A client of ours may have
+            // given that up; it says so (`lacksPresentKey`).
+            if (this.role === 'client' && exchange === this.#pending) {
+              this.#confirmed();
+            }
             exchange.startTls();
           }
         },
@@ -456,7 +466,7 @@ export abstract class Session {
       this.unwelcome(reason);
       return;
     }
-    this.#rekeyed(exchange, identity);
+    this.#rekeyed(exchange, identity, this.lacksPresentKey(peer));
   }
 
   /** Of a peer that may not stay: a renegotiation has shown it, and its key is the one that the peer listens on. */
@@ -473,7 +483,7 @@ export abstract class Session {
     this.fail(reason);
   }
 
-  #rekeyed(exchange: KeyExchange, identity: PeerIdentity): void {
+  #rekeyed(exchange: KeyExchange, identity: PeerIdentity, skipsKey: boolean): void {
     if (this.negotiated === undefined) {
       return;
     }
@@ -493,11 +503,17 @@ export abstract class Session {
       this.#retired = undefined;
     });
     this.#scheduleRekey();
-    this.notify({ type: 'rekeyed', keyId: exchange.keyId, keys });
+    this.notify({ type: 'rekeyed', keyId: exchange.keyId, keys, skipsKey });
   }
 
   #confirmKey(): void {
-    if (this.#unconfirmed && this.#phase === 'established' && this.#current?.settled === true) {
+    if (this.#current?.settled === true) {
+      this.#confirmed();
+    }
+  }
+
+  #confirmed(): void {
+    if (this.#unconfirmed && this.#phase === 'established') {
       this.#unconfirmed = false;
       this.notify({ type: 'key-confirmed', keyId: this.#currentKeyId });
     }
