@@ -237,7 +237,10 @@ export class DialedPeer implements DialerOwner {
   }
 
   rekeying(): void {
-    this.#tunnel?.keys.rekeying();
+    const tunnel = this.#tunnel;
+    tunnel?.keys.rekeying();
+    // The key id is used up, also if this process ends before the key is there.
+    if (tunnel !== undefined && this.#tunnel === tunnel) this.#save(tunnel);
   }
 
   keyConfirmed(): void {

@@ -238,7 +238,7 @@ describe('a session of an earlier process', () => {
   test.each([
     ['the wrapping has changed', { wrap: 'another' }],
     ['its listener is gone', { listener: 'spare' }],
-    ['its state is none', { session: { ...state, keyId: 9 } }],
+    ['its state is none', { session: { ...state, sessionId: 'none' } }],
     ['the holder has lost its connection', { transport: 'tcp' as const, socket: 'client-1' }],
   ])('leaves its data to go on when %s', async (_, change) => {
     const legacy = await Legacy.make([{ ...record, ...change }]);

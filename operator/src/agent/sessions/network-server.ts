@@ -408,6 +408,8 @@ export class NetworkServer implements ServerOwner {
     // Whoever began it: certificates are verified as of now.
     if (tunnel?.recheck === 'wanted') tunnel.recheck = 'running';
     tunnel?.keys?.rekeying();
+    // The key id is used up, also if this process ends before the key is there.
+    if (tunnel !== undefined && this.#tunnels.get(client) === tunnel) this.#save(tunnel);
   }
 
   keyConfirmed(client: ServedClient): void {

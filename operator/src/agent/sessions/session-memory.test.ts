@@ -165,11 +165,14 @@ describe('a state', () => {
     ['knows all', { primary: slot(3), secondary: slot(2) }, 3, 4],
     ['is one key behind', { primary: slot(3), secondary: slot(4) }, 4, 5],
     ['is one key behind, which sends already', { primary: slot(4), secondary: slot(3) }, 4, 5],
+    ['has seen the renegotiation begin', { primary: slot(2), secondary: slot(3) }, 3, 4, { keyId: 2 }],
+    ['has seen one begin that brought no key', { primary: slot(2), secondary: slot(1) }, 2, 4, { keyId: 2 }],
     ['meets empty slots', { primary: undefined, secondary: undefined }, 3, 4],
-  ])('%s', (_, slots, keyId, nextKeyId) => {
+  ] as const)('%s', (...[, slots, keyId, nextKeyId, change = {}]) => {
+    const state = { ...session, ...change };
     // Of the key that the state knows nothing of, nothing was said to the other end perhaps.
-    const unconfirmed = keyId === session.keyId ? {} : { unconfirmed: true };
-    expect(withKernelKeys(session, slots)).toEqual({ ...session, keyId, nextKeyId, ...unconfirmed });
+    const unconfirmed = keyId === state.keyId ? {} : { unconfirmed: true };
+    expect(withKernelKeys(state, slots)).toEqual({ ...state, keyId, nextKeyId, ...unconfirmed });
   });
 
   test('counts keys from 1 again after 7', () => {

@@ -156,13 +156,19 @@ const revisions = new WeakMap<WrapConfig, string>();
 
 /**
  * The state with the newest key that the kernel has: a kill may come after a key was installed and before that was
- * written down. It never comes the other way round, since keys are installed first.
+ * written down. It never comes the other way round, since keys are installed first. The state was written down when
+ * the renegotiation began, with the id after that of its key; earlier versions wrote it only when the key was there.
  */
 export function withKernelKeys(session: SessionState, { primary, secondary }: KeySlots): SessionState {
-  const { nextKeyId: next } = session;
-  if (primary?.keyId !== next && secondary?.keyId !== next) return session;
-  return { ...session, keyId: next, nextKeyId: next === 7 ? 1 : next + 1, unconfirmed: true };
+  const { keyId, nextKeyId: next } = session;
+  const newest = [next === 1 ? maxKeyId : next - 1, next].find(
+    (id) => id !== keyId && (primary?.keyId === id || secondary?.keyId === id),
+  );
+  if (newest === undefined) return session;
+  return { ...session, keyId: newest, nextKeyId: newest === maxKeyId ? 1 : newest + 1, unconfirmed: true };
 }
+
+const maxKeyId = 7;
 
 /** A record of this version, or undefined; the state inside is looked at by whoever resumes it. */
 function parseRecord(value: unknown): SessionRecord | undefined {

@@ -106,6 +106,11 @@ const commands = [
     ),
   ),
   side.map((it) => command(it, `kill the ${it}`, (pair) => pair.kill(it))),
+  fc.tuple(side, fc.integer({ min: 1, max: 70 })).map(([it, seconds]) =>
+    command(it, `cut for ${seconds} s at the next key of the ${it}`, (pair) => {
+      pair.ends[it].cutAtInstall = seconds * 1000;
+    }),
+  ),
   side.map((it) => command(it, `kill the ${it} at its next key`, (pair) => void (pair.ends[it].diesAtInstall = true))),
   side.map((it) =>
     command(

@@ -123,8 +123,12 @@ class End {
   farewellSince: number | undefined;
   /** Its process dies between the kernel's having a new key and the state's saying so. */
   diesAtInstall = false;
-  /** The last packet from the other end that came through. */
+  /** The line carries nothing for so long from the moment when its kernel has a new key. Milliseconds. */
+  cutAtInstall = 0;
+  /** When the first packet came through. */
   heardAt = 0;
+  /** What its session has taken in: none of it may count again. */
+  taken = new WeakSet<Buffer>();
   killedAt = 0;
   /** It was away for so long that the other end may have given up the key that its kernel still sends with. */
   overdue = false;
@@ -199,7 +203,13 @@ export class SessionPair {
   replay(side: Side, index: number): void {
     const { sent } = this.ends[side];
     const packet = sent[index % Math.max(1, sent.length)];
-    if (packet !== undefined) this.#deliver(otherSide(side), packet);
+    if (packet === undefined) return;
+    const to = this.ends[otherSide(side)];
+    const again = to.taken.has(packet);
+    const { eventCount } = to;
+    const drop = this.#deliver(otherSide(side), packet);
+    // A new process has forgotten what came since its state was saved.
+    if (again) expect({ drop, events: to.eventCount }).toEqual({ drop: expect.any(String), events: eventCount });
   }
 
   /**
@@ -227,6 +237,7 @@ export class SessionPair {
     end.keys?.close();
     end.cancelFirstRekey();
     end.session = end.keys = undefined;
+    end.taken = new WeakSet();
     end.renegotiatingSince = end.farewellSince = undefined;
     if (end.life !== 'over') end.life = 'killed';
     end.killedAt = this.world.time;
@@ -335,6 +346,7 @@ export class SessionPair {
     for (const side of sides) {
       Object.assign(this.ends[side].faults, { lose: 0, double: 0, delay: 0 });
       this.ends[side].diesAtInstall = false;
+      this.ends[side].cutAtInstall = 0;
       if (this.ends[side].life === 'killed') this.resume(side);
     }
     // What was begun may have to run into its time-out, and the next try comes as long after that.
@@ -452,6 +464,7 @@ export class SessionPair {
       case 'rekeying':
         end.renegotiatingSince = this.world.time;
         end.keys?.rekeying();
+        this.#save(end);
         return;
       case 'rekeyed': {
         const slots = end.kernel.slotsNow;
@@ -460,6 +473,10 @@ export class SessionPair {
         end.renegotiatingSince = undefined;
         end.cancelFirstRekey();
         end.keys?.add({ keyId: event.keyId, cipher: 'AES-256-GCM', keys: event.keys }, event);
+        if (end.cutAtInstall > 0) {
+          this.cut(end.cutAtInstall);
+          end.cutAtInstall = 0;
+        }
         if (end.diesAtInstall) {
           end.diesAtInstall = false;
           this.kill(side);
@@ -536,7 +553,7 @@ export class SessionPair {
     const end = this.ends[side];
     const { faults } = end;
     end.sentCount += 1;
-    end.sent.push(Buffer.from(packet));
+    end.sent.push(packet);
     if (end.sent.length > historyLength) end.sent.shift();
     if (this.world.time < this.#silentUntil) return;
     if (faults.lose > 0) {
@@ -559,6 +576,7 @@ export class SessionPair {
   #deliver(side: Side, packet: Buffer): SessionDrop | undefined {
     const end = this.ends[side];
     const drop = end.session?.receive(Buffer.from(packet));
+    if (drop === undefined && end.session !== undefined) end.taken.add(packet);
     if (drop === undefined && end.session !== undefined && end.heardAt === 0) end.heardAt = this.world.time;
     return drop;
   }
