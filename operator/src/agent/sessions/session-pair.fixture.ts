@@ -380,8 +380,14 @@ export class SessionPair {
         got: [true, true],
       });
     }
-    // A period of a minute would go on for ever.
-    if (sides.some((it) => this.#setup.renegotiateSeconds[it] !== 0)) return;
+    const periods = sides.map((it) => this.#setup.renegotiateSeconds[it]).filter((seconds) => seconds > 0);
+    if (periods.length > 0) {
+      // By themselves, too, and again and again.
+      const counts = sides.map((it) => this.ends[it].installed.length);
+      await this.pass((Math.min(...periods) + 130) * 1000);
+      expect(sides.map((it, i) => this.ends[it].installed.length > (counts[i] ?? 0))).toEqual([true, true]);
+      return;
+    }
     await this.pass(400_000);
     const { client, server } = this.ends;
     const [one, two] = [client.kernel.slotsNow, server.kernel.slotsNow];
@@ -462,6 +468,8 @@ export class SessionPair {
         return;
       }
       case 'rekeying':
+        // One at a time.
+        expect({ side, since: end.renegotiatingSince }).toEqual({ side, since: undefined });
         end.renegotiatingSince = this.world.time;
         end.keys?.rekeying();
         this.#save(end);
