@@ -1,10 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { BlockList } from 'node:net';
 import { parseClaimName } from '../../api/allocation.ts';
 import { asRecord } from '../../cluster/json.ts';
 import { apiPath } from '../../cluster/resource-path.ts';
 import { FakeClock } from '../../cluster/testing/clock.ts';
 import { recordingLog } from '../../cluster/testing/log.ts';
+import { modelRuns, modelTimeout } from '../../cluster/testing/model-runs.ts';
 import { networkManifest, peerManifest } from '../../cluster/testing/objects.ts';
 import { noMeter } from '../../telemetry/metrics.ts';
 import { type Change, FakeCluster, fakeWriter, handView } from '../testing/fake-cluster.ts';
@@ -17,6 +19,35 @@ const second = 1000;
 
 const spec = { pools: { peers: ['10.8.0.0/27', 'fd00:8::/64'], pods: ['10.9.0.0/22'] }, nodes: [] };
 const pki = { secretRef: { name: 'pki' } };
+
+/** What the pools of a network may become, and may have been: smaller, moved, of fewer families, of other blocks. */
+const otherPools = [
+  spec.pools,
+  { ...spec.pools, peers: ['10.8.0.0/28', 'fd00:8::/64'] },
+  { ...spec.pools, peers: ['10.8.0.0/27'] },
+  { ...spec.pools, peers: ['10.18.0.0/27', 'fd00:18::/64'] },
+  { ...spec.pools, peers: ['fd00:8::/64'] },
+  { ...spec.pools, pods: ['10.19.0.0/22'] },
+];
+
+/** Whether each pool has just one of the addresses; of a peer that asks for one, at most. */
+function fits(path: string, addresses: readonly string[], { peers }: (typeof otherPools)[number]): boolean {
+  const within = peers.map((pool) => {
+    const [base = '', length] = pool.split('/');
+    const family = base.includes(':') ? 'ipv6' : 'ipv4';
+    const list = new BlockList();
+    list.addSubnet(base, Number(length), family);
+    return addresses.filter((address) => list.check(address, family)).length;
+  });
+  const asks = /p[67]$/.test(path);
+  const inside = within.reduce((sum, count) => sum + count, 0) === addresses.length;
+  return inside && within.every((count) => count === 1 || (asks && count === 0));
+}
+
+function resize(cluster: FakeCluster, pools: (typeof otherPools)[number]): void {
+  const { spec: changed } = networkManifest('offices', { ...spec, pools, pki });
+  cluster.edit(networkPath, asRecord(changed) ?? {});
+}
 
 /** A manifest of a peer that dials in. */
 function client(name: string, addresses: readonly string[] = []): Record<string, unknown> {
@@ -181,7 +212,7 @@ function claimsBy(cluster: FakeCluster, kind: 'number' | 'pods'): Record<string,
 }
 
 describe('allocation with two controllers, interleaved at every request, that crash anywhere', () => {
-  const act = fc.tuple(fc.nat(11), fc.nat(1), fc.nat(7));
+  const act = fc.tuple(fc.nat(12), fc.nat(1), fc.nat(7));
   test.each([
     ['short', 60],
     ['long', 400],
@@ -191,6 +222,7 @@ describe('allocation with two controllers, interleaved at every request, that cr
       await fc.assert(
         fc.asyncProperty(fc.array(act, { maxLength: length, size: 'max' }), async (acts) => {
           const { cluster, clock, replicas, settle, check, wait, restart, finish, published } = world();
+          let pools = spec.pools;
           for (const [what, which, choice] of acts) {
             const replica = replicas()[which]!;
             const path = `${peersPath}/p${choice}`;
@@ -211,10 +243,16 @@ describe('allocation with two controllers, interleaved at every request, that cr
               if (choice > 2) await wait(60 * second);
               else if (cluster.get(node) === undefined) cluster.create(apiPath('Node'), { metadata: { name: 'n2' } });
               else cluster.delete(node);
-            } else await wait(choice * 10 * second);
+            } else if (what === 11) await wait(choice * 10 * second);
+            else resize(cluster, (pools = otherPools[choice % otherPools.length] ?? spec.pools));
             await settle();
             check();
           }
+          // Whatever the pools have been meanwhile.
+          await finish();
+          for (const [path, addresses] of published())
+            expect({ path, addresses, fits: fits(path, addresses, pools) }).toMatchObject({ fits: true });
+          resize(cluster, spec.pools);
           await finish();
           const peers = cluster.list(peersPath);
           // A peer that asks for an address that somebody got before has to be told; all others have some.
@@ -233,10 +271,10 @@ describe('allocation with two controllers, interleaved at every request, that cr
           await finish();
           expect(cluster.writes).toBe(writes);
         }),
-        { numRuns: length > 100 ? 25 : 60 },
+        modelRuns(length > 100 ? 25 : 60),
       );
     },
-    120_000,
+    modelTimeout(120_000),
   );
 });
 
