@@ -11,13 +11,14 @@ import { OvpnFamily } from '../../operator/src/kernel/ovpn/family.ts';
 import { deriveDataKeys, parseStaticKey } from '../../operator/src/openvpn/static-key.ts';
 import { Canaries } from '../support/canaries.ts';
 import { agentProgram, type Host } from '../support/hosts.ts';
+import { KeyTap } from '../support/key-tap.ts';
 import { key, newStaticKey, peer, secret } from '../support/manifests.ts';
 import { openvpn26, openvpn27 } from '../support/openvpn.ts';
 import { agentTail, untilConnected } from '../support/peer-status.ts';
 import { PlainRemote } from '../support/remote.ts';
 import { attempt, eventually, run } from '../support/run.ts';
 import { tlsSecret, wrapSecret } from '../support/session-manifests.ts';
-import { defaultPort, netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
+import { defaultPort, netnsOf, nodeVpn, reaches, Scene, type VpnAddresses } from './scene.ts';
 
 /**
  * A node with every kind of key on it, some of them broken, and sessions of every kind; then a hunt for them wherever
@@ -26,7 +27,11 @@ import { defaultPort, netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
 
 const health = '127.0.0.1:9917';
 const canaries = new Canaries();
+/** The data keys of sessions by themselves: they may not even be where keys of control channels are. */
+const dataKeys = new Canaries();
 let scene: Scene;
+const taps: KeyTap[] = [];
+let alice: VpnAddresses;
 
 /** What the agent made of a static key is as secret as the key. */
 function plantStaticKey(name: string, material: string): void {
@@ -40,13 +45,19 @@ function plantStaticKey(name: string, material: string): void {
   }
 }
 
-/** The keys of control channels that the agent has the holder keep, in memory. */
-function plantSessions(network: string): number {
+/** The states of sessions that the agent has the holder keep, in memory. */
+function statesOf(network: string): string {
   const fd = new HolderClient(scene.agent.holderSocket).get(`${network}/@sessions`);
   if (fd === undefined) throw new Error('the holder has no sessions');
   const file = new MemoryFile(fd);
   const text = file.read().toString('utf8');
   file.close();
+  return text;
+}
+
+/** The keys of control channels in these. */
+function plantSessions(network: string): number {
+  const text = statesOf(network);
   const keys = [...text.matchAll(/"(?:clientKey|key)":"([A-Za-z0-9+/]{342}==)"/g)].map(([, base64 = '']) => base64);
   keys.forEach((base64, n) => canaries.plant(`session key ${n} of ${network}`, Buffer.from(base64, 'base64')));
   // What is found here at all shows that the hunt finds what is there.
@@ -60,7 +71,7 @@ let remoteHost: Host;
 
 beforeAll(async () => {
   const options = ['--log-level', 'debug', '--health', health, '--status-interval', '1', '--resync', '1'];
-  scene = await Scene.open('canary', { wrap: 'tls-crypt-v2', options });
+  scene = await Scene.open('canary', { wrap: 'tls-crypt-v2', options, spec: { rekey: { seconds: 20 } } });
   scene.applyNetwork({ name: 'other', port: 1195, wrap: 'tls-auth', certificate: scene.pki.server('second') });
   plantStaticKey('static key', material);
   plantStaticKey('broken static key', rejected);
@@ -72,6 +83,8 @@ beforeAll(async () => {
   for (const name of ['gateway', 'alice', 'bob', 'spare'])
     canaries.plantPrivateKey(`TLS key of ${name}`, scene.pki.client(name).key);
   await scene.listening('other');
+  for (const name of ['corp', 'other'])
+    taps.push(await KeyTap.start(scene.kernelOf(name).path, join(scene.hosts.folder, `${name}.pcap`)));
 
   // A static peer, whose key is rotated; a client with each build; a server that we dial.
   remoteHost = await scene.hosts.host('static');
@@ -96,7 +109,7 @@ beforeAll(async () => {
   }).then((remote) => {
     remote.install('secondary', 2);
   });
-  scene.admit('alice');
+  alice = scene.admit('alice');
   scene.admit('bob', { networkName: 'other' });
   const serverHost = await scene.hosts.host('dialled');
   await scene.server(serverHost, { wrap: 'tls-crypt', build: openvpn26 });
@@ -106,15 +119,16 @@ beforeAll(async () => {
     certificate: scene.pki.client('gateway'),
   });
   const other = { address: scene.node.ipv4, port: 1195 };
-  const [alice] = await Promise.all([
+  const [client] = await Promise.all([
     scene.connectedClient('alice', { build: openvpn27, transport: 'TCP' }),
     scene.connectedClient('bob', { build: openvpn26, wrap: 'tls-auth', remotes: [other] }),
     untilConnected(scene.agent, 'dialled'),
   ]);
-  await reaches(netnsOf(alice.host), [nodeVpn.ipv4]);
+  await reaches(netnsOf(client.host), [nodeVpn.ipv4]);
   expect(plantSessions('corp')).toBeGreaterThan(1);
 });
 afterAll(async () => {
+  for (const tap of taps) await tap.stop();
   await scene.close();
 });
 
@@ -219,6 +233,23 @@ test('a static key is rotated, and the node is where it was', async () => {
   scene.agent.apply('static-key.yaml', key({ name: 'static', direction: 'Normal', generation: 2 }));
   await eventually('key 2', () => scene.kernel.slots(7).startsWith('2/') || undefined);
   for (const name of ['bob', 'dialled']) await untilConnected(scene.agent, name);
+});
+
+test('data keys of sessions are seen on their way to the kernel, and are not in the states of sessions', async () => {
+  await eventually('a further key of alice', () => (scene.keyTo(alice) ?? 0) > 0 || undefined);
+  const seen = taps.flatMap(({ keys }) => keys);
+  const options = { cipher: 'AES-256-GCM', direction: 'Normal', generation: 2, derivation: 'HKDF-SHA256' } as const;
+  const { encrypt, decrypt } = deriveDataKeys(parseStaticKey(material, {}), options);
+  // Of one that is known it is sure that it went there.
+  for (const known of [encrypt, decrypt]) expect(seen.some((bytes) => bytes.equals(known.cipherKey))).toBe(true);
+  // Two of alice, one of bob, one of the server that we dial, two static ones; each in both directions and once.
+  expect(seen.length).toBeGreaterThanOrEqual(12);
+  expect(new Set(seen.map((bytes) => bytes.toString('hex'))).size).toBe(seen.length);
+  for (const [n, bytes] of seen.entries()) {
+    canaries.plant(`data key ${n}`, bytes);
+    dataKeys.plant(`data key ${n}`, bytes);
+  }
+  for (const name of ['corp', 'other']) expect(dataKeys.findIn(statesOf(name))).toEqual([]);
 });
 
 /** Runs our program on the node, whatever it answers. */
