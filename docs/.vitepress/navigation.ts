@@ -76,6 +76,7 @@ export const navigation: DefaultTheme.SidebarItem[] = [
       page('Reporting a vulnerability', 'SECURITY.md'),
       page('Faults, and what holds', 'docs/reliability.md'),
       page('Limits', 'docs/limits.md'),
+      page('Kernels', 'docs/kernels.md'),
       page('Benchmarks', 'docs/benchmarks.md'),
       page('Compared with others', 'docs/comparison.md'),
     ],
