@@ -141,7 +141,7 @@ export function planPeer(
   if (isDialInPeer(peer)) {
     const session = planDialIn(network, peer, key);
     if (session instanceof OvpnError) return { ...absent, problems: [session] };
-    return { ...absent, session, keyProblem: issuedKeyProblem(network, peer, key), problems: [] };
+    return { desired: undefined, session, keyProblem: issuedKeyProblem(network, peer, key), problems: noProblems };
   }
   const object = formatRef(refOf(peer));
   const placed = isAgreedOn(network, peer, node);
@@ -191,6 +191,8 @@ export function planPeer(
     problems: [],
   };
 }
+
+const noProblems: readonly OvpnError[] = [];
 
 /** What a dialled peer should be, or what is wrong with its credentials. */
 function sessionOf(plan: () => DesiredSession): Pick<PeerPlan, 'session' | 'keyProblem' | 'problems'> {

@@ -32,9 +32,10 @@ export class Possessions {
 
   /** Takes a peer under its name, which must be free. */
   add(name: string, peer: Holder): void {
-    const { namespace = '', name: own } = peer.ref;
-    const owner = { ref: { kind: 'VpnPeer', namespace, name: own }, key: name, created: 0 } as const;
-    const routes = rangesOf(peer);
+    const { ref } = peer;
+    const owner = { ref: ref as Claimant['ref'], key: name, created: 0 };
+    const ranges = rangesOf(peer);
+    const routes = ranges.length === 0 ? noRanges : ranges;
     this.#peers.set(name, { peer, owner, routes });
     for (const id of idsOf(peer)) this.#ids.add(id, owner);
     for (const address of addressesOf(peer)) this.#addresses.add(address, owner);
@@ -75,6 +76,8 @@ export class Possessions {
     return new Set(owners.map(({ key }) => key));
   }
 }
+
+const noRanges: readonly Cidr[] = [];
 
 /** Peers with a session have ids of their own range, which nobody claims. */
 function idsOf(peer: Holder): number[] {

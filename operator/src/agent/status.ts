@@ -8,6 +8,7 @@ import {
 import { peerKind } from '../api/peer-kind.ts';
 import { type PlacementReason, standing } from '../api/placement.ts';
 import { reasonOf } from '../api/reasons.ts';
+import { shared } from '../api/shared.ts';
 import {
   type Condition,
   formatRef,
@@ -56,7 +57,7 @@ function withAll(
   // Those of other types are somebody else's: the controller's.
   let conditions: readonly Condition[] = (before ?? []).filter(({ type }) => updates.some((one) => one.type === type));
   for (const update of updates) conditions = setCondition(conditions, update, generation, () => now);
-  return [...conditions];
+  return shared([...conditions]);
 }
 
 /** What a peer's status is made of. */

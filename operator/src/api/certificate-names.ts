@@ -67,9 +67,17 @@ export function identityField(
 
 /** The key under which an identity is looked up; undefined for an empty one. */
 export function identityKey(identity: IdentityFields): string | undefined {
+  const known = identityKeys.get(identity);
+  if (known !== undefined) return known;
   const found = identityField(identity);
-  return found === undefined ? undefined : `${found.field} ${found.value}`;
+  if (found === undefined) return undefined;
+  const key = `${found.field} ${found.value}`;
+  identityKeys.set(identity, key);
+  return key;
 }
+
+/** Several maps go by the key of one identity: one text for all of them. */
+const identityKeys = new WeakMap<IdentityFields, string>();
 
 const altNameTypes: ReadonlyMap<string, string> = new Map([
   ['dns', 'DNS'],

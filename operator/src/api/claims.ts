@@ -1,4 +1,4 @@
-import type { ObjectRef, VpnPeer } from './types.ts';
+import { type ObjectRef, refOf, type VpnPeer } from './types.ts';
 
 /** A peer as one that claims things: who it is, and since when. */
 export interface Claimant {
@@ -9,15 +9,22 @@ export interface Claimant {
   readonly created: number;
 }
 
+/** By the version of the peer. Whoever keeps the claimant of a peer keeps the same. */
+const claimants = new WeakMap<VpnPeer, Claimant>();
+
 /** The claimant that a peer is. */
 export function claimantOf(peer: VpnPeer): Claimant {
+  const known = claimants.get(peer);
+  if (known !== undefined) return known;
   const { namespace, name, creationTimestamp } = peer.metadata;
   const created = Date.parse(creationTimestamp ?? '');
-  return {
-    ref: { kind: 'VpnPeer', namespace, name },
+  const claimant = {
+    ref: refOf(peer) as Claimant['ref'],
     key: `${namespace}/${name}`,
     created: Number.isNaN(created) ? Infinity : created,
   };
+  claimants.set(peer, claimant);
+  return claimant;
 }
 
 /** The same for what it holds for certain: that is before everything that is only claimed. */
@@ -33,7 +40,12 @@ export function compareAge(one: Claimant, other: Claimant): number {
 
 /** Those who claim the same thing, oldest first. */
 export class ClaimList {
-  readonly #claimants: Claimant[] = [];
+  /** No longer than it has to be: an array that grows by itself begins with room for seventeen. */
+  #claimants: Claimant[] = [];
+
+  get size(): number {
+    return this.#claimants.length;
+  }
 
   get oldest(): Claimant | undefined {
     return this.#claimants[0];
@@ -44,7 +56,8 @@ export class ClaimList {
   }
 
   add(claimant: Claimant): void {
-    this.#claimants.splice(this.#placeOf(claimant), 0, claimant);
+    if (this.#claimants.length === 0) this.#claimants = [claimant];
+    else this.#claimants.splice(this.#placeOf(claimant), 0, claimant);
   }
 
   remove(claimant: Claimant): void {
@@ -73,25 +86,38 @@ export class ClaimList {
 
 /** Claims to things that are equal or not, such as addresses and peer ids. */
 export class KeyClaims<K> {
-  readonly #lists = new Map<K, ClaimList>();
+  /** Most things are claimed by one alone, who stands for the list then. */
+  readonly #claims = new Map<K, Claimant | ClaimList>();
 
   add(key: K, claimant: Claimant): void {
-    const list = this.#lists.get(key) ?? new ClaimList();
-    list.add(claimant);
-    this.#lists.set(key, list);
+    const present = this.#claims.get(key);
+    if (present === undefined) this.#claims.set(key, claimant);
+    else if (present instanceof ClaimList) present.add(claimant);
+    else {
+      const list = new ClaimList();
+      list.add(present);
+      list.add(claimant);
+      this.#claims.set(key, list);
+    }
   }
 
   remove(key: K, claimant: Claimant): void {
-    const list = this.#lists.get(key);
-    list?.remove(claimant);
-    if (list?.oldest === undefined) this.#lists.delete(key);
+    const present = this.#claims.get(key);
+    if (present instanceof ClaimList) {
+      present.remove(claimant);
+      if (present.size === 0) this.#claims.delete(key);
+    } else if (present?.key === claimant.key && compareAge(present, claimant) >= 0) this.#claims.delete(key);
   }
 
   oldest(key: K): Claimant | undefined {
-    return this.#lists.get(key)?.oldest;
+    const present = this.#claims.get(key);
+    return present instanceof ClaimList ? present.oldest : present;
   }
 
   youngerThan(key: K, claimant: Claimant): readonly Claimant[] {
-    return this.#lists.get(key)?.youngerThan(claimant) ?? [];
+    const present = this.#claims.get(key);
+    if (present === undefined) return [];
+    if (present instanceof ClaimList) return present.youngerThan(claimant);
+    return present.key !== claimant.key && compareAge(present, claimant) > 0 ? [present] : [];
   }
 }

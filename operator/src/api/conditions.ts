@@ -125,7 +125,15 @@ export function isTrue(conditions: readonly Condition[] | undefined, type: Condi
   return findCondition(conditions, type)?.status === 'True';
 }
 
+/** The last second that was asked for, and its text: what happens to thousands of peers at once has one text. */
+let second = Number.NaN;
+let secondText = '';
+
 /** A time as Kubernetes writes it: whole seconds in UTC. */
 export function timestampOf(milliseconds: number): string {
-  return new Date(milliseconds).toISOString().replace(/\.\d+Z$/, 'Z');
+  const asked = Math.floor(milliseconds / 1000);
+  if (asked === second) return secondText;
+  const text = new Date(milliseconds).toISOString().replace(/\.\d+Z$/, 'Z');
+  [second, secondText] = [asked, text];
+  return text;
 }

@@ -2,6 +2,7 @@ import { OvpnError } from '../errors.ts';
 import { show, unknownField } from './check.ts';
 import { formWords, labelPattern, subdomainPattern } from './schema-kit.ts';
 import { isRecord } from './schema-view.ts';
+import { shared } from './shared.ts';
 import { isClusterScoped, type ObjectMeta, type ResourceKind } from './types.ts';
 
 /** All fields of `metav1.ObjectMeta`: those that are not read here may stand there all the same. */
@@ -76,7 +77,7 @@ export function readMetadata(
   const identity = identityOf(kind, metadata);
   if (identity === undefined || errors.length > before) return undefined;
   const present = Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined));
-  return { ...identity, ...present, labels, annotations };
+  return { ...identity, ...present, labels: shared(labels), annotations: shared(annotations) };
 }
 
 type Problem = (field: string, text: string) => void;

@@ -63,10 +63,11 @@ describe('defaults and normal form', () => {
     });
   });
 
-  test('defaults are not shared between objects', () => {
+  test('what objects share, none of them can change', () => {
     const [one, other] = [good(peer), good(peer)];
     if (one.kind !== 'VpnPeer' || other.kind !== 'VpnPeer') throw new Error('not a peer');
-    one.spec.placement.nodeSelector['changed'] = 'here';
+    expect(one.spec.placement).toBe(other.spec.placement);
+    expect(() => (one.spec.placement.nodeSelector['changed'] = 'here')).toThrow(TypeError);
     expect(other.spec.placement.nodeSelector).toEqual({});
   });
 

@@ -1,4 +1,4 @@
-import { LineCounter, parseAllDocuments, type Document } from 'yaml';
+import { Composer, type Document, LineCounter, Parser } from 'yaml';
 import { describe, OvpnError } from '../errors.ts';
 import { check, checkChange, shorten, show, unknownField } from './check.ts';
 import { applyDefaults } from './defaults.ts';
@@ -263,32 +263,37 @@ interface Found {
   readonly error?: OvpnError;
 }
 
-function readDocuments(text: string, origin: string): Found[] {
+/** One document at a time: the trees of ten thousand at once are a hundred times their text. */
+function* readDocuments(text: string, origin: string): Generator<Found> {
   const lines = new LineCounter();
-  let documents: readonly Document.Parsed[];
+  let last: Document.Parsed | undefined;
+  let count = 0;
   try {
-    const parsed = parseAllDocuments(text, { lineCounter: lines });
-    documents = Array.isArray(parsed) ? parsed : [];
+    for (const document of new Composer().compose(new Parser(lines.addNewLine).parse(text))) {
+      if (last !== undefined) yield* readDocument(last, `${origin} (document ${count})`, lines);
+      last = document;
+      count += 1;
+    }
   } catch (cause) {
-    return [{ origin, error: unreadable(origin, withoutQuotes(describe(cause))) }];
+    yield { origin, error: unreadable(origin, withoutQuotes(describe(cause))) };
   }
-  return documents.flatMap((document, index): Found[] => {
-    const place = documents.length === 1 ? origin : `${origin} (document ${index + 1})`;
-    const [error] = document.errors;
-    if (error !== undefined) {
-      // The library's text goes on with a drawing of the place, and files hold secrets: only its first line is told, of
-      // whose words some are quoted, too, and the error itself is not passed on as a cause.
-      const [summary = ''] = error.message.split('\n');
-      const { line, col } = lines.linePos(error.pos[0]);
-      const what = summary.replace(/ at line \d+, column \d+:?$/, '');
-      return [{ origin: place, error: unreadable(place, `${withoutQuotes(what)} (line ${line}, column ${col})`) }];
-    }
-    try {
-      return itemsOf(document.toJS(), place);
-    } catch (cause) {
-      return [{ origin: place, error: unreadable(place, withoutQuotes(describe(cause))) }];
-    }
-  });
+  if (last !== undefined) yield* readDocument(last, count === 1 ? origin : `${origin} (document ${count})`, lines);
+}
+
+function readDocument(document: Document.Parsed, place: string, lines: LineCounter): Found[] {
+  const [error] = document.errors;
+  if (error !== undefined) {
+    // Files hold secrets: of the library's words, some of which are quoted, only the first line is told, and the error
+    // itself is not passed on as a cause.
+    const [summary = ''] = error.message.split('\n');
+    const { line, col } = lines.linePos(error.pos[0]);
+    return [{ origin: place, error: unreadable(place, `${withoutQuotes(summary)} (line ${line}, column ${col})`) }];
+  }
+  try {
+    return itemsOf(document.toJS(), place);
+  } catch (cause) {
+    return [{ origin: place, error: unreadable(place, withoutQuotes(describe(cause))) }];
+  }
 }
 
 /** What a YAML library says, without what it quotes of the file. */

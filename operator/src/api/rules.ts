@@ -317,8 +317,20 @@ function judge(peer: VpnPeer, facts: NetworkFacts): Pick<Entry, 'claims' | 'prob
     return route === undefined || wrong !== undefined ? [] : [route];
   });
   const identity = identityKey(effectiveIdentity(peer) ?? {});
-  return { claims: { addresses, peerID: spec.static?.peerID, identity, routes }, problems };
+  return {
+    claims: {
+      // Nearly always the same: no copy of it is kept.
+      addresses: addresses.length === spec.addresses.length ? spec.addresses : addresses,
+      peerID: spec.static?.peerID,
+      identity,
+      routes: routes.length === 0 ? noRoutes : routes,
+    },
+    problems: problems.length === 0 ? noProblems : problems,
+  };
 }
+
+const noRoutes: readonly Cidr[] = [];
+const noProblems: readonly OvpnError[] = [];
 
 const issues = ({ spec }: VpnNetwork): boolean => spec.pki?.builtIn !== undefined;
 

@@ -135,13 +135,33 @@ export interface Namespace {
 export type Resource = VpnNetwork | VpnPeer | VpnKey | VpnAllocation | Secret | Pod | Namespace;
 export type ResourceOf<K extends ResourceKind> = Extract<Resource, { readonly kind: K }>;
 
-/** The reference that points at an object. */
+/** References that were asked for, and their texts: many maps go by them, and hold one instance instead of a copy each. */
+const refs = new WeakMap<ObjectMeta, ObjectRef>();
+const texts = new WeakMap<ObjectRef, string>();
+
+/** The reference that points at an object: the same one each time. */
 export function refOf(resource: Resource): ObjectRef {
-  const { name, namespace } = resource.metadata;
-  return { kind: resource.kind, ...(namespace === undefined ? {} : { namespace }), name };
+  const { metadata, kind } = resource;
+  const known = refs.get(metadata);
+  // Its kind stands beside the metadata.
+  if (known?.kind === kind) return known;
+  const { name, namespace } = metadata;
+  const ref = { kind, ...(namespace === undefined ? {} : { namespace }), name };
+  refs.set(metadata, ref);
+  texts.set(ref, textOf(ref));
+  return ref;
+}
+
+/** Has a new version of an object go by the reference of the one before, which equals its own. */
+export function keepRef({ metadata }: Resource, ref: ObjectRef): void {
+  refs.set(metadata, ref);
 }
 
 /** `VpnPeer team-a/office`: how an object is named in every message. */
 export function formatRef(ref: ObjectRef): string {
-  return `${ref.kind} ${ref.namespace === undefined ? '' : `${ref.namespace}/`}${ref.name}`;
+  return texts.get(ref) ?? textOf(ref);
+}
+
+function textOf({ kind, namespace, name }: ObjectRef): string {
+  return `${kind} ${namespace === undefined ? '' : `${namespace}/`}${name}`;
 }

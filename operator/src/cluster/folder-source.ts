@@ -56,7 +56,7 @@ const YOUNG_MS = 1_000;
 const MAX_START_ROUNDS = 10;
 
 interface FileState {
-  /** What the store holds of the file. */
+  /** The look whose claims the store holds; it has none itself any more. */
   inForce: FileView | undefined;
   /** The last look, which may not be believed yet. */
   seen: FileView | undefined;
@@ -294,7 +294,8 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       if (state.seen?.fingerprint !== view.fingerprint) state.since = now;
       state.seen = view;
       if (state.inForce?.fingerprint === view.fingerprint) {
-        this.#checkPermissions(name, state, view, view.claims ?? []);
+        state.seen = inForceView(view);
+        this.#checkPermissions(name, state, view);
         continue;
       }
       const young = phase === 'start' && now - view.mtimeMs < this.#timing.settleMs && view.mtimeMs <= now;
@@ -391,7 +392,8 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   }
 
   #believe(update: StoreUpdate, name: string, state: FileState, view: FileView): void {
-    state.inForce = view;
+    state.inForce = inForceView(view);
+    state.seen = state.inForce;
     if (view.error !== undefined) {
       // Beside what the file gave last, which stays.
       const outcome = { ok: false, errors: [view.error] } as const;
@@ -402,7 +404,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
     const claims = view.claims ?? [];
     update.replace(name, [...claims, ...this.#kept(name, claims)]);
     if (view === absentFile) this.#files.delete(name);
-    else this.#checkPermissions(name, state, view, claims);
+    else this.#checkPermissions(name, state, view);
   }
 
   /** The objects that the file gave last and may still mean: some of its documents cannot be read. */
@@ -415,9 +417,8 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
     });
   }
 
-  #checkPermissions(name: string, state: FileState, { mode }: FileView, claims: readonly Claim[]): void {
-    if ((mode & 0o044) === 0 || state.warnedMode === mode) return;
-    if (!claims.some(({ outcome }) => outcome.ok && outcome.resource.kind === 'Secret')) return;
+  #checkPermissions(name: string, state: FileState, { mode, holdsSecret }: FileView): void {
+    if ((mode & 0o044) === 0 || state.warnedMode === mode || !holdsSecret) return;
     state.warnedMode = mode;
     const octal = (mode & 0o777).toString(8).padStart(4, '0');
     this.#log.warn(
@@ -429,6 +430,11 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
 
 function isManifestName(name: string): boolean {
   return /^[^.].*\.(ya?ml|json)$/.test(name);
+}
+
+/** A view without what the store holds of it by now. */
+function inForceView(view: FileView): FileView {
+  return view.claims === undefined || view.claims.length === 0 ? view : { ...view, claims: [] };
 }
 
 function newState(): FileState {

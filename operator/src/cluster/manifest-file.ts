@@ -14,6 +14,8 @@ export interface FileView {
   readonly size: number;
   /** What the file defines; undefined when it could not be read as a whole. Empty for a file that is gone. */
   readonly claims: readonly Claim[] | undefined;
+  /** Whether it defines a Secret. */
+  readonly holdsSecret: boolean;
   /** Why the file could not be read. */
   readonly error?: OvpnError;
   /** Last change of the file, in milliseconds. */
@@ -30,6 +32,7 @@ export const absentFile: FileView = {
   fingerprint: 'absent',
   size: 0,
   claims: [],
+  holdsSecret: false,
   mtimeMs: 0,
   mode: 0,
   stamp: 'absent',
@@ -64,10 +67,12 @@ export async function readManifestFile(path: string, name: string, defaultNamesp
       if (!stats.isFile()) return unreadableFile(name, 'it is not a regular file', stats);
       if (stats.size > MAX_FILE_BYTES) return unreadableFile(name, `it is larger than ${MAX_FILE_BYTES} bytes`, stats);
       const bytes = await file.readFile();
+      const claims = parseFile(bytes.toString('utf8'), name, defaultNamespace);
       return {
         fingerprint: createHash('sha256').update(bytes).digest('hex'),
         size: bytes.length,
-        claims: parseFile(bytes.toString('utf8'), name, defaultNamespace),
+        claims,
+        holdsSecret: claims.some(({ outcome }) => outcome.ok && outcome.resource.kind === 'Secret'),
         mtimeMs: Number(stats.mtimeMs),
         mode: Number(stats.mode),
         stamp: fileStamp(stats),

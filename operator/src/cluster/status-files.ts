@@ -8,7 +8,7 @@ import type { Log } from '../telemetry/log.ts';
 import { Backoff } from './backoff.ts';
 import type { Random } from './backoff.ts';
 import type { Clock } from './clock.ts';
-import { canonical } from './json.ts';
+import { canonical, digestOf } from './json.ts';
 
 export interface StatusFilesOptions {
   /** Made when it is missing, for root only. */
@@ -23,8 +23,11 @@ export interface StatusFilesOptions {
 const concurrency = 16;
 
 interface Job {
-  readonly backoff: Backoff;
-  /** What the file is to hold; undefined: there is to be none. */
+  /** Made when it fails first. */
+  backoff: Backoff | undefined;
+  /** What is to be written; undefined when the file holds it, or there is to be none. */
+  value: unknown;
+  /** What the file is to hold, as {@link digestOf} its text; undefined: there is to be none. */
   wanted: string | undefined;
   /** What the file holds; undefined: there is none; the empty text: unknown. */
   written: string | undefined;
@@ -53,7 +56,7 @@ export class StatusFiles {
     const { apiVersion, kind } = resource;
     const { name, namespace, generation } = resource.metadata;
     const value = { apiVersion, kind, metadata: { name, namespace, generation }, status };
-    this.#want(fileName(refOf(resource)), canonical(value));
+    this.#want(fileName(refOf(resource)), value);
   }
 
   /** Removes the file of an object that is gone. */
@@ -85,9 +88,11 @@ export class StatusFiles {
     }
   }
 
-  #want(file: string, text: string | undefined): void {
+  /** @param value what the file is to hold, and nobody changes any more; undefined: there is to be none */
+  #want(file: string, value: object | undefined): void {
     const job: Job = this.#jobs.get(file) ?? {
-      backoff: new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random }),
+      backoff: undefined,
+      value: undefined,
       wanted: undefined,
       // Unknown: a run before this one may have left a file.
       written: '',
@@ -95,30 +100,33 @@ export class StatusFiles {
       cancelRetry: undefined,
     };
     this.#jobs.set(file, job);
-    job.wanted = text;
+    job.value = value;
+    job.wanted = value === undefined ? undefined : digestOf(canonical(value));
     if (job.cancelRetry === undefined) this.#work(file, job);
   }
 
   #work(file: string, job: Job): void {
     if (this.#stopped || job.busy !== undefined) return;
     if (job.wanted === job.written) {
+      job.value = undefined;
       if (job.wanted === undefined) this.#jobs.delete(file);
       return;
     }
     job.busy = this.#inTurn(async () => {
       // What is wanted when the turn comes.
-      const { wanted } = job;
-      await this.#write(file, wanted);
+      const { value, wanted } = job;
+      await this.#write(file, wanted === undefined ? undefined : canonical(value));
       return wanted;
     }).then(
       (written) => {
         job.busy = undefined;
         job.written = written;
-        job.backoff.reset();
+        job.backoff = undefined;
         this.#work(file, job);
       },
       (error: unknown) => {
         job.busy = undefined;
+        job.backoff ??= new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random });
         const delayMs = Math.round(job.backoff.next());
         const fields = { event: 'status.failed', file, error: describe(error), delayMs };
         this.#options.log.warn(fields, 'a status file could not be written and is tried again');

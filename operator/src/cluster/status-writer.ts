@@ -9,7 +9,7 @@ import type { ApiClient } from './api-client.ts';
 import { Backoff } from './backoff.ts';
 import type { Random } from './backoff.ts';
 import type { Clock } from './clock.ts';
-import { asRecord, canonical } from './json.ts';
+import { asRecord, canonical, digestOf } from './json.ts';
 import type { Health } from './list-watch.ts';
 import { objectPath } from './resource-path.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -36,13 +36,17 @@ const FIGURES: ReadonlySet<string> = new Set(['traffic', 'lastHandshake']);
 interface Job {
   readonly key: string;
   readonly path: string;
-  readonly backoff: Backoff;
+  /** Made when it fails first. */
+  backoff: Backoff | undefined;
+  /** What is to be sent; undefined when the server has it. */
+  text: string | undefined;
+  /** Stands for what the object's status is to be: {@link digestOf} of the text; empty before there is one. */
   wanted: string;
   /** What stands for `wanted` without its figures. */
   news: string;
   /** That of the last text which the server took. */
   settledNews: string | undefined;
-  /** The last text that the server took, or refused for good: not sent again. Undefined when not known. */
+  /** That of the last text which the server took, or refused for good: not sent again. Undefined when not known. */
   settled: string | undefined;
   inFlight: boolean;
   notBefore: number;
@@ -106,7 +110,8 @@ export class StatusWriter {
     const key = formatRef(ref);
     const { uid, name, namespace } = resource.metadata;
     // With the uid, the status of an object that was deleted and made anew is refused, not applied.
-    const wanted = canonical({ apiVersion, kind: ref.kind, metadata: { name, namespace, uid }, status });
+    const text = canonical({ apiVersion, kind: ref.kind, metadata: { name, namespace, uid }, status });
+    const wanted = digestOf(text);
     const news = newsOf(status);
     const job = this.#jobs.get(key) ?? this.#newJob(key, path);
     if (wanted === job.wanted) return;
@@ -114,8 +119,9 @@ export class StatusWriter {
     if (job.wanted === '' && says('status' in resource ? resource.status : undefined, status)) job.settledNews = news;
     job.wanted = wanted;
     job.news = news;
+    job.text = text;
     this.#jobs.set(key, job);
-    if (wanted === job.settled && !job.inFlight) this.#leave(key);
+    if (wanted === job.settled && !job.inFlight) this.#rest(job);
     else this.#enter(job);
     this.#pump();
   }
@@ -136,9 +142,8 @@ export class StatusWriter {
   }
 
   #newJob(key: string, path: string): Job {
-    const backoff = new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random });
-    const unsaid = { wanted: '', news: '', settledNews: undefined, settled: undefined };
-    return { key, path, backoff, ...unsaid, inFlight: false, notBefore: 0 };
+    const unsaid = { text: undefined, wanted: '', news: '', settledNews: undefined, settled: undefined };
+    return { key, path, backoff: undefined, ...unsaid, inFlight: false, notBefore: 0 };
   }
 
   /** Puts a key where it belongs now. One that was there keeps its place. */
@@ -146,6 +151,12 @@ export class StatusWriter {
     const isNews = news !== settledNews;
     (isNews ? this.#figures : this.#news).keys.delete(key);
     (isNews ? this.#news : this.#figures).keys.add(key);
+  }
+
+  /** The server has what is wanted. */
+  #rest(job: Job): void {
+    job.text = undefined;
+    this.#leave(job.key);
   }
 
   #leave(key: string): void {
@@ -187,14 +198,16 @@ export class StatusWriter {
   }
 
   #send(job: Job): void {
-    const { wanted: text, news } = job;
+    const { text, wanted, news } = job;
+    // Who wants nothing sent waits in no lane.
+    if (text === undefined) return;
     job.inFlight = true;
-    const sending = this.#apply(job, text, news).then(() => {
+    const sending = this.#apply(job, text, { wanted, news }).then(() => {
       job.inFlight = false;
       this.#sending.delete(sending);
       // A job that was forgotten meanwhile is no longer the one in the map.
       if (this.#jobs.get(job.key) === job) {
-        if (job.wanted === job.settled) this.#leave(job.key);
+        if (job.wanted === job.settled) this.#rest(job);
         else this.#enter(job);
       }
       this.#pump();
@@ -203,7 +216,7 @@ export class StatusWriter {
   }
 
   /** One request; afterwards `settled` says whether it has to be made again. Never rejects. */
-  async #apply(job: Job, text: string, news: string): Promise<void> {
+  async #apply(job: Job, text: string, sent: Pick<Job, 'wanted' | 'news'>): Promise<void> {
     const { client, fieldManager, log, meter, clock } = this.#options;
     try {
       await client.json({
@@ -215,20 +228,20 @@ export class StatusWriter {
         signal: this.#stop.signal,
         timeoutMs: REQUEST_MS,
       });
-      this.#settle(job, text, news);
+      this.#settle(job, sent);
       meter.increment('ovpn_status_writes_total', { result: 'written' });
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       const fields = { event: 'status.failed', object: job.key, error: describe(error) };
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 404) {
-        this.#settle(job, text, news);
+        this.#settle(job, sent);
         meter.increment('ovpn_status_writes_total', { result: 'gone' });
         log.debug(fields, 'the object of a status is gone');
         return;
       }
       if (status === 400 || status === 405 || status === 415 || status === 422) {
-        this.#settle(job, text, news);
+        this.#settle(job, sent);
         meter.increment('ovpn_status_writes_total', { result: 'refused' });
         log.error(fields, 'the API server refuses a status for good');
         return;
@@ -236,6 +249,7 @@ export class StatusWriter {
       // A request without an answer may have been carried out: what the server holds is not known.
       job.settled = undefined;
       job.settledNews = undefined;
+      job.backoff ??= new Backoff({ initialMs: 500, maxMs: 60_000, random: this.#options.random });
       const delayMs = job.backoff.next(error instanceof ApiError ? error.retryAfterMs : 0);
       job.notBefore = clock.now() + delayMs;
       if (this.#jobs.get(job.key) === job) this.#failing.set(job.key, `status of ${job.key}: ${describe(error)}`);
@@ -244,10 +258,10 @@ export class StatusWriter {
     }
   }
 
-  #settle(job: Job, text: string, news: string): void {
-    job.settled = text;
+  #settle(job: Job, { wanted, news }: Pick<Job, 'wanted' | 'news'>): void {
+    job.settled = wanted;
     job.settledNews = news;
-    job.backoff.reset();
+    job.backoff = undefined;
     job.notBefore = 0;
     this.#failing.delete(job.key);
   }
@@ -268,10 +282,8 @@ function says(present: unknown, status: unknown): boolean {
   return Object.entries(want).every(isThere) && Object.keys(have).every((name) => isAnothers(name) || name in want);
 }
 
-/** Stands for a status without its figures: a digest, since there may be ten thousand of them. */
+/** Stands for a status without its figures. */
 function newsOf(status: unknown): string {
   const fields = Object.entries(asRecord(status) ?? {}).filter(([name]) => !FIGURES.has(name));
-  return createHash('sha256')
-    .update(canonical(Object.fromEntries(fields)))
-    .digest('base64');
+  return digestOf(canonical(Object.fromEntries(fields)));
 }

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { formatRef, refOf } from '../api/types.ts';
+import { formatRef, keepRef, refOf } from '../api/types.ts';
 import type { ObjectRef, Resource, ResourceKind, ResourceOf, VpnNetwork } from '../api/types.ts';
 import { isMesh } from '../api/vpn-network.ts';
 import { OvpnError } from '../errors.ts';
@@ -40,7 +40,8 @@ export interface StoreOptions {
 
 interface Slot {
   readonly ref: ObjectRef;
-  readonly claims: Map<string, Claim>;
+  /** In the order of their ids. Nearly always one. */
+  claims: readonly Claim[];
   /** The last good version: what is in force. */
   good: Resource | undefined;
   /** What is wrong with claims of this object, by id. */
@@ -101,7 +102,8 @@ export class ObjectStore {
   claims(feed: string): readonly Claim[] {
     const found: Claim[] = [];
     for (const [id, key] of this.#feeds.get(feed) ?? []) {
-      const claim = key === undefined ? this.#nameless.get(id) : this.#slots.get(key)?.claims.get(id);
+      const claim =
+        key === undefined ? this.#nameless.get(id) : this.#slots.get(key)?.claims.find((one) => one.id === id);
       if (claim !== undefined) found.push(claim);
     }
     return found;
@@ -120,7 +122,8 @@ export class ObjectStore {
         this.#nameless.delete(id);
         this.#rejectionsStale = true;
       } else {
-        this.#slots.get(key)?.claims.delete(id);
+        const slot = this.#slots.get(key);
+        if (slot !== undefined) slot.claims = slot.claims.filter((claim) => claim.id !== id);
         touched.add(key);
       }
     };
@@ -135,9 +138,10 @@ export class ObjectStore {
         this.#rejectionsStale = true;
         return;
       }
-      const slot = this.#slots.get(key) ?? { ref, claims: new Map(), good: undefined, rejections: [] };
+      const slot = this.#slots.get(key) ?? { ref, claims: [], good: undefined, rejections: none };
       this.#slots.set(key, slot);
-      slot.claims.set(claim.id, claim);
+      if (claim.outcome.ok) keepRef(claim.outcome.resource, slot.ref);
+      slot.claims = slot.claims.length === 0 ? [claim] : [...slot.claims, claim].sort((a, b) => (a.id < b.id ? -1 : 1));
       touched.add(key);
     };
     change({
@@ -158,32 +162,37 @@ export class ObjectStore {
     const slot = this.#slots.get(key);
     if (slot === undefined) return;
     const before = slot.good;
-    const claims = [...slot.claims.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
-    const [first, ...others] = claims;
+    const [first, ...others] = slot.claims;
     const rejections: Rejection[] = [];
     if (first === undefined) {
       slot.good = undefined;
       this.#slots.delete(key);
     } else {
-      const errors = this.#accept(slot, first.outcome);
+      const errors = this.#accept(slot, first);
       if (errors.length > 0) rejections.push({ ref: slot.ref, origin: first.origin, errors });
       for (const other of others) {
         rejections.push({ ref: slot.ref, origin: other.origin, errors: duplicateErrors(slot.ref, first, other) });
       }
     }
     if (rejections.length > 0 || slot.rejections.length > 0) this.#rejectionsStale = true;
-    slot.rejections = rejections;
+    slot.rejections = rejections.length === 0 ? none : rejections;
     this.#keepGood(key, slot);
     if (!sameContent(before, slot.good)) this.#changed.set(key, slot.ref);
   }
 
   /** Puts an object in force, or says why not and leaves the one before. */
-  #accept(slot: Slot, outcome: Outcome): readonly OvpnError[] {
+  #accept(slot: Slot, claim: Claim): readonly OvpnError[] {
+    const { outcome } = claim;
     if (!outcome.ok) return outcome.errors;
     const { checkTransition, stamp } = this.#options;
     const errors = slot.good === undefined ? [] : (checkTransition?.(slot.good, outcome.resource) ?? []);
-    if (errors.length === 0) slot.good = stamp?.(slot.good, outcome.resource) ?? outcome.resource;
-    return errors;
+    if (errors.length > 0) return errors;
+    slot.good = stamp?.(slot.good, outcome.resource) ?? outcome.resource;
+    keepRef(slot.good, slot.ref);
+    // Not two objects that differ in what the stamp says.
+    const stamped: Claim = { ...claim, outcome: { ok: true, resource: slot.good } };
+    if (slot.good !== outcome.resource) slot.claims = slot.claims.map((one) => (one === claim ? stamped : one));
+    return none;
   }
 
   #keepGood(key: string, { ref, good }: Slot): void {
@@ -217,6 +226,9 @@ export class ObjectStore {
     });
   }
 }
+
+/** Thousands of slots have no rejections. */
+const none: readonly never[] = [];
 
 /** Equal but for what agents say in the status, and the version numbers of the server: nothing to act upon. */
 function sameContent(a: Resource | undefined, b: Resource | undefined): boolean {

@@ -23,6 +23,7 @@ import {
   type VpnNetwork,
   type VpnPeer,
 } from '../../api/types.ts';
+import { shared } from '../../api/shared.ts';
 import { isMesh } from '../../api/vpn-network.ts';
 import { OvpnError } from '../../errors.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
@@ -154,8 +155,8 @@ export function planDialIn(network: VpnNetwork, peer: DialInPeer, key: VpnKey | 
     certificates: issuedTo(network, peer, key),
     vpnIpv4,
     vpnIpv6,
-    keepalive: { interval: intervalSeconds, timeout: timeoutSeconds },
-    routes,
+    keepalive: shared({ interval: intervalSeconds, timeout: timeoutSeconds }),
+    routes: shared(routes),
     cluster: toldOfCluster(network, peer),
   };
 }

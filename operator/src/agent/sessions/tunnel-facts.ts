@@ -38,6 +38,8 @@ export function idleFacts(state: TunnelState, now: number, message: string): Tun
 /** What is known of the tunnels of one network's peers; every change is told. */
 export class Tunnels {
   readonly #facts = new Map<string, TunnelFacts>();
+  /** Thousands of peers begin to wait in one moment, and share what is to be said of that. */
+  #idle: TunnelFacts | undefined;
   readonly #clock: () => number;
   readonly #changed: (ref: ObjectRef) => void;
 
@@ -57,7 +59,11 @@ export class Tunnels {
 
   /** There is no tunnel, and that is no fault. */
   idle(ref: ObjectRef, state: 'WaitingForClient' | 'Connecting', message: string): void {
-    this.#set(ref, idleFacts(state, this.#clock(), message));
+    const now = this.#clock();
+    const last = this.#idle;
+    const isLast = last?.state === state && last.message === message && last.since === now;
+    this.#idle = isLast ? last : idleFacts(state, now, message);
+    this.#set(ref, this.#idle);
   }
 
   /** A handshake is on its way; a tunnel that stands stays what it is until the new one replaces it. */
