@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
+  link,
   appendFile,
   chmod,
   mkdir,
@@ -210,6 +211,25 @@ describe('FolderSource follows', () => {
     const { source } = await open({ pollMs: 50 });
     await writeFile(join(root, 'elsewhere.yaml'), yaml(peerManifest('p1', { suspend: true })));
     await until('the change', () => source.get('VpnPeer', 'team-a', 'p1')?.spec.suspend === true);
+  });
+
+  test('polling looks at links each time, and at every file now and then', async () => {
+    const outside = (name: string): string => join(root, `${name}.yaml`);
+    const change = (name: string): Promise<void> =>
+      writeFile(outside(name), yaml(peerManifest(name, { suspend: true })));
+    for (const name of ['p1', 'p2']) await writeFile(outside(name), yaml(peerManifest(name)));
+    await symlink('../p1.yaml', join(folder, 'a.yaml'));
+    // Written by its other name, nothing in the folder tells of it.
+    await link(outside('p2'), join(folder, 'b.yaml'));
+    const seldom = await open({ pollMs: 50 });
+    const often = await open({ pollMs: 50, wholeMs: 400 });
+    const isSuspended = ({ source }: typeof seldom, name: string): boolean =>
+      source.get('VpnPeer', 'team-a', name)?.spec.suspend === true;
+    await change('p2');
+    await until('the change of the file', () => isSuspended(often, 'p2'));
+    await change('p1');
+    await until('the change behind the link', () => isSuspended(seldom, 'p1'));
+    expect(isSuspended(seldom, 'p2')).toBe(false);
   });
 
   test('a folder that is replaced by another one', async () => {

@@ -43,11 +43,13 @@ export interface FolderTiming {
   readonly debounceMs: number;
   /** How long a file must look the same before a loss is believed: an editor may be in the middle of a save. */
   readonly settleMs: number;
-  /** How often the folder is looked at without any event. */
+  /** How often the folder is looked at without any event: which files there are, and where links lead. */
   readonly pollMs: number;
+  /** How often every file is looked at: of ten thousand, that takes a second of a processor. */
+  readonly wholeMs: number;
 }
 
-const defaultTiming: FolderTiming = { debounceMs: 50, settleMs: 300, pollMs: 10_000 };
+const defaultTiming: FolderTiming = { debounceMs: 50, settleMs: 300, pollMs: 10_000, wholeMs: 60_000 };
 /** A folder that never comes to rest is read all the same, this long after the first event. */
 const MAX_DEBOUNCE_MS = 1_000;
 /** The file system's clock is coarse: a file this young can change again without a new time. */
@@ -75,7 +77,7 @@ const FOLDER_FEED = '';
  * Resources from the manifests of a folder: standalone mode.
  *
  * Whole files are read, also through symlinks (Kubernetes swaps one to update a mounted ConfigMap). inotify
- * tells when; a look at every file's times now and then heals what it missed. A file is believed at once
+ * tells when; what it cannot tell or missed, looks at the times of folder, links and files find out. A file is believed at once
  * when it only adds or changes objects; when it would remove one, or is in error, it must stay so for the
  * settle time.
  */
@@ -104,6 +106,11 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   /** What the next look must see: files that inotify named, or all of them. */
   #lookAt = new Set<string>();
   #lookAtAll = true;
+  /** The folder as it was when it was read last, and when that was. */
+  #folderStamp = '';
+  #wholeAt = Number.NEGATIVE_INFINITY;
+  /** Manifests that are symlinks: inotify does not tell of their targets. */
+  readonly #linked = new Set<string>();
   #cancelScan: (() => void) | undefined;
   #cancelPoll: (() => void) | undefined;
   #eventsSince: number | undefined;
@@ -217,10 +224,23 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   #armPoll(): void {
     if (this.#stop.signal.aborted) return;
     this.#cancelPoll = this.#clock.after(this.#timing.pollMs, () => {
-      this.#lookAtAll = true;
-      this.#requestScan();
-      this.#armPoll();
+      void this.#poll().finally(() => this.#armPoll());
     });
+  }
+
+  /** Looks at what inotify may not have told. */
+  async #poll(): Promise<void> {
+    const isWatched = this.#watcher !== undefined && this.#clock.now() - this.#wholeAt < this.#timing.wholeMs;
+    if (!isWatched || (await this.#stampOfFolder()) !== this.#folderStamp) this.#lookAtAll = true;
+    else if (this.#linked.size === 0) return;
+    for (const name of this.#linked) this.#lookAt.add(name);
+    this.#requestScan();
+  }
+
+  /** What changes when files come, go or are swapped, and when another folder takes the place of this one. */
+  async #stampOfFolder(): Promise<string> {
+    const stats = await stat(this.#folder, { bigint: true }).catch(() => undefined);
+    return stats === undefined ? 'away' : `${stats.dev} ${stats.ino} ${stats.mtimeNs}`;
   }
 
   #onEvent(file: string | null): void {
@@ -315,7 +335,11 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   /** The files if all are there, else undefined: only the whole folder tells a file that is gone from a folder that is. */
   async #present(names: ReadonlySet<string>): Promise<ReadonlySet<string> | undefined> {
     try {
-      for (const name of names) await lstat(join(this.#folder, name));
+      for (const name of names) {
+        const stats = await lstat(join(this.#folder, name));
+        if (stats.isSymbolicLink()) this.#linked.add(name);
+        else this.#linked.delete(name);
+      }
       return names;
     } catch {
       return undefined;
@@ -326,9 +350,20 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
   async #listFiles(): Promise<Set<string> | undefined> {
     try {
       await this.#armWatch();
-      const names = (await readdir(this.#folder)).filter(isManifestName);
+      // Before it is read: what changes meanwhile is for the next look.
+      this.#folderStamp = await this.#stampOfFolder();
+      this.#wholeAt = this.#clock.now();
+      const entries = await readdir(this.#folder, { withFileTypes: true });
+      this.#linked.clear();
+      for (const entry of entries)
+        if (entry.isSymbolicLink() && isManifestName(entry.name)) this.#linked.add(entry.name);
       this.#folderProblem = undefined;
-      return new Set(names.sort());
+      return new Set(
+        entries
+          .map(({ name }) => name)
+          .filter(isManifestName)
+          .sort(),
+      );
     } catch (error) {
       this.#folderProblem = `${this.#folder} cannot be read: ${describe(error)}`;
       this.#watcher?.close();

@@ -95,8 +95,8 @@ export class ReadinessPoller {
     while (!this.#closed && this.#watched.size > 0) {
       if (this.#changed) this.#arrange();
       this.#polling = true;
-      // Bounded, so that a lost wake-up can never hold the process for longer than this.
-      let ready = await pollAsync(this.#pollfds, 1 + this.#entries.length, 5_000);
+      // Bounded, so that a lost wake-up can never hold the process for longer than this; an idle one wakes for it.
+      let ready = await pollAsync(this.#pollfds, 1 + this.#entries.length, 60_000);
       this.#polling = false;
       if (ready === 0) continue;
       if (this.#events(0) !== 0) {

@@ -73,8 +73,8 @@ describe('the health server', () => {
     socket.resume();
     const began = performance.now();
     await once(socket, 'close');
-    expect(performance.now() - began).toBeLessThan(9_000);
-  }, 15_000);
+    expect(performance.now() - began).toBeLessThan(15_000);
+  }, 20_000);
 
   test('a probe is answered while somebody else holds all the connections that there are', async () => {
     const held = Array.from({ length: 100 }, () =>

@@ -15,7 +15,8 @@ export interface HealthServerOptions {
 
 /** Requests have no body and few headers, and nobody who waits long is of use: what is more, or slower, is cut off. */
 const limits = { maxHeaderSize: 8 * 1024, headersTimeout: 5_000, requestTimeout: 5_000, keepAliveTimeout: 5_000 };
-const checkEveryMs = 1_000;
+/** An idle process wakes for it. Who is slow is cut off after 5 to 10 s. */
+const checkEveryMs = 5_000;
 /** For an answer to be taken; those of many peers are megabytes. */
 const answerMs = 30_000;
 const maxConnections = 32;
