@@ -1,4 +1,5 @@
 /** The image itself: one for each architecture with its bill of materials, and the index over them. */
+import { nodeOptions } from '../scripts/bundle.ts';
 import { mediaTypes, type Architecture, type Descriptor, type Layer, type Layout } from './oci.ts';
 
 /** What is known of the image as a whole. */
@@ -36,7 +37,7 @@ export async function addImage(
     os: 'linux',
     config: {
       User: user,
-      Env: ['PATH=/usr/local/bin:/usr/bin'],
+      Env: ['PATH=/usr/local/bin:/usr/bin', `NODE_OPTIONS=${nodeOptions}`],
       Cmd: ['ovpn-agent', '--help'],
       WorkingDir: '/',
       Labels: annotations,

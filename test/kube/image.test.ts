@@ -5,6 +5,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync 
 import { dirname, join } from 'node:path';
 import type { Built } from '../../image/build.ts';
 import type { Sbom } from '../../image/sbom.ts';
+import { nodeOptions } from '../../scripts/bundle.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { type Config, elfFiles, files, type Index, inRoot, type Manifest, ReadLayout } from '../support/image.ts';
 import { attempt, eventually, type Finished, run, Service } from '../support/run.ts';
@@ -84,6 +85,8 @@ describe('the layout', () => {
     expect(rest).toMatchObject({ architecture, os: 'linux', created: '2023-11-14T22:13:20Z' });
     expect(rest.config.User).toBe('65532:65532');
     expect(rest.config.Labels).toEqual(annotations);
+    const dockerfile = readFileSync(join(projectRoot, 'image/Dockerfile'), 'utf8');
+    expect(rest.config.Env).toEqual([...dockerfile.matchAll(/^ENV (.*)$/gm)].map(([, variable]) => variable));
     expect(annotations).toMatchObject({
       'org.opencontainers.image.licenses': 'Apache-2.0',
       'org.opencontainers.image.source': 'https://example.com',
@@ -207,7 +210,7 @@ describe('the image of this machine runs', () => {
   /** In its root filesystem, with nothing of the machine's. */
   const inImage = (command: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Finished> =>
     attempt('unshare', ['--map-root-user', 'chroot', rootOf(own), ...command], {
-      env: { PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', ...env },
+      env: { PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', NODE_OPTIONS: nodeOptions, ...env },
       input: '',
     });
   const { version } = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8')) as { version: string };

@@ -38,7 +38,11 @@ export interface Config {
   readonly architecture: string;
   readonly os: string;
   readonly created: string;
-  readonly config: { readonly User: string; readonly Labels: Readonly<Record<string, string>> };
+  readonly config: {
+    readonly User: string;
+    readonly Env: readonly string[];
+    readonly Labels: Readonly<Record<string, string>>;
+  };
   readonly rootfs: { readonly type: string; readonly diff_ids: readonly string[] };
   readonly history: readonly object[];
 }

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { nodeOptions } from '../../../scripts/bundle.ts';
 import { AgentProcess, type Host } from '../../support/hosts.ts';
 import { network } from '../../support/manifests.ts';
 import { eventually, Service } from '../../support/run.ts';
@@ -79,6 +80,7 @@ const vpnName = 'bench';
 export async function startAgent({ host, pki, tlsCrypt, clients }: ServerSetup): Promise<MeasuredServer> {
   const read = (file: string): string => readFileSync(file, 'utf8');
   const agent = new AgentProcess(host);
+  agent.environment = { NODE_OPTIONS: nodeOptions };
   const wrap = tlsCrypt ? 'tls-crypt' : 'none';
   const certificate = { cert: read(pki.serverCert), key: read(pki.serverKey) };
   agent.apply('server.yaml', tlsSecret('server', { certificate, ca: read(pki.ca), namespace: systemNamespace }));
