@@ -12,6 +12,7 @@ const collections = {
   Node: { base: '/api/v1', plural: 'nodes' },
   Namespace: { base: '/api/v1', plural: 'namespaces' },
   Pod: { base: '/api/v1', plural: 'pods' },
+  Service: { base: '/api/v1', plural: 'services' },
   ConfigMap: { base: '/api/v1', plural: 'configmaps' },
   CustomResourceDefinition: { base: '/apis/apiextensions.k8s.io/v1', plural: 'customresourcedefinitions' },
   Lease: { base: '/apis/coordination.k8s.io/v1', plural: 'leases' },

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { KubeConfig } from '@kubernetes/client-node';
 import { execInPod, exitCode } from './exec.ts';
-import { destinationAddress, nodeOf, parseExplanation } from './explain-route.ts';
+import { nodeOf, parseExplanation } from './explain-route.ts';
 import { agentOf, operatorPod, type OperatorPod } from './operator-pods.ts';
 
 const servers: Server[] = [];
@@ -153,15 +153,6 @@ describe('the pod that sends', () => {
     [{ spec: {} }, 'Pod a/b: is on no node yet'],
     [{ spec: { nodeName: 'n1' }, status: { phase: 'Succeeded' } }, 'Pod a/b: has ended (Succeeded)'],
   ])('%j is refused', (object, problem) => expect(() => nodeOf(object, 'Pod a/b')).toThrow(problem));
-
-  test.each([
-    ['10.0.0.1', '10.0.0.1'],
-    ['2001:DB8:0::1', '2001:db8::1'],
-  ])('sends to %s', (text, address) => expect(destinationAddress(text)).toBe(address));
-
-  test('sends to an address only', () => {
-    expect(() => destinationAddress('intranet.example')).toThrow('nslookup');
-  });
 });
 
 describe('the answer of the agent', () => {

@@ -1,13 +1,13 @@
 import { Command, Option } from 'commander';
 import type { Explanation, Step } from '../../agent/explain/steps.ts';
-import { parseAddress } from '../../api/ip.ts';
 import { asRecord } from '../../cluster/json.ts';
 import { OvpnError } from '../../errors.ts';
 import { explanationText } from '../explanation-text.ts';
 import { type Cluster, connect, connectionOptions } from './connection.ts';
+import { addressOf, parseDestination } from './destination.ts';
 import { agentOf, askForJson, operatorPods } from './operator-pods.ts';
 import { render } from './output.ts';
-import { getRaw, listRaw, notFound } from './read.ts';
+import { getRaw, namesOf, notFound } from './read.ts';
 
 interface ExplainOptions {
   readonly output: 'text' | 'json' | 'yaml';
@@ -18,13 +18,14 @@ export function explainRouteCommand(): Command {
   return new Command('explain-route')
     .description('Show which way a packet of a pod takes, step by step, and where it stops.')
     .argument('<pod>', 'the pod that sends it')
-    .argument('<address>', 'IP address that it goes to')
+    .argument('<destination>', 'IP address that it goes to, svc/NAME or vpnpeer/NAME')
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json', 'yaml']).default('text'))
     .action(async (name: string, destination: string, { output }: ExplainOptions, command: Command) => {
-      const address = destinationAddress(destination);
+      const parsed = parseDestination(destination);
       const cluster = await connect(connectionOptions(command));
       try {
         const pod = podName(name);
+        const address = await addressOf(cluster, parsed);
         const { node, explanation } = await explainFrom(cluster, pod, address);
         const found = { pod: `${cluster.namespace}/${pod}`, node, ...explanation };
         process.stdout.write(render(found, output, () => `on node ${node}:\n${explanationText(explanation)}`));
@@ -43,7 +44,7 @@ export async function explainFrom(
 ): Promise<{ readonly node: string; readonly explanation: Explanation }> {
   const { namespace } = cluster;
   const pod = await getRaw(cluster, 'Pod', { namespace, name });
-  if (pod === undefined) throw notFound({ kind: 'Pod', namespace, name }, await podNames(cluster));
+  if (pod === undefined) throw notFound({ kind: 'Pod', namespace, name }, await namesOf(cluster, 'Pod', namespace));
   const node = nodeOf(pod, `Pod ${namespace}/${name}`);
   const agent = agentOf(await operatorPods(cluster), node, cluster.operatorNamespace);
   const answer = await askForJson(cluster, agent, [
@@ -61,15 +62,6 @@ export async function explainFrom(
   });
 }
 
-/** Who may read a pod need not be allowed to list all. */
-async function podNames(cluster: Cluster): Promise<string[]> {
-  const pods = await listRaw(cluster, 'Pod', { namespace: cluster.namespace }).catch(() => []);
-  return pods.flatMap((pod) => {
-    const { name } = asRecord(asRecord(pod)?.['metadata']) ?? {};
-    return typeof name === 'string' ? [name] : [];
-  });
-}
-
 /** `shop` or, as kubectl also takes it, `pod/shop`. */
 function podName(text: string): string {
   const name = text.replace(/^pods?\//, '');
@@ -80,21 +72,6 @@ function podName(text: string): string {
     {},
     {
       remedy: 'give the name of a pod, and its namespace with -n',
-    },
-  );
-}
-
-/** The address in canonical form. @throws OvpnError ConfigInvalid */
-export function destinationAddress(text: string): string {
-  const address = parseAddress(text);
-  if (address !== undefined) return address.text;
-  throw new OvpnError(
-    'ConfigInvalid',
-    `the destination is no IP address: ${JSON.stringify(text)}`,
-    {},
-    {
-      remedy:
-        "give an IP address; what a name stands for in the pod, the pod's own resolver says: kubectl exec POD -- nslookup NAME",
     },
   );
 }

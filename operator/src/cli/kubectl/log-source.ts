@@ -16,6 +16,8 @@ export interface LogSource {
   readonly container: string;
   readonly component: Component;
   readonly node: string;
+  /** It has been started again, and the log of the one before may still be there. */
+  readonly restarted: boolean;
 }
 
 /** No line of ours is longer: longer ones are not ours. */
@@ -42,10 +44,18 @@ function sourcesOf(pod: unknown): LogSource[] {
   if (component === undefined) return [];
   if (typeof name !== 'string' || typeof uid !== 'string' || typeof nodeName !== 'string' || !Array.isArray(containers))
     return [];
-  if (asRecord(status)?.['phase'] === 'Pending') return [];
+  const { phase, containerStatuses } = asRecord(status) ?? {};
+  if (phase === 'Pending') return [];
+  const restarted = new Set(
+    (Array.isArray(containerStatuses) ? (containerStatuses as unknown[]) : []).flatMap((each) => {
+      const { name: container, lastState } = asRecord(each) ?? {};
+      return asRecord(asRecord(lastState)?.['terminated']) === undefined ? [] : [container];
+    }),
+  );
   return containers.flatMap((each: unknown) => {
     const { name: container } = asRecord(each) ?? {};
-    return typeof container === 'string' ? [{ pod: name, uid, container, component, node: nodeName }] : [];
+    if (typeof container !== 'string') return [];
+    return [{ pod: name, uid, container, component, node: nodeName, restarted: restarted.has(container) }];
   });
 }
 
@@ -59,6 +69,7 @@ export function nameOfSource({ component, node, pod }: LogSource): string {
  *
  * @param since how far back, in seconds, or from which time on (RFC 3339; in whole seconds, as the API server takes it)
  * @param follow goes on until the container ends or the signal aborts
+ * @param previous of the container before the one that runs
  * @throws OvpnError AccessDenied, ApiUnavailable
  */
 export async function readLog(
@@ -66,12 +77,17 @@ export async function readLog(
   source: LogSource,
   since: { readonly seconds: number } | { readonly time: string },
   each: (line: LogLine) => void,
-  { follow = false, signal }: { readonly follow?: boolean; readonly signal: AbortSignal },
+  {
+    follow = false,
+    previous = false,
+    signal,
+  }: { readonly follow?: boolean; readonly previous?: boolean; readonly signal: AbortSignal },
 ): Promise<void> {
   const query = {
     container: source.container,
     timestamps: 'true',
     ...(follow ? { follow: 'true' } : {}),
+    ...(previous ? { previous: 'true' } : {}),
     ...('seconds' in since
       ? { sinceSeconds: String(Math.max(1, Math.ceil(since.seconds))) }
       : { sinceTime: since.time }),

@@ -149,6 +149,31 @@ test('come in the order of time, without those that cannot be read', async () =>
   ).rejects.toMatchObject({ name: 'AccessDenied' });
 });
 
+test('begin with those of the container that was there before', async () => {
+  const again = (name: string): object => {
+    const before = { name: 'agent', lastState: { terminated: { exitCode: 137 } } };
+    return { ...pod(name, 'agent', name), status: { phase: 'Running', containerStatuses: [before] } };
+  };
+  const { cluster, asked } = await serving(
+    () => [again('a'), again('b'), pod('c', 'agent', 'c')],
+    (name, query) => {
+      if (query.get('previous') === null) return [line(5, { n: 5 })];
+      return name === 'a' ? [line(1, { n: 1 })] : 400;
+    },
+  );
+  const [lines, told]: [LogLine[], string[]] = [[], []];
+  await readAll(
+    cluster,
+    { since: 60_000 },
+    (each) => lines.push(each),
+    (message) => told.push(message),
+  );
+  expect(texts(lines).toSorted()).toEqual(['a 1', 'a 5', 'b 5', 'c 5']);
+  expect(texts(lines)[0]).toBe('a 1');
+  expect(told).toEqual([]);
+  expect(asked.filter((each) => each.includes('previous'))).toHaveLength(2);
+});
+
 test('go on where they were, with pods that come later', async () => {
   let rolled = false;
   const now = (): readonly object[] => (rolled ? [pod('ovpn-agent-9', 'agent', 'node-a')] : pods.slice(0, 1));

@@ -116,8 +116,12 @@ export async function readAll(
         lines.push(line);
         lastSeen.set(key, line.time);
       };
+      const since = { seconds: options.since / 1000 };
+      // Why a container was started again, the one before has said. Kubelets may have thrown that away.
+      if (source.restarted)
+        await readLog(cluster, source, since, keep, { previous: true, signal }).catch(() => undefined);
       try {
-        await readLog(cluster, source, { seconds: options.since / 1000 }, keep, { signal });
+        await readLog(cluster, source, since, keep, { signal });
       } catch (error) {
         failures.push(error);
         if (error instanceof OvpnError) tell(`${nameOfSource(source)}: ${error.message}`);

@@ -99,6 +99,15 @@ export async function getRaw(
   }
 }
 
+/** What `notFound` looks through. None where they may not be listed: who may get one object need not be allowed that. */
+export async function namesOf(cluster: Read, kind: ApiKind, namespace: string): Promise<string[]> {
+  const objects = await listRaw(cluster, kind, { namespace }).catch(() => []);
+  return objects.flatMap((object) => {
+    const { name } = asRecord(asRecord(object)?.['metadata']) ?? {};
+    return typeof name === 'string' ? [name] : [];
+  });
+}
+
 /** What a refusal of the API server means for the person who asked. */
 export function refusal(error: unknown, verb: string, kind: ApiKind, namespace?: string): OvpnError {
   const where = namespace === undefined ? 'in all namespaces' : `in namespace ${namespace}`;
@@ -123,7 +132,10 @@ function isScoped(kind: ApiKind): boolean {
 }
 
 /** The refusal of a name that is not there, with the names that may have been meant. */
-export function notFound(ref: ObjectRef, names: readonly string[]): OvpnError {
+export function notFound(
+  ref: { readonly kind: ApiKind; readonly namespace?: string; readonly name: string },
+  names: readonly string[],
+): OvpnError {
   const near = nearest(ref.name, names);
   const hint = near !== undefined ? `; did you mean "${near}"?` : names.length === 0 ? '' : `; there is ${some(names)}`;
   const place = ref.namespace === undefined ? '' : ` in namespace ${ref.namespace}`;
