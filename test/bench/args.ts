@@ -9,6 +9,7 @@ export interface BenchOptions {
   readonly suites: readonly SuiteName[];
   readonly peers: readonly number[];
   readonly clients: readonly number[];
+  readonly nodes: readonly number[];
   readonly kernel: BenchKernel;
   /** Where the rows go as JSON. */
   readonly json: string | undefined;
@@ -18,8 +19,11 @@ export interface BenchOptions {
 
 export const defaultPeers: readonly number[] = [1_000, 10_000];
 export const defaultClients: readonly number[] = [200, 1_000];
+export const defaultNodes: readonly number[] = [10, 50, 200];
 /** Each has a certificate, which takes some 20 ms to make. */
 export const maxClients = 10_000;
+/** All nodes of a mesh are in one process, and each has six watches and more. */
+export const maxNodes = 500;
 /** Above this, the addresses that peers get would leave their pool. */
 export const maxPeers = 60_000;
 
@@ -32,6 +36,7 @@ a ratio below 1 is better for us. Needs a C compiler (cc) for the peer; the kern
   --json FILE      also write the rows as JSON
   --peers N,N      numbers of VPN peers to measure with (default ${defaultPeers.join(',')})
   --clients N,N    numbers of VPN clients: the first connect at once, the last is held (default ${defaultClients.join(',')})
+  --nodes N,N      numbers of nodes of a mesh (default ${defaultNodes.join(',')})
   --kernel KIND    auto, uml, qemu or host, as in npm run lab (default auto)
   --record         keep the ratios in test/bench/history.json, and draw the charts of the docs
   --list           name the suites
@@ -53,12 +58,14 @@ export function parseBenchArgs(words: readonly string[], cwd: string): BenchOpti
   const options: {
     peers: readonly number[];
     clients: readonly number[];
+    nodes: readonly number[];
     kernel: BenchKernel;
     json: string | undefined;
     record: boolean;
   } = {
     peers: defaultPeers,
     clients: defaultClients,
+    nodes: defaultNodes,
     kernel: 'auto',
     json: undefined,
     record: false,
@@ -78,12 +85,13 @@ export function parseBenchArgs(words: readonly string[], cwd: string): BenchOpti
       if (!suites.includes(word)) suites.push(word);
       continue;
     }
-    if (!['--json', '--peers', '--clients', '--kernel'].includes(word)) fail(`there is no option ${word}`);
+    if (!['--json', '--peers', '--clients', '--nodes', '--kernel'].includes(word)) fail(`there is no option ${word}`);
     const value = rest.shift();
     if (value === undefined || value === '') fail(`${word} needs a value`);
     if (word === '--json') options.json = resolve(cwd, value);
     else if (word === '--peers') options.peers = parseCounts('--peers', value, maxPeers);
     else if (word === '--clients') options.clients = parseCounts('--clients', value, maxClients);
+    else if (word === '--nodes') options.nodes = parseCounts('--nodes', value, maxNodes);
     else options.kernel = parseKernel(value);
   }
   return { suites: suites.length === 0 ? suiteNames : suiteNames.filter((name) => suites.includes(name)), ...options };

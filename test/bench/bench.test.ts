@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
-import { benchHelp, defaultClients, defaultPeers, parseBenchArgs } from './args.ts';
+import { benchHelp, defaultClients, defaultNodes, defaultPeers, parseBenchArgs } from './args.ts';
 import { peerNumber } from './peers.ts';
 import { buildReference } from './reference.ts';
 import { median, parseRows, type Row, row, significant, suiteNames } from './suite.ts';
@@ -18,6 +18,7 @@ describe('the command line', () => {
       suites: [...suiteNames],
       peers: defaultPeers,
       clients: defaultClients,
+      nodes: defaultNodes,
       kernel: 'auto',
       json: undefined,
       record: false,
@@ -33,6 +34,7 @@ describe('the command line', () => {
     expect(parse('--json', 'out.json', '--peers', '500,10,10', '--clients', '50,20', '--kernel', 'qemu')).toMatchObject(
       expected,
     );
+    expect(parse('mesh', '--nodes', '50,10')).toMatchObject({ suites: ['mesh'], nodes: [10, 50] });
     expect(parse('--record', 'netlink')).toMatchObject({ record: true, suites: ['netlink'] });
     expect(parse('--json=out.json', '--peers=500,10', '--clients=20,50', '--kernel=qemu')).toMatchObject(expected);
     expect(parse('--json', '/tmp/a=b.json')).toMatchObject({ json: '/tmp/a=b.json' });
@@ -48,7 +50,7 @@ describe('the command line', () => {
   test.each([
     [
       ['nettlink'],
-      "there is no suite 'nettlink'; there are: netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube",
+      "there is no suite 'nettlink'; there are: netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube, mesh",
     ],
     [['--fast'], 'there is no option --fast'],
     [['--json'], '--json needs a value'],
@@ -58,6 +60,7 @@ describe('the command line', () => {
     [['--peers', '1e3'], "--peers '1e3'"],
     [['--peers', '60001'], "--peers '60001'"],
     [['--clients', '10001'], "--clients '10001' is not a list of whole numbers from 1 to 10000"],
+    [['--nodes', '501'], "--nodes '501' is not a list of whole numbers from 1 to 500"],
     [['--kernel', 'fast'], "--kernel 'fast' is not one of auto, uml, qemu, host"],
   ])('refuses %j and says what is right', (words, message) => {
     expect(() => parse(...words)).toThrow(message);
@@ -190,7 +193,9 @@ describe('the programs', () => {
     });
     await expect(bench).rejects.toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube'),
+      stderr: expect.stringContaining(
+        'netlink, reconcile, cni, control-channel, datapath, footprint, apply, kube, mesh',
+      ),
     });
   });
 });

@@ -12,7 +12,18 @@ import { readHistory, recorded, writeHistory } from './history.ts';
 import { BenchError, benchCache, buildReference } from './reference.ts';
 import { makePki } from './suites/handshake-pki.ts';
 import { kubeSuite } from './suites/kube.ts';
-import { isLabSuiteName, parseRows, type Row, type SuiteContext, type SuiteName, suiteNames } from './suite.ts';
+import { meshSuite } from './suites/mesh.ts';
+import {
+  type HostSuiteName,
+  isHostSuiteName,
+  isLabSuiteName,
+  parseRows,
+  type Row,
+  type Suite,
+  type SuiteContext,
+  type SuiteName,
+  suiteNames,
+} from './suite.ts';
 import { formatTable } from './table.ts';
 
 /** `npm run bench`: builds what is measured, runs the suites in the lab, shows what came out. */
@@ -30,21 +41,21 @@ async function bench(options: BenchOptions): Promise<number> {
   const cni = join(projectRoot, 'dist/ovpn-cni');
   const results = await mkdtemp(join(tmpdir(), 'ovpn-bench-'));
   try {
-    const { suites, peers, clients } = options;
+    const { suites, peers, clients, nodes } = options;
     if (suites.includes('cni')) await needGoPrograms(cniPrograms, screenProgress('programs'));
     if (suites.includes('apply')) await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
     const pki = await pkiFor(suites, clients);
-    const context = { peers, clients, reference, cni, pki };
+    const context = { peers, clients, nodes, reference, cni, pki };
     const inside = suites.filter(isLabSuiteName);
     let code = inside.length === 0 ? 0 : await inLab(options, results, { ...context, suites: inside });
     // A suite that failed leaves the rows of those before it.
     const text = await readFile(join(results, 'rows.json'), 'utf8').catch(() => '[]');
     const rows = parseRows(text);
-    if (suites.includes('kube')) {
+    for (const name of suites.filter(isHostSuiteName)) {
       try {
-        rows.push(...(await here(context)));
+        rows.push(...(await here(name, context)));
       } catch (error) {
-        process.stderr.write(`bench: kube: ${String(error)}\n`);
+        process.stderr.write(`bench: ${name}: ${String(error)}\n`);
         code ||= 1;
       }
     }
@@ -70,11 +81,13 @@ async function pkiFor(suites: readonly SuiteName[], clients: readonly number[]):
   return suites.some((name) => name === 'datapath' || name === 'footprint') ? makePki(benchCache(), 1) : '';
 }
 
-/** Runs the suite that needs no ovpn kernel. */
-async function here(context: Omit<SuiteContext, 'progress'>): Promise<readonly Row[]> {
+/** Those that need no ovpn kernel. */
+const suitesHere: Readonly<Record<HostSuiteName, Suite>> = { kube: kubeSuite, mesh: meshSuite };
+
+async function here(name: HostSuiteName, context: Omit<SuiteContext, 'progress'>): Promise<readonly Row[]> {
   await needGoPrograms(controlPlanePrograms, screenProgress('programs'));
-  const progress = (text: string): void => void process.stderr.write(`bench: kube: ${text}\n`);
-  return kubeSuite({ ...context, progress });
+  const progress = (text: string): void => void process.stderr.write(`bench: ${name}: ${text}\n`);
+  return suitesHere[name]({ ...context, progress });
 }
 
 /** Runs inside.ts in the lab; its words go to the screen, its rows to the results folder. */

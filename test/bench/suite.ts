@@ -12,11 +12,17 @@ export const labSuiteNames = [
 ] as const;
 export type LabSuiteName = (typeof labSuiteNames)[number];
 /** The others run on the machine itself: in the lab, an API server would take ten times as long for everything. */
-export const suiteNames = [...labSuiteNames, 'kube'] as const;
+export const hostSuiteNames = ['kube', 'mesh'] as const;
+export type HostSuiteName = (typeof hostSuiteNames)[number];
+export const suiteNames = [...labSuiteNames, ...hostSuiteNames] as const;
 export type SuiteName = (typeof suiteNames)[number];
 
 export function isLabSuiteName(name: SuiteName): name is LabSuiteName {
   return labSuiteNames.some((one) => one === name);
+}
+
+export function isHostSuiteName(name: SuiteName): name is HostSuiteName {
+  return !isLabSuiteName(name);
 }
 
 export function isSuiteName(text: string): text is SuiteName {
@@ -47,6 +53,8 @@ export interface SuiteContext {
   readonly clients: readonly number[];
   /** Folder of certificates for them; see suites/handshake-pki.ts. */
   readonly pki: string;
+  /** Numbers of nodes of a mesh, ascending. */
+  readonly nodes: readonly number[];
   /** Tells the person who waits what goes on. */
   readonly progress: (text: string) => void;
 }
