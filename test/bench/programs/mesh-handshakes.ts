@@ -37,6 +37,8 @@ const all = { burst: 1e6, perSecond: 1e6 };
 const limits = { halfOpen: 1024, halfOpenPerSource: 1024, repliesPerSecond: 1000, begins: all, beginsPerSource: all };
 const environment = { scheduler: systemScheduler, random: randomBytes, clock: () => Date.now() };
 const poller = new ReadinessPoller();
+// Nodes are given by their addresses.
+const names = { resolve: (host: string) => Promise.resolve([host]) };
 
 const failures: string[] = [];
 let [confirmed, established] = [0, 0];
@@ -110,7 +112,7 @@ function dial(from: number, to: number): Dialer {
   return new Dialer(
     settings,
     owner,
-    kernelConnector(poller, () => undefined),
+    kernelConnector(poller, names, () => undefined),
     environment,
   );
 }
