@@ -233,8 +233,9 @@ describe('an agent that may not do its work says so and ends', () => {
   const start = async (...wrapper: string[]): Promise<Finished> => {
     const args = ['--manifests', office.agent.manifests, '--state', `${office.hosts.folder}/none`, '--holder', 'none'];
     const paths = ['--socket', `${office.hosts.folder}/none.sock`, '--netns', `${office.hosts.folder}/none-netns`];
+    // Long: it starts from the sources, beside other tests.
     return attempt('timeout', [
-      '20',
+      '120',
       ...wrapper,
       process.execPath,
       'operator/src/cli/ovpn-agent.ts',
