@@ -13,7 +13,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await scene.close();
-}, 30_000);
+}, 120_000);
 
 const remote = (protocol: 'UDP' | 'TCP', address = scene.node.ipv4) => ({ address, port: defaultPort, protocol });
 

@@ -10,10 +10,10 @@ let pod: Pod;
 beforeAll(async () => {
   office = await Office.open('expl');
   pod = await attachPod(office.agent, 'e', { netns: await sandboxWithEth0(office.hosts, 'expl-e', 'expl-gw') });
-}, 60_000);
+}, 120_000);
 afterAll(async () => {
   await office.close();
-}, 30_000);
+}, 120_000);
 
 const nobody = '192.168.51.1';
 
@@ -56,13 +56,13 @@ describe('a destination that is reached', () => {
     expect((await explained(office.lan.ipv4, '--netns', pod.netns)).reaches).toBe(true);
     const inside = ['--network', 'corp', '--from', podAddress(pod, 4)];
     expect((await explained(office.lan.ipv4, ...inside)).reaches).toBe(true);
-  }, 30_000);
+  }, 120_000);
 
   test('another pod of the node is reached without a peer', async () => {
     const { reaches, steps } = await explained(podAddress(office.pod, 4));
     expect(reaches).toBe(true);
     expect(steps.map(({ object }) => object)).toContain(`pod default/${office.pod.call.containerId}`);
-  }, 30_000);
+  }, 120_000);
 });
 
 describe('the doctor', () => {
@@ -99,7 +99,7 @@ describe('the doctor', () => {
     // The lab's kernel has transmit ids (peers.test.ts sets them).
     expect(found.find(({ check }) => check === 'ovpn-driver')).toMatchObject({ severity: 'ok' });
     expect(found.find(({ check }) => check === 'cni-plugin')).toMatchObject({ severity: 'unchecked' });
-  }, 30_000);
+  }, 120_000);
 
   test('finds what was changed behind the back of the agent, and a holder that is not there', async () => {
     await office.kernel.exec('sysctl', '-qw', 'net.ipv4.ip_forward=0');
@@ -112,24 +112,24 @@ describe('the doctor', () => {
     ]);
     expect(lastStep(await explained(office.lan.ipv4))?.text).toContain('does not forward');
     await office.kernel.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1');
-  }, 30_000);
+  }, 120_000);
 });
 
 describe('a destination that is not reached', () => {
   test('outside of the VPN goes out of eth0', async () => {
     expect(lastStep(await explained('8.8.8.8'))?.text).toContain('out of eth0');
-  }, 30_000);
+  }, 120_000);
 
   test('of a pool, without a peer that has the address', async () => {
     expect(lastStep(await explained('10.80.0.77'))?.text).toContain(
       'has no peer with the VPN address 10.80.0.77; no VpnPeer of this node has it',
     );
-  }, 30_000);
+  }, 120_000);
 
   test('of nobody, asked from inside the network', async () => {
     const { steps } = await explained(nobody, '--network', 'corp', '--from', podAddress(pod, 4));
     expect(steps.at(-1)?.text).toContain(`has no way to ${nobody}`);
-  }, 30_000);
+  }, 120_000);
 
   test('with the address of another pod', async () => {
     const own = podAddress(pod, 4);
@@ -145,12 +145,12 @@ describe('a destination that is not reached', () => {
     await sendFrom(own);
     await run('ip', '-n', 'expl-e', 'addr', 'del', `${stolen}/32`, 'dev', 'vpn0');
     expect((await explained(office.lan.ipv4)).reaches).toBe(true);
-  }, 60_000);
+  }, 120_000);
 
   test('of a peer that has no key to send with', async () => {
     office.kernel.deleteKey(7, 'primary');
     expect(lastStep(await explained(office.lan.ipv4))?.text).toContain('has no key to send with');
-  }, 30_000);
+  }, 120_000);
 
   test('of a peer that is suspended', async () => {
     office.agent.apply('peer.yaml', officePeer(office.remote.host, { suspend: true }));
@@ -160,5 +160,5 @@ describe('a destination that is not reached', () => {
       return last?.text.includes('spec.suspend is set') === true ? last : undefined;
     });
     expect(step).toMatchObject({ result: 'stop', remedy: 'take spec.suspend off VpnPeer default/office' });
-  }, 60_000);
+  }, 120_000);
 });

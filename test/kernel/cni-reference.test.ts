@@ -21,7 +21,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await office.close();
-}, 30_000);
+}, 120_000);
 
 /** Writes a network configuration list. */
 function list(name: string, cniVersion: string, ...chain: object[]): string {
