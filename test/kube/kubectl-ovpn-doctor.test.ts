@@ -251,12 +251,21 @@ test('explain-route says what is in its way before it asks an agent', async () =
       ...{ apiVersion: 'v1', kind: 'Pod', metadata: { ...at, name }, spec: { ...spec, ...more } },
     });
   }
+  for (const [name, more] of Object.entries({ web: {}, direct: { clusterIP: 'None' } })) {
+    await plane.admin.apply(apiPath('Service', { ...at, name }), {
+      ...{ apiVersion: 'v1', kind: 'Service', metadata: { ...at, name }, spec: { ports: [{ port: 80 }], ...more } },
+    });
+  }
   const cases: [string[], string][] = [
     [['shpo', '10.0.0.1'], 'there is no Pod shpo in namespace team-a; did you mean "shop"?'],
     [['host', '10.0.0.1'], 'Pod team-a/host: is on the network of its node (hostNetwork)'],
     [['lost', '10.0.0.1'], 'Pod team-a/lost: is on no node yet'],
     [['shop', '10.0.0.1'], 'Node n2: no agent is placed on the node'],
-    [['shop', 'intranet'], 'the destination is no IP address: "intranet"'],
+    [['shop', 'intranet'], 'the destination is no IP address, Service or VpnPeer: "intranet"'],
+    [['shop', 'svc/web'], 'Node n2: no agent is placed on the node'],
+    [['shop', 'svc/wep.team-a'], 'there is no Service wep in namespace team-a; did you mean "web"?'],
+    [['shop', 'svc/direct'], 'Service team-a/direct: is headless'],
+    [['shop', 'vpnpeer/nobody'], 'there is no VpnPeer nobody in namespace team-a'],
   ];
   for (const [args, problem] of cases) {
     const { code, stdout, stderr } = await explain(...args, '-n', 'team-a');
