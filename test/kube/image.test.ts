@@ -49,7 +49,7 @@ beforeAll(async () => {
     manifests.set(architecture, await layout.json<Manifest>(found!));
     await layout.unpack(manifestOf(architecture).layers, rootOf(architecture));
   }
-}, 300_000);
+}, 600_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('the layout', () => {
@@ -133,7 +133,7 @@ test('another folder, another umask and another time zone give the same digest',
   await run('cp', '-al', join(projectRoot, 'node_modules'), join(copy, 'node_modules'));
   const again = build(copy, join(folder, 'two'), '077', { TZ: 'Asia/Tokyo', LC_ALL: 'C' });
   expect(again.digest).toBe(built.digest);
-}, 300_000);
+}, 600_000);
 
 describe.each(architectures)('the files for %s', (architecture) => {
   const root = (): string => rootOf(architecture);
