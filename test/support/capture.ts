@@ -10,7 +10,10 @@ export class Capture {
 
   /** @param filter in tcpdump's language */
   static async start(netns: string, device: string, filter: string): Promise<Capture> {
-    const args = ['-Z', 'root', '-nn', '-l', '-U', '--immediate-mode', '-i', device, filter];
+    return Capture.#running(netns, ['-Z', 'root', '-nn', '-l', '-U', '--immediate-mode', '-i', device, filter]);
+  }
+
+  static async #running(netns: string, args: readonly string[]): Promise<Capture> {
     const service = new Service('nsenter', [`--net=${netns}`, 'tcpdump', ...args]);
     await eventually(
       'tcpdump listens',
@@ -21,6 +24,24 @@ export class Capture {
       { stepMs: 20 },
     );
     return new Capture(service);
+  }
+
+  /**
+   * A capture of whole packets into a file, for much traffic.
+   *
+   * @param file is whole once `stopWhole` has come back
+   */
+  static async toFile(netns: string, device: string, filter: string, file: string): Promise<Capture> {
+    // A buffer of 64 MiB, for when tcpdump has to wait.
+    const args = ['-Z', 'root', '-nn', '-s', '0', '-B', '65536', '-i', device, '-w', file, filter];
+    return Capture.#running(netns, args);
+  }
+
+  /** Ends it. @throws Error when the kernel had to drop packets, so that some are not there */
+  async stopWhole(): Promise<void> {
+    await this.#service.end('SIGINT');
+    const dropped = /(\d+) packets? dropped by kernel/.exec(this.#service.log)?.[1];
+    if (dropped !== '0') throw new Error(`the capture is not whole: ${this.#service.log}`);
   }
 
   /** The packets so far, a line each. */
