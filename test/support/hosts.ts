@@ -184,6 +184,14 @@ export class AgentProcess {
     return this.#holder?.pid;
   }
 
+  get agentRunning(): boolean {
+    return this.#agent?.running === true;
+  }
+
+  get holderRunning(): boolean {
+    return this.#holder?.running === true;
+  }
+
   get holderLog(): string {
     return this.#holder?.log ?? '';
   }

@@ -57,6 +57,18 @@ export class KernelView {
     return (await this.dialled()).find(({ of }) => of === peerName);
   }
 
+  /** The peer of a device, if both are there: in one look, without a program. */
+  peerOf(device: string): Peer | undefined {
+    const socket = NetlinkSocket.open(NETLINK_ROUTE, this.path);
+    let index: number | undefined;
+    try {
+      index = getLinkByName(socket, device)?.index;
+    } finally {
+      socket.close();
+    }
+    return index === undefined ? undefined : this.#with((ovpn) => ovpn.dumpPeers(index)[0]);
+  }
+
   peer(id: number): Peer | undefined {
     const index = this.deviceIndex;
     return this.#with((ovpn) => ovpn.getPeer(index, id));
