@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { DesiredAttachment } from '../../../operator/src/agent/desired.ts';
 import type { AgentProcess } from '../hosts.ts';
 import { globalAddresses } from '../links.ts';
-import { attempt } from '../run.ts';
 import type { AttachedPod, World } from './invariants.ts';
 import { readNodeKernel } from './node-kernel.ts';
 import type { ChaosScene } from './scene.ts';
@@ -57,13 +56,15 @@ export async function usage(scene: ChaosScene): Promise<Map<string, number>> {
   return counts;
 }
 
-async function metricsOf({ host }: AgentProcess): Promise<string> {
-  const input = 'GET /metrics HTTP/1.0\r\n\r\n';
-  return (await attempt('nsenter', host.command('socat', '-t10', '-', 'TCP:127.0.0.1:9908'), { input })).stdout;
+/** The agent listens on its host's loopback only. */
+function metricsOf({ host }: AgentProcess): Promise<string> {
+  const program = `process.stdout.write(await (await fetch('http://127.0.0.1:9908/metrics')).text())`;
+  return host.exec(process.execPath, '--input-type=module', '-e', program);
 }
 
 function timersIn(metrics: string): number {
-  const found = /^nodejs_active_resources\{type="Timeout"\} (\d+)$/m.exec(metrics);
-  if (found === null) throw new Error(`no count of timers among the metrics: ${metrics.slice(0, 500)}`);
-  return Number(found[1]);
+  if (!metrics.includes('nodejs_active_resources_total'))
+    throw new Error(`no count of timers among the metrics: ${metrics.slice(0, 500)}`);
+  // There is no line for a type of which there is none.
+  return Number(/^nodejs_active_resources\{type="Timeout"\} (\d+)$/m.exec(metrics)?.[1] ?? 0);
 }
