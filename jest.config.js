@@ -17,7 +17,7 @@ export default {
       displayName: 'unit',
       testMatch: [
         '<rootDir>/{operator,cni-plugin,image,scripts}/**/*.test.ts',
-        '<rootDir>/test/{lab,programs,bench,fixtures,fuzz,support}/**/*.test.ts',
+        '<rootDir>/test/{lab,programs,bench,fixtures,fuzz,soak,support}/**/*.test.ts',
       ],
       testPathIgnorePatterns: ignore,
     },
