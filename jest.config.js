@@ -45,5 +45,11 @@ export default {
       testMatch: ['<rootDir>/test/e2e/**/*.test.ts'],
       testPathIgnorePatterns: ignore,
     },
+    {
+      ...base,
+      displayName: 'long',
+      testMatch: ['<rootDir>/test/long/**/*.test.ts'],
+      testPathIgnorePatterns: ignore,
+    },
   ],
 };

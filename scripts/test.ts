@@ -22,6 +22,7 @@ const usage = `usage: npm test [-- JEST-OPTION…]            all tiers
        npm run test:kernel [-- JEST-OPTION…] in the lab, on a real ovpn kernel
        npm run test:kube [-- JEST-OPTION…]   on a real API server, the tests with agents in the lab
        npm run test:e2e [-- JEST-OPTION…]    with real OpenVPN peers
+       npm run test:long -- FILE             in the lab, for minutes or hours; no part of npm test (test/long/README.md)
 `;
 
 type Tier = (jestOptions: readonly string[]) => Promise<Counts>;
@@ -39,6 +40,14 @@ const tiers: Readonly<Record<string, Tier>> = {
   kube: kubeTier,
   // Most of the time these wait: for timers of OpenVPN, and for keys to be renewed.
   e2e: labTier('e2e', { workers: 4, testTimeout: 300_000, timeout: 1500 }),
+};
+
+/** Not among `npm test`. */
+const others: Readonly<Record<string, Tier>> = {
+  long: labTier('long', {
+    ...{ workers: 1, testTimeout: 900_000, timeout: 7200 },
+    programs: [...controlPlanePrograms, ...cniPrograms],
+  }),
 };
 
 async function staticTier(): Promise<Counts> {
@@ -101,14 +110,15 @@ function labTier(project: string, tier: LabTier): Tier {
 
 const [wanted = '', ...jestOptions] = process.argv.slice(2);
 const chosen = wanted === 'all' ? Object.keys(tiers) : [wanted];
-if (!chosen.every((name) => name in tiers) || jestOptions.includes('--help')) {
+const known = { ...tiers, ...others };
+if (!chosen.every((name) => name in known) || jestOptions.includes('--help')) {
   process.stdout.write(usage);
   process.exit(jestOptions.includes('--help') ? 0 : 2);
 }
 let total = noTests;
 for (const name of chosen) {
   headline(`test:${name}`);
-  const counts = await tiers[name]?.(jestOptions);
+  const counts = await known[name]?.(jestOptions);
   total = add(total, counts ?? noTests);
 }
 process.stdout.write(`\n${formatCounts(total)}\n`);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { show } from '../../scripts/tasks.ts';
 
-/** `npm run soak`: test/e2e/soak.test.ts in the lab, for as long as is asked for. */
+/** `npm run soak`: test/long/soak.test.ts in the lab, for as long as is asked for. */
 const help = `usage: npm run soak -- [--minutes M] [--json FILE]
 
   --minutes M   how long clients, keys and pods come and go (default 20)
@@ -35,8 +35,8 @@ async function soak(duration: number, json: string | undefined): Promise<number>
     const lab = ['test/lab/lab.ts', '--results', results, '--timeout', String(seconds)];
     lab.push('--env', 'NODE_OPTIONS=--experimental-vm-modules --disable-warning=ExperimentalWarning');
     lab.push('--env', 'OVPN_PROGRAMS=dist', '--env', `OVPN_SOAK_MINUTES=${duration}`);
-    const jest = ['jest', '--selectProjects=e2e', `--testTimeout=${seconds * 1000}`, '--runInBand'];
-    const code = await show(process.execPath, [...lab, '--', ...jest, 'test/e2e/soak.test.ts']);
+    const jest = ['jest', '--selectProjects=long', `--testTimeout=${seconds * 1000}`, '--runInBand'];
+    const code = await show(process.execPath, [...lab, '--', ...jest, 'test/long/soak.test.ts']);
     if (json !== undefined) copyFileSync(join(results, 'soak.json'), json);
     return code;
   } finally {

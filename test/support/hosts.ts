@@ -5,7 +5,7 @@ import type { NodeReport } from '../../operator/src/agent/report.ts';
 import { callReport } from '../../operator/src/cli/agent-call.ts';
 import { attempt, eventually, type Finished, patienceMs, run, Service } from './run.ts';
 
-const projectRoot = join(import.meta.dirname, '../..');
+export const projectRoot = join(import.meta.dirname, '../..');
 /** The agent to run: its source as it is, or what `npm run build` made of it. */
 export const agentProgram = join(
   projectRoot,
@@ -137,6 +137,8 @@ export class AgentProcess {
   readonly state: string;
   /** Environment variables of the agent, which may be changed between two starts. */
   environment: Readonly<Record<string, string>> = {};
+  /** The program of the next start: another one is another version. */
+  program = agentProgram;
   readonly #options: readonly string[];
   readonly #identity: { readonly kubeconfig: string } | undefined;
   #holder: Service | undefined;
@@ -223,6 +225,12 @@ export class AgentProcess {
   }
 
   async startAgent(): Promise<void> {
+    this.launchAgent();
+    await this.agentStarts();
+  }
+
+  /** Starts the agent and does not wait for it. */
+  launchAgent(): void {
     this.#logs += this.#agent?.log ?? '';
     const args = [
       ...['--node', this.host.name],
@@ -242,9 +250,14 @@ export class AgentProcess {
       ...this.#options,
     ];
     const variables = Object.entries(this.environment).map(([name, value]) => `${name}=${value}`);
-    const command = ['env', ...variables, process.execPath, agentProgram, 'run', ...args] as const;
-    const agent = new Service('nsenter', this.host.command(...command));
-    this.#agent = agent;
+    const command = ['env', ...variables, process.execPath, this.program, 'run', ...args] as const;
+    this.#agent = new Service('nsenter', this.host.command(...command));
+  }
+
+  /** Waits until the agent that was launched serves its socket. */
+  async agentStarts(): Promise<void> {
+    const agent = this.#agent;
+    if (agent === undefined) throw new Error('no agent was started');
     const started = await eventually(
       `agent of ${this.host.name}`,
       async () => {

@@ -8,7 +8,7 @@ import { agentTail, untilConnected } from '../support/peer-status.ts';
 import { eventually, patienceMs } from '../support/run.ts';
 import { type Figures, observed, takeFigures, tolerances } from '../soak/figures.ts';
 import { fit, grows, settled } from '../soak/growth.ts';
-import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
+import { netnsOf, nodeVpn, reaches, Scene } from '../e2e/scene.ts';
 
 /**
  * A day in some minutes (docs/reliability.md): periods of an hour take seconds, and peers and pods come and go without
