@@ -48,7 +48,7 @@ describe('a full tunnel', () => {
       // A new key is due every 6 s and sends 2 s later; handshakes share the machine with all this.
       for (let tries = 0; tries < 20 && scene.keyTo(vpn) === key; tries++)
         bytes += await transfer(scene.kernel.path, netns, 5, ...direction);
-      expect(bytes).toBeGreaterThan(1_000_000);
+      expect(bytes).toBeGreaterThan(300_000);
       expect(scene.keyTo(vpn)).toBeDefined();
       expect(scene.keyTo(vpn)).not.toBe(key);
     }
