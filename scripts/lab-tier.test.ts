@@ -1,23 +1,11 @@
 import { describe, expect, test } from '@jest/globals';
-import { alone, longestFirst, twice } from './lab-tier.ts';
+import { alone, twice } from './lab-tier.ts';
 import type { JestRun } from './jest-run.ts';
 
 const run = (passed: number, ...failures: string[]): JestRun => {
   const counts = { passed, failed: failures.length, skipped: 0 };
   return { counts, outcomes: [{ path: '/project/a.test.ts', counts, failures }] };
 };
-
-describe('the files of a tier with several guests', () => {
-  test('begin with those that take longest, and then by name', () => {
-    const files = ['/x/b.test.ts', '/x/a.test.ts', '/x/cluster.test.ts', '/x/node.test.ts'];
-    expect(longestFirst(files, ['node', 'cluster'])).toEqual([
-      '/x/node.test.ts',
-      '/x/cluster.test.ts',
-      '/x/a.test.ts',
-      '/x/b.test.ts',
-    ]);
-  });
-});
 
 describe('a second try', () => {
   test('is not made when all passed', async () => {

@@ -1,10 +1,10 @@
-import { basename, relative } from 'node:path';
+import { relative } from 'node:path';
 import { needGoPrograms } from '../test/programs/build.ts';
 import { report } from '../test/lab/errors.ts';
 import { screenProgress } from '../test/lab/progress.ts';
 import type { ProgramName } from '../test/programs/programs.ts';
 import { add, type Counts, noTests } from './counts.ts';
-import { captured, type JestRun, jestInLab, testFiles } from './jest-run.ts';
+import { type JestRun, jestInLab, testFiles } from './jest-run.ts';
 import { countsOf, withSecondTry, worthASecondTry } from './second-try.ts';
 import { headline, projectRoot, show } from './tasks.ts';
 
@@ -18,12 +18,8 @@ export interface LabTier {
   readonly timeout: number;
   /** Go programs that it needs: in the lab there is no network to build them. */
   readonly programs?: readonly ProgramName[];
-  /** Each file in a guest of its own, so many at a time; one guest has all files where this is not said. */
-  readonly guests?: {
-    readonly atATime: number;
-    /** The names of the files that take longest: they begin. */
-    readonly longest: readonly string[];
-  };
+  /** Each file has a guest of its own: one that dies takes only its file along. */
+  readonly guestPerFile?: boolean;
 }
 
 /** Builds what is missing; says what went wrong, if something does. */
@@ -45,8 +41,8 @@ export async function runLabTier(project: string, tier: LabTier, jestOptions: re
   const jest = [`--selectProjects=${project}`, `--testTimeout=${tier.testTimeout}`];
   return twice(
     () =>
-      tier.guests !== undefined && jestOptions.length === 0
-        ? inGuests(project, jest, tier.timeout, tier.guests)
+      tier.guestPerFile === true && jestOptions.length === 0
+        ? inGuests(project, jest, tier.timeout)
         : jestInLab([...jest, `--maxWorkers=${tier.workers}`, ...jestOptions], tier.timeout),
     (files) => jestInLab([...jest, ...alone(jestOptions, files)], tier.timeout),
   );
@@ -72,42 +68,18 @@ export async function twice(
   return countsOf(outcomes);
 }
 
-/** The files in the order in which they begin. */
-export function longestFirst(files: readonly string[], longest: readonly string[]): string[] {
-  const rank = (path: string): number => {
-    const found = longest.indexOf(basename(path, '.test.ts'));
-    return found === -1 ? longest.length : found;
-  };
-  return files.toSorted((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
-}
-
-/** Each file has a guest; what it prints comes when it has ended. */
-async function inGuests(
-  project: string,
-  jest: readonly string[],
-  timeout: number,
-  { atATime, longest }: NonNullable<LabTier['guests']>,
-): Promise<JestRun> {
-  const waiting = longestFirst(await testFiles(project), longest);
+/** One guest after the other. */
+async function inGuests(project: string, jest: readonly string[], timeout: number): Promise<JestRun> {
   let sum: JestRun = { counts: noTests, outcomes: [] };
-  const lane = async (): Promise<void> => {
-    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-      const path = file;
-      process.stdout.write(`${relative(projectRoot, path)} begins\n`);
-      const run = await jestInLab([...jest, '--runInBand', '--runTestsByPath', path], timeout, async (...program) => {
-        const { code, output } = await captured(...program);
-        headline(relative(projectRoot, path));
-        process.stdout.write(output);
-        return code;
-      });
-      sum = { counts: add(sum.counts, run.counts), outcomes: [...sum.outcomes, ...lost(path, run)] };
-    }
-  };
-  await Promise.all(Array.from({ length: atATime }, lane));
+  for (const path of await testFiles(project)) {
+    headline(relative(projectRoot, path));
+    const run = await jestInLab([...jest, '--runInBand', '--runTestsByPath', path], timeout);
+    sum = { counts: add(sum.counts, run.counts), outcomes: [...sum.outcomes, ...outcomesOf(path, run)] };
+  }
   return sum;
 }
 
 /** A guest that left no report has failed with its file, which is worth a second try as any other. */
-function lost(path: string, { counts, outcomes }: JestRun): JestRun['outcomes'] {
+function outcomesOf(path: string, { counts, outcomes }: JestRun): JestRun['outcomes'] {
   return outcomes.length > 0 ? outcomes : [{ path, counts, failures: ['the guest itself'] }];
 }

@@ -81,10 +81,8 @@ async function kubeTier(jestOptions: readonly string[]): Promise<Counts> {
     const programs = [...cniPrograms, ...metaPrograms, ...runtimePrograms, ...nodePrograms];
     headline('image');
     if ((await show(process.execPath, ['image/build.ts'])) !== 0) return add(counts, { ...noTests, failed: 1 });
-    // A guest with a cluster fills more than one processor: two at once gain little, and miss their bounds. But one that
-    // dies takes only its file along.
-    const guests = { atATime: 1, longest: ['chart-node', 'cluster', 'failover'] };
-    const tier: LabTier = { workers: 1, testTimeout: 120_000, timeout: 3000, programs, guests };
+    // One at a time: a guest with a cluster fills more than one processor, and two at once miss their bounds.
+    const tier: LabTier = { workers: 1, testTimeout: 120_000, timeout: 3000, programs, guestPerFile: true };
     counts = add(counts, await runLabTier('kube-lab', tier, jestOptions));
   }
   return counts;
