@@ -103,7 +103,7 @@ export class MeshNode {
     this.#source = new ApiSource({ access, node: name, namespace, log, clock, meter });
     const source = this.#source;
     this.#board = new StatusBoard({
-      ...{ node: name, source, networks: this.#networks, now: () => clock.now() },
+      ...{ node: name, source, networks: this.#networks, clock },
       attachments: { ofNetwork: () => [] },
       ledger: { entry: () => undefined },
       users: (ref) => this.#users.of(ref),

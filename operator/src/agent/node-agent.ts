@@ -153,7 +153,7 @@ export class NodeAgent {
       attachments,
       ledger: this.#ledger,
       users: (ref) => this.#users.of(ref),
-      now: () => options.clock.now(),
+      clock: options.clock,
       netlink: () => ({ writes: this.writes, rounds: this.#rounds }),
       lease: () => this.#placement?.lease,
     });

@@ -12,6 +12,7 @@ import {
   type VpnPeer,
 } from '../api/types.ts';
 import { isMesh } from '../api/vpn-network.ts';
+import type { Clock } from '../cluster/clock.ts';
 import type { ResourceSource } from '../cluster/source.ts';
 import type { OvpnError } from '../errors.ts';
 import { hostPrefix } from '../kernel/address.ts';
@@ -61,7 +62,7 @@ export interface StatusServices {
   readonly ledger: Pick<Ledger, 'entry'>;
   /** Who refers to a VpnKey. */
   readonly users: (ref: ObjectRef) => Iterable<ObjectRef>;
-  readonly now: () => number;
+  readonly clock: Pick<Clock, 'now' | 'monotonic'>;
   /** Figures of the agent's work with the kernel. */
   readonly netlink: () => NodeReport['netlink'];
   /** The Lease of this node; undefined where it needs none, or has nobody to tell. */
@@ -115,13 +116,13 @@ export class StatusBoard {
       const waitMs = this.#sayIn(name, network, said, now);
       if (waitMs > 0) return Number.isFinite(waitMs) ? waitMs : undefined;
     }
-    this.#saidAt.set(name, this.#services.now());
+    this.#saidAt.set(name, this.#services.clock.monotonic());
     this.#publish(network, () => status);
     return undefined;
   }
 
   #sayIn(name: string, network: VpnNetwork, said: NodeStatus, now: NodeStatus): number {
-    const at = this.#services.now();
+    const at = this.#services.clock.monotonic();
     if (!lacksNeighbours(now.mesh)) this.#lackingSince.delete(name);
     else if (!this.#lackingSince.has(name)) this.#lackingSince.set(name, at);
     return sayIn(said, now, {
@@ -148,7 +149,7 @@ export class StatusBoard {
         // The other nodes are counted by themselves: they come to every node at once.
         peers: Math.max(0, agent.peerCount - (mesh.mesh?.connected ?? 0)),
         attachments: this.#services.attachments.ofNetwork(network.metadata.name).length,
-        now: this.#services.now(),
+        now: this.#services.clock.now(),
         addresses: agent.desired?.addresses ?? [],
         podBlocks: agent.desired?.podBlocks ?? [],
         ...mesh,
@@ -184,7 +185,7 @@ export class StatusBoard {
           ? undefined
           : readPeer(managed?.agent, index, id);
     if (live !== undefined && observed !== undefined) managed?.sessions.used(ref, observed);
-    const now = this.#services.now();
+    const now = this.#services.clock.now();
     if (observed === undefined) this.#observed.delete(name);
     else this.#observed.set(name, observed);
     if (observed === undefined) this.#programmedSince.delete(name);
@@ -228,9 +229,9 @@ export class StatusBoard {
       this.#pendingSince.delete(name);
       return false;
     }
-    const since = this.#pendingSince.get(name) ?? this.#services.now();
+    const since = this.#pendingSince.get(name) ?? this.#services.clock.monotonic();
     this.#pendingSince.set(name, since);
-    return this.#services.now() - since < addressPatienceMs;
+    return this.#services.clock.monotonic() - since < addressPatienceMs;
   }
 
   publishKey(key: VpnKey): void {
@@ -262,7 +263,7 @@ export class StatusBoard {
   }
 
   #keyFacts(key: VpnKey): KeyFacts {
-    const { source, node, ledger, users, now } = this.#services;
+    const { source, node, ledger, users, clock } = this.#services;
     const ref = refOf(key);
     const secret = secretOf(key);
     let problem: OvpnError | undefined;
@@ -284,7 +285,7 @@ export class StatusBoard {
       entry === undefined || secret === undefined
         ? undefined
         : source.get('Secret', secret.namespace, secret.name)?.data[entry];
-    return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: now() };
+    return { key, fingerprint: fingerprintOf(material), problem, spent, installation, node, now: clock.now() };
   }
 
   /**

@@ -20,6 +20,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { formatRef } from '../api/types.ts';
 import { testMetrics, valueOf } from '../telemetry/metrics.fixture.ts';
+import { type Clock, systemClock } from './clock.ts';
 import { FolderSource } from './folder-source.ts';
 import type { FolderTiming } from './folder-source.ts';
 import { pause, until } from './testing/clock.ts';
@@ -46,7 +47,7 @@ afterEach(async () => {
 const yaml = (...objects: object[]): string => objects.map((object) => JSON.stringify(object)).join('\n---\n') + '\n';
 const put = (name: string, ...objects: object[]): Promise<void> => writeFile(join(folder, name), yaml(...objects));
 
-async function open(timing: Partial<FolderTiming> = {}) {
+async function open(timing: Partial<FolderTiming> = {}, clock: Clock = systemClock) {
   const { log, lines, events } = recordingLog();
   const metrics = testMetrics('agent');
   const written = (result = 'written'): Promise<number> =>
@@ -57,6 +58,7 @@ async function open(timing: Partial<FolderTiming> = {}) {
     log,
     meter: metrics,
     nodeLabels: { zone: 'a' },
+    clock,
     timing: { debounceMs: 20, settleMs: 120, pollMs: 100_000, ...timing },
   });
   running.push(source);
@@ -230,6 +232,19 @@ describe('FolderSource follows', () => {
     await change('p1');
     await until('the change behind the link', () => isSuspended(seldom, 'p1'));
     expect(isSuspended(seldom, 'p2')).toBe(false);
+  });
+
+  test('polling looks at every file also after the time of day was set back', async () => {
+    await writeFile(join(root, 'p1.yaml'), yaml(peerManifest('p1')));
+    await link(join(root, 'p1.yaml'), join(folder, 'a.yaml'));
+    let setMs = 0;
+    const { source } = await open(
+      { pollMs: 50, wholeMs: 200 },
+      { ...systemClock, now: () => systemClock.now() + setMs },
+    );
+    setMs = -3_600_000;
+    await writeFile(join(root, 'p1.yaml'), yaml(peerManifest('p1', { suspend: true })));
+    await until('the change', () => source.get('VpnPeer', 'team-a', 'p1')?.spec.suspend === true);
   });
 
   test('a folder that is replaced by another one', async () => {

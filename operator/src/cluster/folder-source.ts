@@ -230,7 +230,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
 
   /** Looks at what inotify may not have told. */
   async #poll(): Promise<void> {
-    const isWatched = this.#watcher !== undefined && this.#clock.now() - this.#wholeAt < this.#timing.wholeMs;
+    const isWatched = this.#watcher !== undefined && this.#clock.monotonic() - this.#wholeAt < this.#timing.wholeMs;
     if (!isWatched || (await this.#stampOfFolder()) !== this.#folderStamp) this.#lookAtAll = true;
     else if (this.#linked.size === 0) return;
     for (const name of this.#linked) this.#lookAt.add(name);
@@ -352,7 +352,7 @@ export class FolderSource extends EventEmitter<SourceEvents> implements Resource
       await this.#armWatch();
       // Before it is read: what changes meanwhile is for the next look.
       this.#folderStamp = await this.#stampOfFolder();
-      this.#wholeAt = this.#clock.now();
+      this.#wholeAt = this.#clock.monotonic();
       const entries = await readdir(this.#folder, { withFileTypes: true });
       this.#linked.clear();
       for (const entry of entries)
