@@ -149,17 +149,18 @@ describe('ListWatch goes on without a new list', () => {
       path,
       watching(event('ADDED', thing('b', '11')) + event('ADDED', thing('c', '12')).slice(0, 30), 'break'),
     );
-    server.script(path, watching(event('ADDED', thing('c', '12'))));
+    server.script(path, page([], '12'), watching(event('ADDED', thing('c', '12'))));
     await listWatch.start();
     await wait('the rest', () => journal.length === 3);
     expect(journal).toEqual(['list a', 'put b', 'put c']);
     expect(server.watches(path)[1]?.query['resourceVersion']).toBe('11');
-    expect(server.lists(path).length).toBe(1);
+    // The second one asks for the server's version alone.
+    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1']);
   });
 
   test('after one stall; after a second one it lists', async () => {
     const { listWatch, journal, clock, wait, events } = follow({ stallMs: 60_000 });
-    server.script(path, page([thing('a', '1')], '10'), watching(bookmark('11')), watching(''));
+    server.script(path, page([thing('a', '1')], '10'), watching(bookmark('11')), page([], '11'), watching(''));
     server.script(path, page([thing('a', '1'), thing('b', '12')], '20'), watching(''));
     await listWatch.start();
     await until('the first watch', open(1));
@@ -184,7 +185,7 @@ describe('ListWatch goes on without a new list', () => {
     await listWatch.start();
     await wait('the event', () => journal.length === 2);
     expect(journal).toEqual(['list a', 'put b']);
-    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1']);
+    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1', '1']);
     expect(server.watches(path).at(-1)?.query['resourceVersion']).toBe('11');
     expect(events()).not.toContain('watch.behind');
   });
@@ -202,6 +203,16 @@ describe('ListWatch goes on without a new list', () => {
     expect(server.watches(path).at(-1)?.query['resourceVersion']).toBe('9');
   });
 
+  test('with a list after a single lost connection, if the server is behind: the next one waited for it', async () => {
+    const { listWatch, journal, wait, events } = follow();
+    server.script(path, page([thing('a', '1'), thing('b', '11')], '11'), watching(bookmark('11'), 'break'));
+    server.script(path, page([], '9'), page([thing('a', '1')], '9'), watching(''));
+    await listWatch.start();
+    await wait('the list', () => journal.length === 2);
+    expect(journal).toEqual(['list a,b', 'list a']);
+    expect(events()).toContain('watch.behind');
+  });
+
   test('with a list when a bookmark is behind', async () => {
     const { listWatch, journal, wait } = follow();
     server.script(path, page([thing('a', '1')], '10'), watching(bookmark('9')), page([], '9'), watching(''));
@@ -212,7 +223,7 @@ describe('ListWatch goes on without a new list', () => {
 
   test('a sign of life keeps a stalled watch from being given up; half a line is none', async () => {
     const { listWatch, clock, wait } = follow({ stallMs: 60_000 });
-    server.script(path, page([], '10'), watching(bookmark('11')));
+    server.script(path, page([], '10'), watching(bookmark('11')), page([], '22'), watching(''));
     await listWatch.start();
     await until('the first watch', open(1));
     for (let minute = 0; minute < 3; minute += 1) {
@@ -232,7 +243,7 @@ describe('ListWatch goes on without a new list', () => {
   test('after 429 on the first watch of a fresh CRD, when the server asked to come back', async () => {
     const { listWatch, clock, wait, journal } = follow();
     server.script(path, page([], '10'), refuse(429, 'TooManyRequests', { 'retry-after': '7' }));
-    server.script(path, watching(event('ADDED', thing('a', '11'))));
+    server.script(path, page([], '10'), watching(event('ADDED', thing('a', '11'))));
     await listWatch.start();
     await until('the refusal', () => server.watches(path).length === 1 && listWatch.health.message.includes('429'));
     await pause(20);
@@ -240,7 +251,7 @@ describe('ListWatch goes on without a new list', () => {
     await pause(20);
     expect(server.watches(path).length).toBe(1);
     await wait('the second watch', () => journal.includes('put a'));
-    expect(server.lists(path).length).toBe(1);
+    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1']);
     expect(listWatch.health.ok).toBe(true);
   });
 
@@ -349,13 +360,13 @@ describe('ListWatch and a server that does not answer', () => {
 
   test('a watch whose head does not come is given up in time', async () => {
     const { listWatch, clock, wait } = follow({ requestMs: 60_000 });
-    server.script(path, page([], '10'), silence);
+    server.script(path, page([], '10'), silence, page([], '10'), silence);
     await listWatch.start();
     await until('the request', () => server.watches(path).length === 1);
     clock.advance(60_000);
     await until('the failure', () => listWatch.health.message.includes('no answer within 60 s'));
     await wait('the second watch', () => server.watches(path).length === 2);
-    expect(server.lists(path).length).toBe(1);
+    expect(server.lists(path).map(({ query }) => query['limit'])).toEqual(['500', '1']);
   });
 
   test('backs off up to the limit', async () => {

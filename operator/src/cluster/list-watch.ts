@@ -99,7 +99,7 @@ class Stalled extends Error {
  * turns out to be behind what it once told. What the reader holds stays as it is until the new list is complete.
  *
  * Behind is a server whose store was restored from a backup: it takes a watch from a version that is still to come,
- * and says nothing until that has come. So after an outage its present version is asked for.
+ * and says nothing until that has come. So when a watch broke, the server's present version is asked for.
  */
 export class ListWatch<T> {
   readonly #options: ListWatchOptions<T>;
@@ -113,7 +113,7 @@ export class ListWatch<T> {
   /** The version to watch from; undefined when a list is needed. */
   #version: string | undefined;
   #stalls = 0;
-  /** The server was away for more than a moment, and may come back with an older store. */
+  /** The watch broke, so the server may have been away, and be back with an older store. */
   #doubtful = false;
   #health: Health = { ok: false, message: 'not listed yet' };
   #listed = false;
@@ -195,8 +195,8 @@ export class ListWatch<T> {
     } else {
       this.#log.warn(fields, `the API server is not answering as it should: ${describe(error)}`);
     }
-    // One lost connection is not the outage that a restored store takes.
-    if (this.#backoff.failures > 1) this.#doubtful = true;
+    // Also after a single lost connection: the next one may be held until a server with an older store is up.
+    this.#doubtful = true;
     this.#restarts += 1;
     if (!expired) this.#health = { ok: false, message: `${this.#options.path}: ${describe(error)}` };
     await sleep(this.#options.clock, delayMs, signal);
