@@ -1,16 +1,16 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { findCondition } from '../../operator/src/api/conditions.ts';
-import type { VpnNetwork, VpnPeer } from '../../operator/src/api/types.ts';
+import type { VpnPeer } from '../../operator/src/api/types.ts';
 import { apiPath } from '../../operator/src/cluster/resource-path.ts';
+import { behindOffice, officeManifests, officeServer } from '../support/dialled-office.ts';
 import { AgentProcess, type Host, Hosts, ping } from '../support/hosts.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
+import { untilMesh } from '../support/kube/until.ts';
 import { attachDirectly } from '../support/office.ts';
-import { credentials, openvpn26, OpenvpnProcess, serverConfig } from '../support/openvpn.ts';
+import type { OpenvpnProcess } from '../support/openvpn.ts';
 import { Pki } from '../support/pki.ts';
-import { eventually, run } from '../support/run.ts';
+import { eventually } from '../support/run.ts';
 import { PingStream } from '../support/stream.ts';
 
 /**
@@ -20,8 +20,6 @@ import { PingStream } from '../support/stream.ts';
 
 const apiVersion = 'ovpn-operator.io/v1alpha1';
 const namespace = 'team-a';
-/** Behind the server. */
-const behind = '192.168.50.1';
 const runs = 5;
 
 interface Node {
@@ -53,7 +51,7 @@ const hasTunnel = async ({ agent }: Node): Promise<boolean> =>
   (await agent.report()).networks[0]?.peers.some(({ peerId }) => peerId !== undefined) === true;
 
 const reaches = async (node: Node): Promise<true | undefined> =>
-  (await ping(node.pod, behind, { count: 1, deadline: 1 })).received === 1 || undefined;
+  (await ping(node.pod, behindOffice, { count: 1, deadline: 1 })).received === 1 || undefined;
 
 const cut = (host: Host): Promise<void> => hosts.shape(host, 'root', 'netem', 'loss', '100%');
 const heal = (host: Host): Promise<void> => hosts.shape(host, 'root', 'netem', 'delay', '0ms');
@@ -87,20 +85,6 @@ async function takenOver(from: Node, since: number): Promise<{ by: Node; claimed
   return { by, claimedMs, reachedMs: Date.now() - since };
 }
 
-async function untilMesh(): Promise<void> {
-  await eventually(
-    'the nodes are connected with each other',
-    async () => {
-      const { status } = await plane.admin.get<VpnNetwork & Record<string, unknown>>(
-        apiPath('VpnNetwork', { name: 'corp' }),
-      );
-      const said = status?.nodes ?? [];
-      return (said.length === nodes.length && said.every(({ mesh }) => mesh?.connected === 2)) || undefined;
-    },
-    { timeoutMs: 180_000 },
-  );
-}
-
 beforeAll(async () => {
   hosts = await Hosts.create('kfail');
   plane = await ControlPlane.start({ host: await hosts.host('api') });
@@ -108,18 +92,7 @@ beforeAll(async () => {
   controller = new ControllerProcess('ovpn-controller-0', await plane.controller());
   await controller.start();
   const remote = await hosts.host('office');
-  await run('ip', '-n', remote.namespace, 'addr', 'add', `${behind}/32`, 'dev', 'lo');
-  const clients = join(hosts.folder, 'clients');
-  mkdirSync(clients);
-  writeFileSync(join(clients, 'cluster'), 'iroute 10.81.0.0 255.255.0.0\n');
-  server = OpenvpnProcess.start(remote, {
-    build: openvpn26,
-    config: serverConfig({
-      ...{ transport: 'UDP', family: 4, port: 1194 },
-      config: [`client-config-dir ${clients}`, 'route 10.81.0.0 255.255.0.0'],
-    }),
-    inline: credentials(pki.ca, pki.server('office')),
-  });
+  server = (await officeServer(remote, pki))();
   const made: Node[] = [];
   for (const name of ['node1', 'node2', 'node3']) {
     const host = await hosts.host(name);
@@ -131,7 +104,6 @@ beforeAll(async () => {
     made.push({ host, agent, pod: '' });
   }
   nodes = made;
-  const { cert, key } = pki.client('cluster');
   const items = [
     {
       apiVersion,
@@ -145,32 +117,10 @@ beforeAll(async () => {
         allowedPeers: { namespaces: { names: [namespace] }, routes: ['192.168.0.0/16'] },
       },
     },
-    {
-      apiVersion: 'v1',
-      kind: 'Secret',
-      metadata: { namespace, name: 'office' },
-      stringData: { 'tls.crt': cert, 'tls.key': key, 'ca.crt': pki.ca },
-    },
-    {
-      apiVersion,
-      kind: 'VpnKey',
-      metadata: { namespace, name: 'office' },
-      spec: { tls: { secretRef: { name: 'office' } } },
-    },
-    {
-      apiVersion,
-      kind: 'VpnPeer',
-      metadata: { namespace, name: 'office' },
-      spec: {
-        networkRef: { name: 'corp' },
-        endpoint: { address: remote.ipv4, port: 1194 },
-        keyRef: { name: 'office' },
-        routes: ['192.168.50.0/24'],
-      },
-    },
+    ...officeManifests(namespace, remote, pki),
   ];
   await plane.admin.applyYaml(JSON.stringify({ apiVersion: 'v1', kind: 'List', items }));
-  await untilMesh();
+  await untilMesh(plane.admin, nodes.length);
   for (const node of nodes) {
     node.pod = await hosts.namespace(`kfail-pod-${node.host.name}`);
     await attachDirectly(node.agent, `pod-${node.host.name}`, node.pod);
@@ -201,7 +151,7 @@ describe('a server that several nodes could dial', () => {
 
   test('stays where it is while the API server is away, and packets go on', async () => {
     const before = await holder();
-    const stream = await PingStream.start(others(nodeOf(before?.node))[0]?.pod ?? '', behind, 20);
+    const stream = await PingStream.start(others(nodeOf(before?.node))[0]?.pod ?? '', behindOffice, 20);
     plane.pauseApiServer();
     await new Promise((resolve) => setTimeout(resolve, 20_000));
     plane.resumeApiServer();
@@ -215,7 +165,7 @@ describe('a server that several nodes could dial', () => {
   test('stays over a restart of the agent that is longer than the lease, and packets go on', async () => {
     const before = await holder();
     const node = nodeOf(before?.node);
-    const stream = await PingStream.start(others(node)[0]?.pod ?? '', behind, 20);
+    const stream = await PingStream.start(others(node)[0]?.pod ?? '', behindOffice, 20);
     await node.agent.stopAgent('SIGTERM');
     await new Promise((resolve) => setTimeout(resolve, 9_000));
     await node.agent.startAgent();
@@ -240,7 +190,7 @@ describe('a server that several nodes could dial', () => {
     await eventually('it lets go', async () => ((await hasTunnel(node)) ? undefined : true), { timeoutMs: 60_000 });
     console.info(`cut off and back, the node has let go after ${Date.now() - healed} ms`);
     expect(Date.now() - healed).toBeLessThan(10_000);
-    await untilMesh();
+    await untilMesh(plane.admin, nodes.length);
     await eventually('its pods reach the office over the other', () => reaches(node), { timeoutMs: 60_000 });
     expect(await holder()).toMatchObject({ node: by.host.name, epoch: (before?.epoch ?? 0) + 1, reason: 'NodeLost' });
     const events = apiPath('Event', { namespace });
@@ -267,7 +217,7 @@ describe('a server that several nodes could dial', () => {
     expect(claimedMs).toBeLessThan(5_000);
     await plane.admin.merge(nodePath, { spec: { unschedulable: null } });
     await node.agent.startAgent();
-    await untilMesh();
+    await untilMesh(plane.admin, nodes.length);
   }, 180_000);
 
   test('of a node that dies is back within ten seconds, without the controller, again and again', async () => {
@@ -288,7 +238,7 @@ describe('a server that several nodes could dial', () => {
       await heal(node.host);
       await node.agent.startAgent();
       await eventually('it lets go', async () => ((await hasTunnel(node)) ? undefined : true), { timeoutMs: 60_000 });
-      await untilMesh();
+      await untilMesh(plane.admin, nodes.length);
     }
     for (const [what, times] of [
       ['the claim', claimed],

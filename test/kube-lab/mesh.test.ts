@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import type { VpnKey, VpnNetwork, VpnPeer } from '../../operator/src/api/types.ts';
+import type { VpnPeer } from '../../operator/src/api/types.ts';
 import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import { netnsOf, reaches } from '../e2e/scene.ts';
 import { AgentProcess, type Host, Hosts, ping } from '../support/hosts.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
+import { profileOf, untilMesh } from '../support/kube/until.ts';
 import { openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess } from '../support/openvpn.ts';
 import { eventually } from '../support/run.ts';
 
@@ -39,25 +40,11 @@ const client = (name: string): object[] => [
 
 const peer = (name: string) =>
   plane.admin.get<VpnPeer & Record<string, unknown>>(apiPath('VpnPeer', { namespace, name }));
-const network = () => plane.admin.get<VpnNetwork & Record<string, unknown>>(apiPath('VpnNetwork', { name: 'corp' }));
 
 async function connect(name: string, host: Host, build: OpenvpnBuild, node: Host): Promise<OpenvpnProcess> {
-  await eventually(
-    `the certificate of ${name}`,
-    async () => {
-      const { status } = await plane.admin.get<VpnKey & Record<string, unknown>>(
-        apiPath('VpnKey', { namespace, name }),
-      );
-      return status?.certificates?.[0];
-    },
-    { timeoutMs: 120_000 },
+  const profile = (await profileOf(plane.admin, namespace, name)).replaceAll(/^remote (\S+) .*\n/gm, (line, address) =>
+    address === node.ipv4 ? line : '',
   );
-  const encoded = await plane.admin.kubectl(
-    ...['get', 'secret', name, '-n', namespace, '-o', 'jsonpath={.data.client\\.ovpn}'],
-  );
-  const profile = Buffer.from(encoded, 'base64')
-    .toString()
-    .replaceAll(/^remote (\S+) .*\n/gm, (line, address) => (address === node.ipv4 ? line : ''));
   const started = OpenvpnProcess.startFile(host, build, profile);
   await started.connected(1, 120_000);
   return started;
@@ -120,15 +107,7 @@ describe('a mesh of two nodes', () => {
   let places: Record<'ann' | 'bea', Host>;
 
   test('stands by itself, and status says so', async () => {
-    const said = await eventually(
-      'both nodes have a neighbour',
-      async () => {
-        const found = await network();
-        const all = found.status?.nodes ?? [];
-        return all.length === 2 && all.every(({ mesh }) => mesh?.connected === 1) ? all : undefined;
-      },
-      { timeoutMs: 180_000 },
-    );
+    const said = await untilMesh(plane.admin, 2);
     const underlay = said.map(({ name, underlayAddresses }) => [name, underlayAddresses]);
     expect(Object.fromEntries(underlay)).toEqual(Object.fromEntries(nodes.map(({ name, ipv4 }) => [name, [ipv4]])));
   }, 240_000);

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import type { VpnKey, VpnPeer } from '../../operator/src/api/types.ts';
+import type { VpnPeer } from '../../operator/src/api/types.ts';
 import { apiPath } from '../../operator/src/cluster/resource-path.ts';
 import { AgentProcess, type Host, Hosts, ping } from '../support/hosts.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
+import { profileOf } from '../support/kube/until.ts';
 import { openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess } from '../support/openvpn.ts';
 import { eventually } from '../support/run.ts';
 import { makeSigningCa } from '../support/signing-ca.ts';
@@ -57,26 +58,8 @@ const vpnPeer = (name: string, spec: object = {}) => ({
 const peerOf = (name: string) =>
   plane.admin.get<VpnPeer & Record<string, unknown>>(apiPath('VpnPeer', { namespace, name }));
 
-/** The profile, as a person takes it out of the Secret. */
-async function profileOf(name: string): Promise<string> {
-  await eventually(
-    `the certificate of ${name}`,
-    async () => {
-      const { status } = await plane.admin.get<VpnKey & Record<string, unknown>>(
-        apiPath('VpnKey', { namespace, name }),
-      );
-      return status?.certificates?.[0];
-    },
-    { timeoutMs: 120_000 },
-  );
-  const encoded = await plane.admin.kubectl(
-    ...['get', 'secret', name, '-n', namespace, '-o', 'jsonpath={.data.client\\.ovpn}'],
-  );
-  return Buffer.from(encoded, 'base64').toString();
-}
-
 async function connect(name: string, build: OpenvpnBuild, onlyNode?: Host): Promise<OpenvpnProcess> {
-  let profile = await profileOf(name);
+  let profile = await profileOf(plane.admin, namespace, name);
   if (onlyNode !== undefined)
     profile = profile.replaceAll(/^remote (\S+) .*\n/gm, (line, address) => (address === onlyNode.ipv4 ? line : ''));
   const client = OpenvpnProcess.startFile(await hosts.host(name), build, profile);

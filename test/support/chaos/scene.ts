@@ -1,14 +1,13 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import type { VpnKey, VpnNetwork, VpnPeer } from '../../../operator/src/api/types.ts';
+import type { VpnNetwork, VpnPeer } from '../../../operator/src/api/types.ts';
 import { apiPath } from '../../../operator/src/cluster/resource-path.ts';
+import { officeManifests, officeServer } from '../dialled-office.ts';
 import { AgentProcess, type Host, Hosts } from '../hosts.ts';
 import { ControlPlane } from '../kube/control-plane.ts';
 import { ControllerProcess } from '../kube/controller-process.ts';
+import { profileOf, untilMesh } from '../kube/until.ts';
 import { attachPod, type Pod, sandboxWithEth0 } from '../office.ts';
-import { credentials, openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess, serverConfig } from '../openvpn.ts';
+import { openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess } from '../openvpn.ts';
 import { Pki } from '../pki.ts';
-import { eventually, run } from '../run.ts';
 
 /**
  * The cluster that chaos is done to: an API server, the controller, five nodes in a mesh, a pod on each of them with an
@@ -18,8 +17,6 @@ import { eventually, run } from '../run.ts';
 const apiVersion = 'ovpn-operator.io/v1alpha1';
 const namespace = 'team-a';
 const nodeNames = ['node1', 'node2', 'node3', 'node4', 'node5'] as const;
-/** Behind the server that is dialled. */
-export const behindOffice = '192.168.50.1';
 /** What is inside of the VPN and never outside, in the language of tcpdump. */
 export const vpnRanges =
   'net 10.80.0.0/16 or net 10.81.0.0/16 or net 192.168.50.0/24 or ip6 net fd80::/15 or ip6 net fd50::/16';
@@ -176,10 +173,10 @@ async function startAll(hosts: Hosts): Promise<Parts> {
   await controller.start();
   // Five programs that start at once on one CPU keep each other from it no longer than one after the other.
   await Promise.all(agents.map((agent) => agent.start()));
-  await untilMesh(plane, agents.length);
+  await untilMesh(plane.admin, agents.length);
   const clients: ChaosClient[] = [];
   for (const [i, kind] of clientKinds.entries()) {
-    const profile = await profileOf(plane, kind, places);
+    const profile = await profileWithAll(plane, kind, places);
     const first = places[i % places.length];
     if (first !== undefined) clients.push(new ChaosClient(await hosts.host(kind.name), kind, profile, first));
   }
@@ -193,22 +190,7 @@ async function startAll(hosts: Hosts): Promise<Parts> {
   return { hosts, plane, apiHost, controller, nodes, clients, startServer, server };
 }
 
-/** A stock server, and a LAN of one address behind it; it knows our pods by our certificate. */
-async function officeServer(office: Host, pki: Pki): Promise<() => OpenvpnProcess> {
-  await run('ip', '-n', office.namespace, 'addr', 'add', `${behindOffice}/32`, 'dev', 'lo');
-  const folder = join(office.hosts.folder, 'clients');
-  mkdirSync(folder);
-  writeFileSync(join(folder, 'cluster'), 'iroute 10.81.0.0 255.255.0.0\n');
-  const inline = credentials(pki.ca, pki.server('office'));
-  const config = serverConfig({
-    ...{ transport: 'UDP', family: 4, port: 1194 },
-    config: [`client-config-dir ${folder}`, 'route 10.81.0.0 255.255.0.0'],
-  });
-  return () => OpenvpnProcess.start(office, { build: openvpn26, config, inline });
-}
-
 function manifests(nodes: readonly Host[], office: Host, pki: Pki): object[] {
-  const { cert, key } = pki.client('cluster');
   const endpoints = nodes.map(({ ipv4 }) => ({ address: ipv4 }));
   return [
     {
@@ -228,29 +210,7 @@ function manifests(nodes: readonly Host[], office: Host, pki: Pki): object[] {
         attach: { namespaces: { from: 'All' } },
       },
     },
-    {
-      apiVersion: 'v1',
-      kind: 'Secret',
-      metadata: { namespace, name: 'office' },
-      stringData: { 'tls.crt': cert, 'tls.key': key, 'ca.crt': pki.ca },
-    },
-    {
-      apiVersion,
-      kind: 'VpnKey',
-      metadata: { namespace, name: 'office' },
-      spec: { tls: { secretRef: { name: 'office' } } },
-    },
-    {
-      apiVersion,
-      kind: 'VpnPeer',
-      metadata: { namespace, name: 'office' },
-      spec: {
-        networkRef: { name: 'corp' },
-        endpoint: { address: office.ipv4, port: 1194 },
-        keyRef: { name: 'office' },
-        routes: ['192.168.50.0/24'],
-      },
-    },
+    ...officeManifests(namespace, office, pki),
     ...clientNames.flatMap((name) => [
       { apiVersion, kind: 'VpnKey', metadata: { namespace, name }, spec: { issued: { networkRef: { name: 'corp' } } } },
       {
@@ -264,25 +224,12 @@ function manifests(nodes: readonly Host[], office: Host, pki: Pki): object[] {
 }
 
 /** The profile that the operator wrote for a client, for one transport, with any node first. */
-async function profileOf(
+async function profileWithAll(
   plane: ControlPlane,
   { name, protocol }: ClientKind,
   nodes: readonly Host[],
 ): Promise<(first: Host) => string> {
-  await eventually(
-    `the certificate of ${name}`,
-    async () => {
-      const { status } = await plane.admin.get<VpnKey & Record<string, unknown>>(
-        apiPath('VpnKey', { namespace, name }),
-      );
-      return status?.certificates?.[0];
-    },
-    { timeoutMs: 120_000 },
-  );
-  const secret = await plane.admin.get<{ data: Record<string, string> }>(
-    `/api/v1/namespaces/${namespace}/secrets/${name}`,
-  );
-  const text = Buffer.from(secret.data['client.ovpn'] ?? '', 'base64').toString();
+  const text = await profileOf(plane.admin, namespace, name);
   const rest = text.replaceAll(/^remote .*\n/gm, '');
   return (first) => {
     const order = [first, ...nodes.filter((node) => node !== first)];
@@ -290,15 +237,4 @@ async function profileOf(
     // OpenVPN waits longer and longer before it tries the same remote again: up to five minutes.
     return `connect-retry 1 2\n${remotes}${rest}`;
   };
-}
-
-async function untilMesh(plane: ControlPlane, nodes: number): Promise<void> {
-  await eventually(
-    'the nodes are connected with each other',
-    async () => {
-      const said = (await networkOf(plane)).status?.nodes ?? [];
-      return (said.length === nodes && said.every(({ mesh }) => mesh?.connected === nodes - 1)) || undefined;
-    },
-    { timeoutMs: 180_000 },
-  );
 }

@@ -2,7 +2,8 @@ import { attempt } from '../run.ts';
 import { PingStream } from '../stream.ts';
 import type { Pod } from '../office.ts';
 import { podAddress } from '../office.ts';
-import { behindOffice, type ChaosScene } from './scene.ts';
+import { behindOffice } from '../dialled-office.ts';
+import type { ChaosScene } from './scene.ts';
 
 /** From one packet of a stream to the next. Milliseconds. */
 const intervalMs = 400;
