@@ -58,8 +58,11 @@ import { underlayMtu } from './underlay.ts';
 const shortestWaitMs = 100;
 /** How long the status of a tunnel may lag behind. */
 const publishAfterMs = 100;
-/** How long the end of this process waits for renegotiations: longer than a packet that is lost takes to come again. */
-const renegotiationPatienceMs = 5_000;
+/**
+ * How long the end of this process waits for renegotiations: longer than a packet that is lost takes to come again, and
+ * than a key takes to send (tunnel-keys.ts).
+ */
+const renegotiationPatienceMs = 7_000;
 
 export interface NodeAgentOptions {
   readonly node: string;
@@ -235,7 +238,11 @@ export class NodeAgent {
     this.#unlock();
   }
 
-  /** One that is cut off costs its peer the session: OpenVPN waits for a minute and begins anew (decision 8). */
+  /**
+   * One that is cut off costs its peer the session: OpenVPN waits for a minute and begins anew. Where the new key does
+   * not send yet, what is sent is lost when the peer throws the old one away before the next process is there
+   * (decision 8).
+   */
   async #finishRenegotiations(): Promise<void> {
     const { clock } = this.#options;
     const sessions = [...this.#networks.values()].map((network) => network.sessions);

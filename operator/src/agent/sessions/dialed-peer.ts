@@ -178,14 +178,15 @@ export class DialedPeer implements DialerOwner {
     void this.#dialer.stop();
   }
 
-  /** Begins and answers no renegotiation any more; one that is on its way goes on. */
+  /** Begins and answers no renegotiation any more; one that is on its way comes to its end soon. */
   pause(): void {
     this.#tunnel?.dialed.pause();
+    this.#tunnel?.keys.hurry();
   }
 
-  /** Whether a renegotiation is on its way. */
+  /** Whether a renegotiation is on its way, or its key does not send yet. */
   get renegotiating(): boolean {
-    return this.#tunnel?.dialed.renegotiating === true;
+    return this.#tunnel?.dialed.renegotiating === true || this.#tunnel?.keys.switching === true;
   }
 
   /** Lets go of everything in this process; the tunnel goes on in the kernel. */

@@ -309,14 +309,17 @@ export class NetworkServer implements ServerOwner {
     this.#stopServing();
   }
 
-  /** Begins and answers no renegotiation any more; those that are on their way go on. */
+  /** Begins and answers no renegotiation any more; those that are on their way come to their end soon. */
   pause(): void {
-    for (const client of this.#tunnels.keys()) client.pause();
+    for (const { client, keys } of this.#tunnels.values()) {
+      client.pause();
+      keys?.hurry();
+    }
   }
 
-  /** Whether a renegotiation is on its way. */
+  /** Whether a renegotiation is on its way, or its key does not send yet. */
   get renegotiating(): boolean {
-    return [...this.#tunnels.keys()].some((client) => client.renegotiating);
+    return [...this.#tunnels.values()].some(({ client, keys }) => client.renegotiating || keys?.switching === true);
   }
 
   /** Leaves the kernel as it is: for a restart of this process. */

@@ -143,14 +143,14 @@ export class NetworkSessions {
 
   /**
    * For the end of this process: begins and answers no renegotiation any more. Those that are on their way go on, since
-   * the next process could not finish them.
+   * the next process could not finish them, and their keys send as soon as they can.
    */
   pause(): void {
     for (const dialed of this.#dialed.values()) dialed.pause();
     this.#server.pause();
   }
 
-  /** Whether a renegotiation is on its way. */
+  /** Whether a renegotiation is on its way, or its key does not send yet. */
   get renegotiating(): boolean {
     return this.#server.renegotiating || [...this.#dialed.values()].some(({ renegotiating }) => renegotiating);
   }

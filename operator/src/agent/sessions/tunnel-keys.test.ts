@@ -103,6 +103,43 @@ describe('a renegotiation', () => {
     expect(bench.slots).toBe('1/0');
   });
 
+  test('sends with the new key at once when this process ends, if the other end has it', () => {
+    const bench = new Bench();
+    bench.clock.advance(3_600_000);
+    bench.add(key(1));
+    bench.clock.advance(2_000);
+    expect(bench.keys.switching).toBe(true);
+    bench.keys.hurry();
+    bench.clock.advance(0);
+    expect(bench.slots).toBe('1/0');
+    expect(bench.keys.switching).toBe(false);
+  });
+
+  test('sends with a key that is quite new two seconds after it came, when this process ends', () => {
+    const bench = new Bench();
+    bench.clock.advance(3_600_000);
+    bench.add(key(1));
+    bench.clock.advance(500);
+    bench.keys.hurry();
+    bench.clock.advance(1_499);
+    expect(bench.slots).toBe('0/1');
+    bench.clock.advance(1);
+    expect(bench.slots).toBe('1/0');
+  });
+
+  test('sends with a key that comes while this process ends after two seconds, once the other end has it', () => {
+    const bench = new Bench();
+    bench.clock.advance(3_600_000);
+    bench.keys.hurry();
+    expect(bench.keys.switching).toBe(false);
+    bench.keys.add(key(1));
+    bench.clock.advance(2_000);
+    expect(bench.keys.switching).toBe(false);
+    expect(bench.slots).toBe('0/1');
+    bench.keys.confirmed();
+    expect(bench.slots).toBe('1/0');
+  });
+
   test('sends with the new key when the next renegotiation begins: the other end has thrown the old one away', () => {
     const bench = new Bench();
     bench.clock.advance(3_600_000);

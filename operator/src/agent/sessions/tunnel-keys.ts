@@ -37,6 +37,8 @@ export class TunnelKeys {
   #confirmed = false;
   /** Its time has come. */
   #due = false;
+  /** This process ends: no transition is longer than it has to be. */
+  #hurried = false;
   #cancelSwap: () => void = () => undefined;
   #cancelRetire: () => void = () => undefined;
   /** The key in the primary slot is used up: nothing is sent until there is another. */
@@ -57,7 +59,9 @@ export class TunnelKeys {
     const { live, peer, scheduler, transitionMs } = this.#options;
     const sinceLast = scheduler.now() - this.#lastKeyAt;
     // A peer that renegotiates often switches sooner, too: OpenVPN after half its own period.
-    const wait = Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
+    const wait = this.#hurried
+      ? shortestTransitionMs
+      : Math.max(shortestTransitionMs, Math.min(transitionMs(), sinceLast / 2));
     this.#attempt(() => {
       // The other end has its two newest keys only: what it still accepts of ours is the pending one, if it got that.
       if (this.#pending && !skipsKey) this.#swap();
@@ -105,6 +109,22 @@ export class TunnelKeys {
   exhausted(): void {
     if (this.#pending) this.#attempt(() => this.#swap());
     else this.#exhausted = true;
+  }
+
+  /**
+   * For the end of this process: a key that waits for its time sends as soon as the other end surely receives with it.
+   * Nobody could swap until the next process is there, and the other end may throw the old key away before that.
+   */
+  hurry(): void {
+    this.#hurried = true;
+    if (!this.#pending || this.#due) return;
+    this.#cancelSwap();
+    this.#swapAfter(Math.max(0, this.#lastKeyAt + shortestTransitionMs - this.#options.scheduler.now()));
+  }
+
+  /** Whether nothing but time is missing until the newest key sends. */
+  get switching(): boolean {
+    return this.#pending && this.#confirmed;
   }
 
   close(): void {
