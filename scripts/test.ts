@@ -115,10 +115,14 @@ if (!chosen.every((name) => name in known) || jestOptions.includes('--help')) {
   process.exit(jestOptions.includes('--help') ? 0 : 2);
 }
 let total = noTests;
+const lines: string[] = [];
 for (const name of chosen) {
   headline(`test:${name}`);
-  const counts = await known[name]?.(jestOptions);
-  total = add(total, counts ?? noTests);
+  const began = performance.now();
+  const counts = (await known[name]?.(jestOptions)) ?? noTests;
+  const seconds = Math.round((performance.now() - began) / 1000);
+  lines.push(`${name.padEnd(8)}${String(seconds).padStart(6)} s   ${formatCounts(counts)}`);
+  total = add(total, counts);
 }
-process.stdout.write(`\n${formatCounts(total)}\n`);
+process.stdout.write(`\n${lines.join('\n')}\n${formatCounts(total)}\n`);
 process.exitCode = total.failed === 0 ? 0 : 1;
