@@ -9,15 +9,18 @@ type Nodes = NonNullable<NonNullable<VpnNetwork['status']>['nodes']>;
 
 /** Waits until as many nodes of the network `corp` are connected with each other; answers what they say. */
 export async function untilMesh(admin: KubeUser, nodes: number): Promise<Nodes> {
+  let said: Nodes = [];
   return eventually(
     'the nodes are connected with each other',
     async () => {
       const { status } = await admin.get<VpnNetwork & Record<string, unknown>>(apiPath('VpnNetwork', { name: 'corp' }));
-      const said = status?.nodes ?? [];
+      said = status?.nodes ?? [];
       return said.length === nodes && said.every(({ mesh }) => mesh?.connected === nodes - 1) ? said : undefined;
     },
     { timeoutMs: 180_000 },
-  );
+  ).catch((error: unknown) => {
+    throw new Error(`${String(error)}; at last: ${JSON.stringify(said)}`, { cause: error });
+  });
 }
 
 /** The profile of a client whose VpnKey is issued, as a person takes it out of the Secret. */

@@ -283,6 +283,36 @@ describe('a client', () => {
     expect(gateway.left).toEqual(nothing);
   });
 
+  test('that begins anew from its address keeps its peer id, and what is still said of the former peer is not about it', () => {
+    const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
+    const first = gateway.connect('alice');
+    const peerId = first.offer?.peerId;
+    const second = new FakeClient('alice');
+    second.path = first.path;
+    server.ended(first, { cause: 'replaced-path', reason: 'the client connected anew from the same address' });
+    gateway.establish(gateway.authenticate(second));
+    expect(second.offer?.peerId).toBe(peerId);
+    server.notified({ kind: 'peer-deleted', ifindex: 7, peerId: peerId ?? 0, reason: 'userspace' });
+    expect(second.last).toBe('confirm');
+    expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
+    expect(kernel.peers.size).toBe(1);
+    gateway.lose(second, 'userspace');
+    expect(second.last).toMatch(/^restart/);
+    expect(gateway.connect('bob').offer?.peerId).not.toBe(peerId);
+  });
+
+  test('that comes from the address of another one has a peer id of its own', () => {
+    const { server } = open(dialIn('alice'), dialIn('bob'));
+    const first = gateway.connect('alice');
+    const bob = new FakeClient('bob');
+    bob.path = first.path;
+    server.ended(first, { cause: 'replaced-path', reason: 'the client connected anew from the same address' });
+    gateway.authenticate(bob);
+    expect(bob.offer?.peerId).not.toBe(first.offer?.peerId);
+    // Nor does a later one get what was vacated then.
+    expect(gateway.connect('alice').offer?.peerId).not.toBe(first.offer?.peerId);
+  });
+
   test('that comes twice is there once: the newest counts, and nobody hears of the other again', () => {
     const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
     const bob = gateway.connect('bob');

@@ -104,6 +104,8 @@ export class NetworkServer implements ServerOwner {
   readonly #byId = new Map<number, Tunnel>();
   /** Of each VpnPeer, the client that has authenticated and is not in the kernel yet. */
   readonly #pending = new Map<string, Tunnel>();
+  /** What the client left behind that is about to authenticate anew from the same address. */
+  #vacated: { readonly name: string; readonly id: number } | undefined;
   /**
    * Peers that an earlier process left in the kernel without a state of their session: their data goes on until their
    * client comes anew.
@@ -251,6 +253,8 @@ export class NetworkServer implements ServerOwner {
     }
     switch (notification.kind) {
       case 'peer-deleted':
+        // By us: it is said of the one before with the same id (`#idFor`).
+        if (notification.reason === 'userspace' && this.#services.live.read(tunnel.peer) !== undefined) return;
         this.#lost(tunnel, notification.reason);
         return;
       case 'key-exhausted':
@@ -350,9 +354,9 @@ export class NetworkServer implements ServerOwner {
       client.refuse('this node needs another peer id', { temporary: true, backoffSeconds: 1 });
       return;
     }
-    const id = neighbour?.peerId ?? this.#services.live.freeId(ifindex);
-    const now = this.#services.clock();
     const name = formatRef(dialIn.ref);
+    const id = neighbour?.peerId ?? this.#idFor(name, ifindex);
+    const now = this.#services.clock();
     const earlier = this.#pending.get(name);
     if (earlier !== undefined) {
       this.#forget(earlier, 'its client began anew');
@@ -379,6 +383,19 @@ export class NetworkServer implements ServerOwner {
       this.#problem(dialIn.ref, describe(error));
       client.refuse('this gateway has settings that cannot be pushed');
     }
+  }
+
+  /**
+   * A peer id for a client. One that begins anew from the address of its session keeps the id of that: an OpenVPN whose
+   * renegotiation came to nothing does so without restarting, and then it heeds no further push (openvpn's `--pull`
+   * is for the beginning of a connection) and goes on to send with the id that it was given first.
+   */
+  #idFor(name: string, ifindex: number): number {
+    const { live } = this.#services;
+    const vacated = this.#vacated;
+    this.#vacated = undefined;
+    const free = vacated?.name === name && live.get(ifindex, vacated.id) === undefined;
+    return free ? vacated.id : live.freeId(ifindex);
   }
 
   established(client: ServedClient, established: Established): void {
@@ -451,6 +468,7 @@ export class NetworkServer implements ServerOwner {
     const tunnel = this.#tunnels.get(client);
     if (tunnel === undefined) return;
     if (cause === 'failed') this.#problem(tunnel.dialIn.ref, reason);
+    if (cause === 'replaced-path') this.#vacated = { name: formatRef(tunnel.dialIn.ref), id: tunnel.id };
     this.#forget(tunnel, reason);
   }
 
