@@ -5,10 +5,11 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { baseManifests } from '../../operator/src/api/rule-cases.ts';
 import { chartFolder, helm, render, renderText } from '../support/kube/chart.ts';
 import { type Container, type PodTemplate, workloadsOf } from '../support/kube/chart-objects.ts';
+import { monitoringCrds } from '../programs/monitoring.ts';
 import { ControlPlane, systemNamespace } from '../support/kube/control-plane.ts';
 import type { Answer } from '../support/kube/kube-user.ts';
 import { placesOf } from '../support/kube/paths.ts';
-import { eventually } from '../support/run.ts';
+import { eventually, type Finished } from '../support/run.ts';
 
 /** The chart on a real API server, by the real Helm. */
 
@@ -16,10 +17,23 @@ let plane: ControlPlane;
 beforeAll(async () => {
   plane = await ControlPlane.start({ bare: true, controllers: true });
   await plane.namespace(systemNamespace);
+  for (const file of monitoringCrds) await plane.admin.applyYaml(readFileSync(file, 'utf8'));
+  await plane.admin.kubectl('wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s');
 }, 180_000);
 afterAll(() => plane.stop());
 
+/** All that the chart has for Prometheus and Grafana. */
+const monitoring = {
+  enabled: true,
+  podMonitor: { enabled: true, labels: { release: 'prometheus' }, interval: '1m' },
+  prometheusRule: { enabled: true, labels: { release: 'prometheus' } },
+  dashboard: { enabled: true, labels: { grafana_dashboard: '1' } },
+};
+
 describe('the API server', () => {
+  const apply = (manifests: string): Promise<Finished> =>
+    plane.admin.tryKubectl(['apply', '--server-side', '--dry-run=server', '--validate=strict', '-f', '-'], manifests);
+
   test.each([
     ['as it comes', {}],
     [
@@ -37,11 +51,28 @@ describe('the API server', () => {
     // A dry run makes no namespace for what comes after it.
     await plane.namespace('dry-ca');
     const manifests = await renderText({ values, namespace: 'dry' });
-    const { code, stderr } = await plane.admin.tryKubectl(
-      ['apply', '--server-side', '--dry-run=server', '--validate=strict', '-f', '-'],
-      manifests,
-    );
+    const { code, stderr } = await apply(manifests);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  });
+
+  test.each([
+    ['PodMonitor', /^(\s+)relabelings:$/m, '$1relabeling:', '[0].relabeling: field not declared in schema'],
+    ['PodMonitor', 'interval: 1m', 'interval: 1 m', 'spec.podMetricsEndpoints[0].interval in body should match'],
+    ['PrometheusRule', /^(\s+)expr: /m, '$1expression: ', '.rules[0].expression: field not declared in schema'],
+  ])("takes a %s as Prometheus Operator's own definition has it, and no other", async (kind, from, to, words) => {
+    const options = {
+      values: { metrics: monitoring },
+      templates: ['monitoring'],
+      apiVersions: ['monitoring.coreos.com/v1'],
+    };
+    const manifests = (await renderText(options)).split(/^---$/m).filter((text) => text.includes(`kind: ${kind}\n`));
+    expect(manifests).toHaveLength(1);
+    const [manifest = ''] = manifests;
+    const { code, stderr } = await apply(manifest);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const broken = manifest.replace(from, to);
+    expect(broken).not.toBe(manifest);
+    expect(await apply(broken)).toMatchObject({ code: 1, stderr: expect.stringContaining(words) });
   });
 });
 
@@ -144,6 +175,13 @@ describe('the life of an installation', () => {
   const replicas = async (): Promise<number> =>
     (await plane.admin.get<{ spec: { replicas: number } }>(deployment)).spec.replicas;
 
+  /** What Prometheus Operator finds of the installation. */
+  const watched = async (): Promise<string[]> => {
+    const kinds = 'podmonitors,prometheusrules';
+    const found = await plane.admin.kubectl('get', kinds, '--namespace', systemNamespace, '-o', 'name');
+    return found.split('\n').filter((name) => name !== '');
+  };
+
   /** The names of all objects there are, but for what Kubernetes writes for itself. */
   const everything = async (): Promise<string[]> => {
     const kinds = (await plane.admin.kubectl('api-resources', '--verbs=list', '-o', 'name')).trim().split('\n');
@@ -172,9 +210,17 @@ describe('the life of an installation', () => {
 
   test('goes on with a newer version, whose CRDs come along', async () => {
     expect(await columns()).not.toContain('New');
-    await call(['upgrade', 'ovpn', next], { cni: { mode: 'chain' }, controller: { replicas: 2 } });
+    await call(['upgrade', 'ovpn', next], {
+      cni: { mode: 'chain' },
+      controller: { replicas: 2 },
+      metrics: monitoring,
+    });
     expect(await columns()).toContain('New');
     expect(await replicas()).toBe(2);
+    expect(await watched()).toEqual([
+      'podmonitor.monitoring.coreos.com/ovpn',
+      'prometheusrule.monitoring.coreos.com/ovpn',
+    ]);
     expect((await plane.admin.send('GET', placesOf(key).path)).status).toBe(200);
   });
 
@@ -182,6 +228,7 @@ describe('the life of an installation', () => {
     await call(['rollback', 'ovpn', '1']);
     expect(await columns()).not.toContain('New');
     expect(await replicas()).toBe(1);
+    expect(await watched()).toEqual([]);
     expect((await plane.admin.send('GET', placesOf(key).path)).status).toBe(200);
   });
 

@@ -1,8 +1,9 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { switchesItself } from './go.ts';
+import { monitoringCrds, monitoringHeader } from './monitoring.ts';
 import { buildFlags, cachedPath, providedPath, versionOf } from './location.ts';
 import { type Program, type ProgramName, programs, versionIn } from './programs.ts';
 
@@ -51,4 +52,10 @@ test.each([
   ['', false],
 ])('a Go of version %j replaces itself by a newer one: %j', (version, switches) => {
   expect(switchesItself(version)).toBe(switches);
+});
+
+test.each(monitoringCrds)('%s is made by the controller-gen and of the types that go.mod names', (file) => {
+  const text = readFileSync(file, 'utf8');
+  expect(text.split('---')[0]).toBe(monitoringHeader());
+  expect(text).toContain(`controller-gen.kubebuilder.io/version: ${versionOf(programs['controller-gen'])}\n`);
 });

@@ -50,6 +50,12 @@ export const programs = {
     stamp: 'helm.sh/helm/v4/internal/version.version',
   },
   crictl: { folder: 'cri', module: 'sigs.k8s.io/cri-tools', package: 'sigs.k8s.io/cri-tools/cmd/crictl' },
+  // For monitoring.ts alone.
+  'controller-gen': {
+    folder: 'monitoring',
+    module: 'sigs.k8s.io/controller-tools',
+    package: 'sigs.k8s.io/controller-tools/cmd/controller-gen',
+  },
 } as const satisfies Readonly<Record<string, Program>>;
 
 export type ProgramName = keyof typeof programs;
