@@ -91,11 +91,13 @@ export class ChaosScene {
   /** Starts all of it; resolves when the nodes are joined, the clients connected and the pods attached. */
   static async open(prefix: string): Promise<ChaosScene> {
     const hosts = await Hosts.create(prefix);
+    const logs: (() => string)[] = [];
     try {
-      return new ChaosScene(await startAll(hosts));
+      return new ChaosScene(await startAll(hosts, logs));
     } catch (error) {
+      const said = logs.map((log) => log().slice(-6_000)).join('\n\n');
       await hosts.remove();
-      throw error;
+      throw new Error(`${String(error)}\n${said}`, { cause: error });
     }
   }
 
@@ -140,7 +142,8 @@ interface Parts extends Pick<
 const networkOf = async (plane: ControlPlane): Promise<VpnNetwork> =>
   plane.admin.get<VpnNetwork & Record<string, unknown>>(apiPath('VpnNetwork', { name: 'corp' }));
 
-async function startAll(hosts: Hosts): Promise<Parts> {
+/** @param logs gets what can tell of those that have started, should others not */
+async function startAll(hosts: Hosts, logs: (() => string)[]): Promise<Parts> {
   const apiHost = await hosts.host('api');
   const places: Host[] = [];
   for (const name of nodeNames) places.push(await hosts.host(name));
@@ -148,6 +151,7 @@ async function startAll(hosts: Hosts): Promise<Parts> {
   const plane = await ControlPlane.start({ host: apiHost });
   await plane.namespace(namespace);
   const controller = new ControllerProcess('ovpn-controller-0', await plane.controller());
+  logs.push(() => controller.log);
   hosts.onCleanup(() => controller.stop('SIGKILL'));
   const pki = new Pki('Office CA');
   hosts.onCleanup(() => {
@@ -166,6 +170,7 @@ async function startAll(hosts: Hosts): Promise<Parts> {
       status: { addresses: [{ type: 'InternalIP', address: host.ipv4 }] },
     });
     agents.push(agent);
+    logs.push(() => agent.log);
   }
   await plane.admin.applyYaml(
     JSON.stringify({ apiVersion: 'v1', kind: 'List', items: manifests(places, office, pki) }),
