@@ -21,18 +21,26 @@ afterAll(async () => {
 const intervalMs = 50;
 const count = (log: string, what: RegExp): number => log.match(what)?.length ?? 0;
 
-const clients: readonly (readonly [name: string, build: OpenvpnBuild])[] = [
-  ['mid26', openvpn26],
-  ['mid27', openvpn27],
-];
+/**
+ * OpenVPN 2.7 drops what comes in the moment in which its new session begins. With offload it loses track of its own keys
+ * then, and restarts: "dco key state desync".
+ */
+const clients: readonly (readonly [name: string, build: OpenvpnBuild, config: readonly string[], mostLost: number])[] =
+  [
+    ['mid26', openvpn26, [], 0],
+    ['mid27', openvpn27, ['disable-dco'], 2],
+  ];
 
 test.each(clients)(
-  'a client over UDP whose renegotiation is cut off goes on with the key before, and then anew without waiting for its keepalive: %s',
-  async (name, build) => {
+  'a client over UDP whose renegotiation is cut off goes on with the key before, and then anew, with no gap: %s',
+  async (name, build, config, mostLost) => {
     scene.admit(name);
-    const stock = await scene.connectedClient(name, { build, config: ['reneg-sec 12', 'hand-window 8'] });
+    const stock = await scene.connectedClient(name, { build, config: ['reneg-sec 12', 'hand-window 8', ...config] });
     const stream = await PingStream.start(netnsOf(stock.host), nodeVpn.ipv4, intervalMs);
     try {
+      // A session begins with key id 0. What was agreed on before the first renegotiation is of that id, too, and cannot
+      // stay beside the key of a session that begins anew.
+      await eventually('the first renegotiation', () => count(stock.log, /Control Channel: TLSv1/g) > 1 || undefined);
       // The last flights of the handshake are to be under way when the agent dies.
       await scene.hosts.shape(stock.host, 'root', 'netem', 'delay', '150ms');
       const verified = count(stock.log, /VERIFY OK/g);
@@ -52,11 +60,10 @@ test.each(clients)(
       await stream.answers(60);
       const { lost, gaps } = stream.result;
       process.stdout.write(`${name}: ${lost * intervalMs} ms lost: ${gaps.join('; ')}\n`);
-      // Its keepalive of a minute would have it lose far more.
-      expect(lost * intervalMs).toBeLessThan(4_000);
-      expect(count(stock.log, /Initialization Sequence Completed/g)).toBe(1);
+      expect(lost).toBeLessThanOrEqual(mostLost);
+      expect(stock.log).not.toMatch(/SIGUSR1|Restart pause/);
     } catch (error) {
-      throw new Error(`${String(error)}\n${agentTail(scene.agent)}\n${stock.tail}`, { cause: error });
+      throw new Error(`${String(error)}\n${agentTail(scene.agent)}\n${stock.log.slice(-12_000)}`, { cause: error });
     } finally {
       stream.kill();
     }

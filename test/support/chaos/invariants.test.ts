@@ -77,6 +77,7 @@ function whole(): Draft & World {
           `10.81.1.2/32 dev ${far('pod-a')}`,
           '10.81.2.0/24 via 10.80.0.2 dev ovpn0',
           '10.80.0.7/32 via 10.80.0.2 dev ovpn0',
+          `10.90.0.1/32 dev ${device}`,
           `192.168.50.0/24 dev ${device}`,
           'unreachable 192.168.50.0/24',
         ],
@@ -105,6 +106,7 @@ function whole(): Draft & World {
       ['b/pod-b', ['10.81.2.2']],
     ]),
     clients: new Map([['ann', ['10.80.0.7']]]),
+    remotes: new Map([['office', ['10.90.0.1']]]),
     filters: { network: 'filter', host: '' },
   };
   return world as unknown as Draft & World;

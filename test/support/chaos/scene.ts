@@ -162,9 +162,8 @@ async function startAll(hosts: Hosts, logs: (() => string)[]): Promise<Parts> {
   const server = startServer();
   const agents: AgentProcess[] = [];
   for (const host of places) {
-    // Traffic figures, which nobody here looks at, stay as seldom as by default: each writes the one status of the
-    // network, and all agents get it.
-    const agent = new AgentProcess(host, [], await plane.agentOf(host.name));
+    // Figures write the one status of the network, and all agents get it: no more often than is waited for them.
+    const agent = new AgentProcess(host, ['--status-interval', '10'], await plane.agentOf(host.name));
     // As a kubelet says it.
     await plane.admin.merge(`/api/v1/nodes/${host.name}/status`, {
       status: { addresses: [{ type: 'InternalIP', address: host.ipv4 }] },

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { DesiredAttachment } from '../../../operator/src/agent/desired.ts';
 import type { AgentProcess } from '../hosts.ts';
 import { globalAddresses } from '../links.ts';
+import { serverAddresses } from '../openvpn.ts';
 import type { AttachedPod, World } from './invariants.ts';
 import { readNodeKernel } from './node-kernel.ts';
 import type { ChaosScene } from './scene.ts';
@@ -29,7 +30,9 @@ export async function readWorld(scene: ChaosScene, filters: World['filters']): P
   const records = nodes.flatMap(({ host, agent }) =>
     attachmentsOf(agent).map(({ containerId, addresses }) => [`${host.name}/${containerId}`, addresses] as const),
   );
-  return { network, peers, kernels, reports, pods, filters, records: new Map(records), clients: new Map(connected) };
+  const remotes = new Map([['office', serverAddresses]]);
+  const [written, clientAddresses] = [new Map(records), new Map(connected)];
+  return { network, peers, kernels, reports, pods, filters, records: written, clients: clientAddresses, remotes };
 }
 
 /** What an agent has written down of the pods of its node. */

@@ -283,34 +283,109 @@ describe('a client', () => {
     expect(gateway.left).toEqual(nothing);
   });
 
-  test('that begins anew from its address keeps its peer id, and what is still said of the former peer is not about it', () => {
-    const { server, kernel } = open(dialIn('alice'), dialIn('bob'));
-    const first = gateway.connect('alice');
-    const peerId = first.offer?.peerId;
-    const second = new FakeClient('alice');
-    second.path = first.path;
-    server.ended(first, { cause: 'replaced-path', reason: 'the client connected anew from the same address' });
-    gateway.establish(gateway.authenticate(second));
-    expect(second.offer?.peerId).toBe(peerId);
-    server.notified({ kind: 'peer-deleted', ifindex: 7, peerId: peerId ?? 0, reason: 'userspace' });
-    expect(second.last).toBe('confirm');
-    expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
-    expect(kernel.peers.size).toBe(1);
-    gateway.lose(second, 'userspace');
-    expect(second.last).toMatch(/^restart/);
-    expect(gateway.connect('bob').offer?.peerId).not.toBe(peerId);
-  });
+  describe('that begins anew from its address', () => {
+    const anew = (first: FakeClient, name = 'alice'): FakeClient => {
+      const next = new FakeClient(name);
+      next.path = first.path;
+      gateway.server.ended(first, {
+        cause: 'replaced-path',
+        reason: 'the client connected anew from the same address',
+      });
+      return next;
+    };
+    /** One that has had a second key. */
+    const renewed = (name = 'alice'): FakeClient => {
+      const client = gateway.connect(name);
+      gateway.server.rekeyed(client, 1, freshKeys(), false);
+      gateway.server.keyConfirmed(client);
+      gateway.clock.advance(30_000);
+      expect(gateway.kernel.slots(7, client.offer?.peerId ?? 0)).toBe('1/0');
+      return client;
+    };
 
-  test('that comes from the address of another one has a peer id of its own', () => {
-    const { server } = open(dialIn('alice'), dialIn('bob'));
-    const first = gateway.connect('alice');
-    const bob = new FakeClient('bob');
-    bob.path = first.path;
-    server.ended(first, { cause: 'replaced-path', reason: 'the client connected anew from the same address' });
-    gateway.authenticate(bob);
-    expect(bob.offer?.peerId).not.toBe(first.offer?.peerId);
-    // Nor does a later one get what was vacated then.
-    expect(gateway.connect('alice').offer?.peerId).not.toBe(first.offer?.peerId);
+    test('goes on with its peer, which receives with the key before, too, and soon sends with the new one', () => {
+      const { server, kernel } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+      const first = renewed();
+      const peerId = first.offer?.peerId ?? 0;
+      kernel.takeCalls();
+      const second = gateway.authenticate(anew(first));
+      expect(second.offer?.peerId).toBe(peerId);
+      expect(kernel.slots(7, peerId)).toBe('1/0');
+      expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
+      gateway.establish(second);
+      expect(kernel.slots(7, peerId)).toBe('1/0');
+      gateway.clock.advance(1_000);
+      expect(kernel.slots(7, peerId)).toBe('0/1');
+      expect(kernel.takeCalls().filter((call) => call.startsWith('PEER'))).toEqual([]);
+      expect([kernel.peers.size, kernel.routes.size]).toEqual([1, 1]);
+      expect(second.last).toBe('confirm');
+      // It may send with the old key for a minute; after that nobody does.
+      gateway.clock.advance(88_999);
+      expect(kernel.slots(7, peerId)).toBe('0/1');
+      gateway.clock.advance(1);
+      expect(kernel.slots(7, peerId)).toBe('0/-');
+      server.rekeyed(second, 1, freshKeys(), false);
+      expect(kernel.slots(7, peerId)).toBe('0/1');
+      server.ended(second, { cause: 'exit', reason: 'the client left' });
+      expect(gateway.left).toEqual(nothing);
+    });
+
+    test('has a new peer when the one before sends with the key id that every session begins with', () => {
+      const { kernel } = open(dialIn('alice'));
+      const first = gateway.connect('alice');
+      const second = gateway.establish(gateway.authenticate(anew(first)));
+      expect(second.offer?.peerId).not.toBe(first.offer?.peerId);
+      expect(kernel.peers.size).toBe(1);
+    });
+
+    test('has a new peer when its address inside of the tunnel is another one now', () => {
+      const { server, kernel } = open(dialIn('alice'));
+      const first = renewed();
+      const next = anew(first);
+      const moved = dialIn('alice', { vpnIpv4: '10.80.0.12' });
+      server.setPeer(moved.ref, moved);
+      gateway.establish(gateway.authenticate(next));
+      expect(next.offer?.peerId).not.toBe(first.offer?.peerId);
+      expect([...kernel.observed(7).values()]).toMatchObject([{ vpnIpv4: '10.80.0.12' }]);
+    });
+
+    test('ends what was there when it is another client', () => {
+      const { kernel } = open(dialIn('alice'), dialIn('bob'));
+      const first = renewed();
+      const bob = gateway.establish(gateway.authenticate(anew(first, 'bob')));
+      expect(bob.offer?.peerId).not.toBe(first.offer?.peerId);
+      expect(kernel.peers.size).toBe(1);
+      expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
+    });
+
+    test('leaves nothing when it fails before it has a key', () => {
+      const { server } = open(dialIn('alice', { routes: [lan('192.168.7.0/24')] }));
+      const second = gateway.authenticate(anew(renewed()));
+      server.ended(second, { cause: 'failed', reason: 'the handshake was not finished' });
+      expect(gateway.left).toEqual(nothing);
+      expect(gateway.facts('alice')).toMatchObject({ state: 'Disconnected' });
+    });
+
+    test('has a new peer with the same id when the kernel drops the one before meanwhile', () => {
+      const { server, kernel } = open(dialIn('alice'));
+      const first = renewed();
+      const second = gateway.authenticate(anew(first));
+      gateway.lose(first, 'expired');
+      gateway.establish(second);
+      expect(kernel.slots(7, second.offer?.peerId ?? 0)).toBe('0/-');
+      expect(gateway.facts('alice')).toMatchObject({ state: 'Connected' });
+      server.ended(second, { cause: 'exit', reason: 'the client left' });
+      expect(gateway.left).toEqual(nothing);
+    });
+
+    test('leaves nothing when the kernel does not take its key', () => {
+      const { kernel } = open(dialIn('alice'));
+      const second = gateway.authenticate(anew(renewed()));
+      kernel.refuse = (call) => (call.startsWith('KEY_NEW') ? 'ENOMEM' : undefined);
+      gateway.establish(second);
+      expect(second.last).toMatch(/^refuse for now/);
+      expect(kernel.peers.size).toBe(0);
+    });
   });
 
   test('that comes twice is there once: the newest counts, and nobody hears of the other again', () => {

@@ -24,7 +24,7 @@ import { Farewells } from './farewells.ts';
 import type { HandshakeFailure, HandshakeFigures } from './handshake-counts.ts';
 import { KeyUsage } from './key-usage.ts';
 import { ListenerSockets, type OpenListener } from './listener-sockets.ts';
-import { type LivePeer, LivePeers } from './live-peers.ts';
+import { type LivePeer, LivePeers, type NewLivePeer, type SessionKey } from './live-peers.ts';
 import { revisionOf } from './materials.ts';
 import { isOfMesh, nodeRef, parseIntroduction } from './neighbour.ts';
 import { offerTo } from './offer.ts';
@@ -90,6 +90,8 @@ interface Tunnel {
   cancelHandOver: () => void;
   /** Certificates have to be looked at again, because the PKI changed: a renegotiation for it is to come, or runs. */
   recheck: 'none' | 'wanted' | 'running';
+  /** The session of which this one takes the kernel's peer over, once it has a key. */
+  former: Tunnel | undefined;
 }
 
 /** The clients of one network: who may come in, and what the kernel has of them. */
@@ -104,8 +106,8 @@ export class NetworkServer implements ServerOwner {
   readonly #byId = new Map<number, Tunnel>();
   /** Of each VpnPeer, the client that has authenticated and is not in the kernel yet. */
   readonly #pending = new Map<string, Tunnel>();
-  /** What the client left behind that is about to authenticate anew from the same address. */
-  #vacated: { readonly name: string; readonly id: number } | undefined;
+  /** The session of the client that is about to authenticate anew from the same address; its peer is there still. */
+  #vacated: Tunnel | undefined;
   /**
    * Peers that an earlier process left in the kernel without a state of their session: their data goes on until their
    * client comes anew.
@@ -253,8 +255,6 @@ export class NetworkServer implements ServerOwner {
     }
     switch (notification.kind) {
       case 'peer-deleted':
-        // By us: it is said of the one before with the same id (`#idFor`).
-        if (notification.reason === 'userspace' && this.#services.live.read(tunnel.peer) !== undefined) return;
         this.#lost(tunnel, notification.reason);
         return;
       case 'key-exhausted':
@@ -346,6 +346,7 @@ export class NetworkServer implements ServerOwner {
     const neighbour = this.#isNode(who.identity) ? parseIntroduction(who) : undefined;
     const dialIn =
       neighbour === undefined ? this.#owner(who.identity, undefined) : this.#admission.get(nodeRef(neighbour.node));
+    const former = this.#takeVacated(client, neighbour === undefined ? dialIn : undefined);
     if (dialIn === undefined || ifindex === undefined || this.#desired === undefined) {
       client.refuse('this gateway is not ready', { temporary: true, backoffSeconds: 5 });
       return;
@@ -355,7 +356,7 @@ export class NetworkServer implements ServerOwner {
       return;
     }
     const name = formatRef(dialIn.ref);
-    const id = neighbour?.peerId ?? this.#idFor(name, ifindex);
+    const id = neighbour?.peerId ?? former?.id ?? this.#services.live.freeId(ifindex);
     const now = this.#services.clock();
     const earlier = this.#pending.get(name);
     if (earlier !== undefined) {
@@ -365,7 +366,7 @@ export class NetworkServer implements ServerOwner {
     const tunnel: Tunnel = {
       ...{ client, dialIn, id, cipher: who.cipher, tlsVersion: '', since: now, lastHandshake: now },
       socket: client.transport === 'tcp' ? socketOf(id) : undefined,
-      ...{ peer: undefined, keys: undefined, usage: undefined, recheck: 'none' },
+      ...{ peer: undefined, keys: undefined, usage: undefined, recheck: 'none', former },
       ...{ cancelRekey: () => undefined, cancelHandOver: () => undefined },
     };
     this.#tunnels.set(client, tunnel);
@@ -386,16 +387,60 @@ export class NetworkServer implements ServerOwner {
   }
 
   /**
-   * A peer id for a client. One that begins anew from the address of its session keeps the id of that: an OpenVPN whose
-   * renegotiation came to nothing does so without restarting, and then it heeds no further push (openvpn's `--pull`
-   * is for the beginning of a connection) and goes on to send with the id that it was given first.
+   * The session that a client goes on from which authenticates anew from the same address. An OpenVPN whose
+   * renegotiation came to nothing begins a session without restarting: it keeps its peer id, sends with its old key for
+   * up to `--hand-window`, and has both keys to receive with (openvpn(8); its log says TM_LAME_DUCK). One that was
+   * started again has the new key only, and that is what it gets. Any other session of before ends here.
    */
-  #idFor(name: string, ifindex: number): number {
-    const { live } = this.#services;
-    const vacated = this.#vacated;
+  #takeVacated(client: ServedClient, dialIn: DesiredDialIn | undefined): Tunnel | undefined {
+    const former = this.#vacated;
     this.#vacated = undefined;
-    const free = vacated?.name === name && live.get(ifindex, vacated.id) === undefined;
-    return free ? vacated.id : live.freeId(ifindex);
+    if (former === undefined || (dialIn !== undefined && this.#goesOn(former, client, dialIn))) return former;
+    this.#vacated = former;
+    this.#giveUpVacated();
+    return undefined;
+  }
+
+  #giveUpVacated(): void {
+    const former = this.#vacated;
+    this.#vacated = undefined;
+    if (former !== undefined) this.#forget(former, 'the client connected anew from the same address');
+  }
+
+  /** Whether the kernel's peer of a session can stay for the next one of its client. */
+  #goesOn(former: Tunnel, client: ServedClient, dialIn: DesiredDialIn): boolean {
+    const { live, device } = this.#services;
+    const { peer, dialIn: before } = former;
+    if (peer === undefined || peer.ifindex !== device() || this.#desired === undefined) return false;
+    const settings = ({ ref, vpnIpv4, vpnIpv6, keepalive }: DesiredDialIn) => [ref, vpnIpv4, vpnIpv6, keepalive];
+    if (!isDeepStrictEqual(settings(before), settings(dialIn))) return false;
+    if (former.client.listener !== client.listener || former.client.path.local !== client.path.local) return false;
+    // A session begins with key id 0; of two keys with one id the kernel would find the one that sends only.
+    const sending = live.look(peer.ifindex, peer.id)?.keys.primary?.keyId;
+    return sending !== undefined && sending !== 0;
+  }
+
+  /**
+   * Gives the kernel's peer of the session before the first key of this one: it receives with both, and soon sends with it.
+   *
+   * @throws OvpnError KernelRefused; nothing of the peer is left in the kernel then
+   */
+  #succeed(former: Tunnel, peer: LivePeer, key: SessionKey): LivePeer {
+    const { live } = this.#services;
+    try {
+      live.addKey(peer, key);
+      const desired = this.#admission.get(former.dialIn.ref) ?? former.dialIn;
+      const changed = live.setRoutes(peer, peerRoutes(desired, peer.ifindex));
+      former.keys?.close();
+      former.cancelRekey();
+      former.cancelHandOver();
+      former.peer = undefined;
+      this.#tunnels.delete(former.client);
+      return changed;
+    } catch (error) {
+      this.#forget(former, describe(error));
+      throw error;
+    }
   }
 
   established(client: ServedClient, established: Established): void {
@@ -468,7 +513,11 @@ export class NetworkServer implements ServerOwner {
     const tunnel = this.#tunnels.get(client);
     if (tunnel === undefined) return;
     if (cause === 'failed') this.#problem(tunnel.dialIn.ref, reason);
-    if (cause === 'replaced-path') this.#vacated = { name: formatRef(tunnel.dialIn.ref), id: tunnel.id };
+    if (cause === 'replaced-path' && tunnel.peer !== undefined) {
+      this.#giveUpVacated();
+      this.#vacated = tunnel;
+      return;
+    }
     this.#forget(tunnel, reason);
   }
 
@@ -521,39 +570,25 @@ export class NetworkServer implements ServerOwner {
     const { dialIn, id } = tunnel;
     const name = formatRef(dialIn.ref);
     const connection = client.transport === 'tcp' ? this.#sockets.connectionOf(client) : undefined;
+    const key = { keyId: established.keyId, cipher: established.cipher, keys: established.keys };
+    const { former } = tunnel;
+    tunnel.former = undefined;
+    // It may have lost it meanwhile.
+    const inherited = former?.peer;
     try {
       const socket = connection?.fd ?? this.#sockets.fdOf(client.listener);
       if (ifindex === undefined || socket === undefined)
         throw new OvpnError('NetworkNotReady', 'its device or socket is not there', {
           object: `VpnNetwork ${this.#services.network}`,
         });
-      this.#replace(name, tunnel);
-      if (connection !== undefined && tunnel.socket !== undefined)
-        this.#services.memory.keepSocket(tunnel.socket, connection.fd);
-      const { keepalive } = dialIn;
-      tunnel.peer = this.#services.live.create(
-        {
-          ref: dialIn.ref,
-          ifindex,
-          settings: {
-            id,
-            socket,
-            ...(connection === undefined
-              ? {
-                  remote: remoteOf(client.path),
-                  ...(client.path.local === undefined ? {} : { local: client.path.local }),
-                }
-              : {}),
-            vpnIpv4: dialIn.vpnIpv4,
-            vpnIpv6: dialIn.vpnIpv6,
-            // The client restarts first, as with OpenVPN's server (openvpn(8), "--keepalive").
-            keepalive: { interval: keepalive.interval, timeout: 2 * keepalive.timeout },
-          },
-          // It may have changed since the client authenticated.
-          routes: peerRoutes(this.#admission.get(dialIn.ref) ?? dialIn, ifindex),
-        },
-        { keyId: established.keyId, cipher: established.cipher, keys: established.keys },
-      );
+      if (former !== undefined && inherited !== undefined) {
+        tunnel.peer = this.#succeed(former, inherited, key);
+      } else {
+        this.#replace(name, tunnel);
+        if (connection !== undefined && tunnel.socket !== undefined)
+          this.#services.memory.keepSocket(tunnel.socket, connection.fd);
+        tunnel.peer = this.#services.live.create(this.#newPeer(tunnel, ifindex, socket), key);
+      }
     } catch (error) {
       if (tunnel.socket !== undefined) this.#services.memory.dropSocket(tunnel.socket);
       this.#problem(dialIn.ref, describe(error));
@@ -564,6 +599,7 @@ export class NetworkServer implements ServerOwner {
     tunnel.tlsVersion = established.tlsVersion;
     tunnel.since = tunnel.lastHandshake = this.#services.clock();
     tunnel.keys = this.#keysOf(tunnel, tunnel.peer);
+    if (inherited !== undefined) tunnel.keys.succeed();
     tunnel.usage = new KeyUsage(established.cipher);
     tunnel.cancelHandOver();
     this.#pending.delete(name);
@@ -573,6 +609,24 @@ export class NetworkServer implements ServerOwner {
     client.confirm();
     this.#connected(tunnel, established);
     return true;
+  }
+
+  #newPeer({ client, dialIn, id }: Tunnel, ifindex: number, socket: number): NewLivePeer {
+    const { ref, vpnIpv4, vpnIpv6, keepalive } = dialIn;
+    const { local } = client.path;
+    const path =
+      client.transport === 'tcp' ? {} : { remote: remoteOf(client.path), ...(local === undefined ? {} : { local }) };
+    return {
+      ref,
+      ifindex,
+      settings: {
+        ...{ id, socket, ...path, vpnIpv4, vpnIpv6 },
+        // The client restarts first, as with OpenVPN's server (openvpn(8), "--keepalive").
+        keepalive: { interval: keepalive.interval, timeout: 2 * keepalive.timeout },
+      },
+      // It may have changed since the client authenticated.
+      routes: peerRoutes(this.#admission.get(ref) ?? dialIn, ifindex),
+    };
   }
 
   #keysOf(tunnel: Tunnel, peer: LivePeer): TunnelKeys {
@@ -681,6 +735,7 @@ export class NetworkServer implements ServerOwner {
       usage: new KeyUsage(cipher),
       recheck: record.credentials === this.#pkiRevision ? 'none' : 'wanted',
       cancelHandOver: () => undefined,
+      former: undefined,
       cancelRekey: scheduler.after(firstRekeyMs + place * rekeyEveryMs, () => {
         if (tunnel.recheck === 'wanted') this.#recheck(tunnel);
         else client.rekey();
@@ -807,8 +862,10 @@ export class NetworkServer implements ServerOwner {
   }
 
   #forget(tunnel: Tunnel, reason: string): void {
-    const { client, dialIn, id, peer, keys, socket } = tunnel;
+    const { client, dialIn, id, peer, keys, socket, former } = tunnel;
     const name = formatRef(dialIn.ref);
+    tunnel.former = undefined;
+    if (former !== undefined) this.#forget(former, reason);
     keys?.close();
     tunnel.cancelRekey();
     tunnel.cancelHandOver();

@@ -14,6 +14,11 @@ import type { LivePeer, LivePeers, SessionKey } from './live-peers.ts';
 
 /** The other end may need a moment from having a key to receiving with it: no swap before. */
 const shortestTransitionMs = 2_000;
+/**
+ * The same for the first key of a session that takes a peer over from the one before. Its client may have been started
+ * again, and have that key only: it gets nothing until then.
+ */
+const successionMs = 1_000;
 /** OpenVPN sends with the old key for up to `--hand-window`, 60 s, after it has the new one (openvpn(8)). */
 const longestOldKeyMs = 90_000;
 
@@ -92,6 +97,17 @@ export class TunnelKeys {
     if (this.#pending && this.#exhausted) this.#attempt(() => this.#swap());
     if (this.#pending) this.#swapAfter(Math.max(shortestTransitionMs, this.#options.transitionMs()));
     if (secondary !== undefined) this.#retireAfter(Math.max(2 * this.#options.transitionMs(), longestOldKeyMs));
+  }
+
+  /**
+   * For a peer whose secondary slot has the first key of this session, and whose primary slot one of the session before.
+   * The other end may send with that for as long as with the old key of a renegotiation.
+   */
+  succeed(): void {
+    this.#pending = true;
+    this.#confirmed = true;
+    this.#swapAfter(successionMs);
+    this.#retireAfter(longestOldKeyMs);
   }
 
   /** The other end has the newest key: from its time on, it sends. */
