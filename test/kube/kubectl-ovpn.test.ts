@@ -10,6 +10,9 @@ import { ControlPlane } from '../support/kube/control-plane.ts';
 import { ControllerProcess } from '../support/kube/controller-process.ts';
 import type { KubeUser } from '../support/kube/kube-user.ts';
 import { KubectlPlugin } from '../support/kube/kubectl-plugin.ts';
+import { screenProgress } from '../lab/progress.ts';
+import { needShells } from '../programs/shells.ts';
+import { bashCompletes, type Completion, fishOffers, zshCompletes } from '../support/shells.ts';
 import { attempt, eventually, type Finished, type Service } from '../support/run.ts';
 
 /** `kubectl ovpn` as a person runs it, on a real API server with the real controller; the test speaks for the agents. */
@@ -299,6 +302,68 @@ describe('on a cluster', () => {
     ]);
     expect(await completed('profile', '-n', 'team-a', '')).toEqual(['alice\tcorp', ':4']);
     expect(await completed('logs', '--node', '')).toEqual(['node-a', ':4']);
+  });
+
+  describe('is completed, with names of the cluster, by', () => {
+    /** The lines, what stands there after the tabulator, and what is offered where there is more than one way to go on. */
+    type Case = readonly [line: string, after: string, offered: readonly string[]];
+    const cases = (): Case[] => [
+      ['kubectl-ovpn prof', 'kubectl-ovpn profile ', []],
+      ['kubectl-ovpn p', 'kubectl-ovpn p', ['peers', 'profile']],
+      ['kubectl-ovpn profile -n team-a ', 'kubectl-ovpn profile -n team-a alice ', []],
+      ['kubectl-ovpn peers --output=', 'kubectl-ovpn peers --output=', ['json', 'text', 'wide', 'yaml']],
+      ['kubectl-ovpn peers --output=j', 'kubectl-ovpn peers --output=json ', []],
+      ['kubectl-ovpn peers -oj', 'kubectl-ovpn peers -ojson ', []],
+      [`kubectl-ovpn --kubeconfig=${plugin.file.slice(0, -2)}`, `kubectl-ovpn --kubeconfig=${plugin.file} `, []],
+    ];
+    /** The same as a plugin, by what kubectl prints for the shell. */
+    const plugged: readonly Case[] = [
+      ['kubectl ovpn prof', 'kubectl ovpn profile ', []],
+      ['kubectl ovpn logs --node ', 'kubectl ovpn logs --node node-a ', []],
+      ['kubectl ovpn peers -oj', 'kubectl ovpn peers -ojson ', []],
+    ];
+    const lines = (wanted: readonly Case[]): string[] => wanted.map(([line]) => line);
+    const env = (): NodeJS.ProcessEnv => plugin.env(plane.admin.kubeconfig);
+    /** The first word of each candidate: others are a description. */
+    const names = (shown: readonly string[]): string[] =>
+      shown.flatMap((row) => (/ -- /.test(row) ? [row.split(' ')[0]!] : row.split(/\s+/)));
+    const seen = (completions: readonly Completion[]): unknown =>
+      completions.map(({ line, shown }) => [line, names(shown)]);
+    const wanted = (all: readonly Case[]): unknown => all.map(([, after, offered]) => [after, offered]);
+
+    beforeAll(() => needShells(screenProgress('shells')), 300_000);
+
+    test('bash', async () => {
+      const found = await bashCompletes(env(), 'source <(kubectl-ovpn completion bash)', lines(cases()));
+      expect(seen(found)).toEqual(wanted(cases()));
+    });
+
+    test('zsh', async () => {
+      const setup = 'source <(kubectl-ovpn completion zsh)\nsource <(kubectl completion zsh)';
+      const all = [...cases(), ...plugged];
+      expect(seen(await zshCompletes(env(), setup, lines(all)))).toEqual(wanted(all));
+    });
+
+    test('zsh, of a folder of fpath', async () => {
+      const { stdout } = await attempt(plugin.file, ['completion', 'zsh'], { env: env() });
+      writeFileSync(join(plugin.folder, '_kubectl-ovpn'), stdout);
+      const setup = `fpath=('${plugin.folder}' $fpath); compinit -u -D`;
+      const two = cases().slice(0, 2);
+      expect(seen(await zshCompletes(env(), setup, lines(two)))).toEqual(wanted(two));
+    });
+
+    test('fish', async () => {
+      const setup = 'kubectl-ovpn completion fish | source\nkubectl completion fish | source';
+      const all = [...cases(), ...plugged];
+      const found = await fishOffers(env(), setup, lines(all));
+      // It offers whole words.
+      const offered = all.map(([line, after, more]) => {
+        const [typed = '', last = ''] = [line, after].map((text) => text.trimEnd().split(' ').at(-1)!);
+        const head = /^-[^=]*=/.exec(typed)?.[0] ?? '';
+        return more.length === 0 ? [last] : more.map((word) => head + word);
+      });
+      expect(found.map((words) => words.map((word) => word.split('\t')[0]))).toEqual(offered);
+    });
   });
 
   test('logs says where it looked for the operator', async () => {

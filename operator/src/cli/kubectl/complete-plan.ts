@@ -20,6 +20,8 @@ export interface Plan {
   readonly next: Next;
   /** What is typed of it. */
   readonly prefix: string;
+  /** What stands before it in the same word, and has to be said with it: the flag of `-nvalue`. Shells cut at `=` themselves. */
+  readonly flag?: string;
   /** The options before it, by their attributes. */
   readonly options: Readonly<Record<string, string | true>>;
 }
@@ -74,7 +76,10 @@ export function planCompletion(program: Command, words: readonly string[]): Plan
   if (!onlyArguments && typed.startsWith('-')) {
     const [flag, value] = split(typed);
     const option = value === undefined ? undefined : find(flag);
-    if (option !== undefined) return { next: valueOf(option), prefix: value ?? '', options };
+    if (option !== undefined) {
+      const joined = typed.includes('=') ? {} : { flag };
+      return { next: valueOf(option), prefix: value ?? '', options, ...joined };
+    }
     const flags = optionsOf(program, command).flatMap(({ long, description }) =>
       long === undefined ? [] : [{ text: long, description }],
     );

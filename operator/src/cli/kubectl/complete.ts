@@ -18,9 +18,10 @@ export async function complete(program: Command, words: readonly string[]): Prom
   if (plan.next.kind === 'file') return ':0\n';
   const lines = (await candidates(plan))
     .filter(({ text }) => text.startsWith(plan.prefix))
-    .map(({ text, description = '' }) =>
-      description === '' ? text : `${text}\t${description.replaceAll(/\s+/g, ' ')}`,
-    );
+    .map(({ text, description = '' }) => {
+      const word = `${plan.flag ?? ''}${text}`;
+      return description === '' ? word : `${word}\t${description.replaceAll(/\s+/g, ' ')}`;
+    });
   return [...lines, ':4', ''].join('\n');
 }
 

@@ -110,6 +110,9 @@ describe('completion on a cluster', () => {
     [['profile', '-n', 'team-b', ''], ':4\n'],
     [['status', ''], 'corp\nlab\n:4\n'],
     [['--context', 'p'], 'prod\n:4\n'],
+    [['--context=p'], 'prod\n:4\n'],
+    [['peers', '-oy'], '-oyaml\n:4\n'],
+    [['peers', '-o=y'], 'yaml\n:4\n'],
     [['--kubeconfig', ''], ':0\n'],
   ])('%j', async (words, answer) => {
     const given = words[0] === '--kubeconfig' ? words : [`--kubeconfig=${kubeconfig}`, ...words];

@@ -26,24 +26,38 @@ complete -F _kubectl_ovpn kubectl-ovpn
 _kubectl_ovpn() {
   local line
   local -a found
+  # What stands before the value of --name=value stays.
+  local typed=("\${(@)words[2,CURRENT]}")
+  [[ $PREFIX == -*=* ]] && compset -P 1 '*='
   while IFS= read -r line; do
     case $line in
       :0) _files; return ;;
       :*) ;;
       *) found+=("\${\${line//:/\\\\:}/$'\\t'/:}") ;;
     esac
-  done < <(kubectl-ovpn __complete "\${(@)words[2,CURRENT]}" 2>/dev/null)
+  done < <(kubectl-ovpn __complete "$typed[@]" 2>/dev/null)
   _describe 'kubectl-ovpn' found
 }
 if [ "$funcstack[1]" = "_kubectl-ovpn" ]; then _kubectl_ovpn; else compdef _kubectl_ovpn kubectl-ovpn; fi
 `,
   fish: `# fish completion of kubectl-ovpn: kubectl-ovpn completion fish | source
 function __kubectl_ovpn
-  set -l words (commandline -opc) (commandline -ct)
-  kubectl-ovpn __complete $words[2..-1] 2>/dev/null | string match -v -r '^:'
+  set -l typed (commandline -ct)
+  set -l words (commandline -opc) $typed
+  # What stands before the value of --name=value stays.
+  set -l flag (string match -r -- '^-[^=]*=' "$typed")
+  for line in (kubectl-ovpn __complete $words[2..-1] 2>/dev/null)
+    switch $line
+      case ':0'
+        # What fish offers for a program that it does not know: files.
+        set line (complete -C "'' "(string escape -- (string replace -r -- '^-[^=]*=' '' "$typed")))
+      case ':*'
+        continue
+    end
+    printf '%s\n' "$flag"$line
+  end
 end
 complete -c kubectl-ovpn -f -a '(__kubectl_ovpn)'
-complete -c kubectl-ovpn -l kubeconfig -r -F
 `,
 } as const;
 
