@@ -19,6 +19,12 @@ export interface PlatformImage {
   readonly sbom: Descriptor;
 }
 
+/**
+ * By which podman takes this image and not one beside it that is compressed by gzip:
+ * https://github.com/containers/image/blob/v5.34.2/internal/manifest/oci_index.go
+ */
+const zstdMark = 'io.github.containers.compression.zstd';
+
 /** Whom processes run as unless somebody says otherwise: nobody. */
 export const user = '65532:65532';
 
@@ -53,7 +59,7 @@ export async function addImage(
     annotations,
   });
   return {
-    manifest: { ...manifest, platform: { architecture, os: 'linux' } },
+    manifest: { ...manifest, annotations: { [zstdMark]: 'true' }, platform: { architecture, os: 'linux' } },
     sbom: await addReferrer(layout, manifest, 'application/spdx+json', sbom, created),
   };
 }
@@ -79,16 +85,22 @@ async function addReferrer(
     subject,
     annotations: { 'org.opencontainers.image.created': created },
   });
-  return { ...manifest, artifactType, platform: { architecture: 'unknown', os: 'unknown' } };
+  return { ...manifest, platform: { architecture: 'unknown', os: 'unknown' }, artifactType };
 }
 
-/** Ends the layout with an index over the images; resolves with its descriptor, whose digest names all of this. */
+/**
+ * Ends the layout with an index over the images; resolves with its descriptor, whose digest names all of this.
+ *
+ * skopeo and podman write an index anew when they copy it, and its digest stays only if that gives the same bytes: fields
+ * in the order of the Go structures, annotations by their names, and theirs beside each image with zstd.
+ * https://github.com/opencontainers/image-spec/blob/v1.1.1/specs-go/v1/descriptor.go
+ */
 export async function addIndex(layout: Layout, about: About, images: readonly PlatformImage[]): Promise<Descriptor> {
   const index = await layout.addJson(mediaTypes.index, {
     schemaVersion: 2,
     mediaType: mediaTypes.index,
     manifests: [...images.map(({ manifest }) => manifest), ...images.map(({ sbom }) => sbom)],
-    annotations: about.annotations,
+    annotations: Object.fromEntries(Object.entries(about.annotations).sort(([a], [b]) => (a < b ? -1 : 1))),
   });
   // Which names an import gives it: https://github.com/containerd/containerd/blob/v2.4.2/core/images/annotations.go
   const names = {

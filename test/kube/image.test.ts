@@ -1,11 +1,13 @@
 /** The container image: built twice, read by its digests, and run as far as that goes without a container runtime. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Built } from '../../image/build.ts';
 import type { Sbom } from '../../image/sbom.ts';
 import { nodeOptions } from '../../scripts/bundle.ts';
+import { screenProgress } from '../lab/progress.ts';
+import { needRegistry, registryCommand } from '../programs/registry.ts';
 import { ControlPlane } from '../support/kube/control-plane.ts';
 import { type Config, elfFiles, files, type Index, inRoot, type Manifest, ReadLayout } from '../support/image.ts';
 import { attempt, eventually, type Finished, run, Service } from '../support/run.ts';
@@ -203,6 +205,60 @@ describe.each(architectures)('the files for %s', (architecture) => {
     const list = readFileSync(join(root(), 'usr/share/doc/ovpn-operator/THIRD-PARTY.md'), 'utf8');
     const unlisted = packages.filter(({ name, versionInfo }) => !list.includes(`| ${name} | ${versionInfo} | `));
     expect(unlisted.map(({ name }) => name)).toEqual(['ovpn-operator', 'ovpn-cni']);
+  });
+});
+
+describe('skopeo', () => {
+  let registry: Service;
+  let address: string;
+  const skopeo = async (...args: string[]): Promise<string> => {
+    const [command, ...words] = registryCommand('skopeo');
+    // Machines without skopeo have no policy of whose signatures it wants.
+    return run(command, ...words, '--insecure-policy', ...args);
+  };
+
+  beforeAll(async () => {
+    await needRegistry(screenProgress('registry'));
+    const config = join(folder, 'registry.yml');
+    const storage = { filesystem: { rootdirectory: join(folder, 'registry') } };
+    // JSON is YAML.
+    writeFileSync(config, JSON.stringify({ version: 0.1, storage, http: { addr: '127.0.0.1:0' } }));
+    const [command, ...words] = registryCommand('docker-registry');
+    registry = new Service(command, [...words, 'serve', config]);
+    address = await eventually('the registry listens', () => {
+      if (!registry.running) throw new Error(registry.log);
+      return /listening on (127\.0\.0\.1:\d+)/.exec(registry.log)?.[1];
+    });
+  }, 300_000);
+  afterAll(() => registry.end());
+
+  test('copies it to a registry, where it has the digest that the build names', async () => {
+    const place = `${address}/ovpn-operator:0.1.0`;
+    await skopeo('copy', '--all', '--dest-tls-verify=false', `oci-archive:${built.archive}`, `docker://${place}`);
+    const headers = { accept: 'application/vnd.oci.image.index.v1+json' };
+    const answer = await fetch(`http://${address}/v2/ovpn-operator/manifests/0.1.0`, { headers });
+    expect([answer.status, answer.headers.get('docker-content-digest')]).toEqual([200, built.digest]);
+    for (const architecture of architectures) {
+      const which = ['--override-arch', architecture, '--tls-verify=false'];
+      const config = JSON.parse(
+        await skopeo(...which.slice(0, 2), 'inspect', '--config', ...which.slice(2), `docker://${place}`),
+      ) as Config;
+      expect(config).toEqual(await layout.json<Config>(manifestOf(architecture).config));
+    }
+  });
+
+  test('makes a file for `docker load` of it', async () => {
+    const archive = join(folder, 'docker.tar');
+    await skopeo('copy', `oci-archive:${built.archive}`, `docker-archive:${archive}:ovpn-operator:0.1.0`);
+    const [{ Config: config = '', RepoTags: tags = [] } = {}] = JSON.parse(
+      await run('tar', '-xOf', archive, 'manifest.json'),
+    ) as {
+      Config?: string;
+      RepoTags?: string[];
+    }[];
+    expect(tags).toEqual(['docker.io/library/ovpn-operator:0.1.0']);
+    const { rootfs } = JSON.parse(await run('tar', '-xOf', archive, config)) as Config;
+    expect(rootfs).toEqual((await layout.json<Config>(manifestOf(own).config)).rootfs);
   });
 });
 

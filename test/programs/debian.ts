@@ -1,5 +1,5 @@
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, globSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { PrivateApt } from '../lab/apt.ts';
 import { cacheFolder, cacheKey, exists, publish } from '../lab/cache.ts';
 import { LabError } from '../lab/errors.ts';
@@ -51,4 +51,14 @@ export function debianPath(programs: DebianPrograms, file: string): string {
     `${programs.name} is not there (looked for ${path})`,
     `Run: npm run test:kube -- ${programs.test}`,
   );
+}
+
+/**
+ * The words that start a program that is linked with libraries of the packages: by their own dynamic loader, because the
+ * machine's C library may be older. @throws LabError when it is not there
+ */
+export function debianCommand(programs: DebianPrograms, file: string): [string, ...string[]] {
+  const path = debianPath(programs, file);
+  const [loader = ''] = globSync(debianPath(programs, 'usr/lib') + '/*-linux-gnu/ld-linux-*');
+  return [loader, '--library-path', dirname(loader), path];
 }

@@ -1,7 +1,5 @@
-import { globSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Progress } from '../lab/progress.ts';
-import { type DebianPrograms, debianPath, needDebianPrograms } from './debian.ts';
+import { type DebianPrograms, debianCommand, debianPath, needDebianPrograms } from './debian.ts';
 
 /** The shells that complete by a script of ours and that a machine need not have, with the libraries they are made for. */
 const shells: DebianPrograms = {
@@ -23,11 +21,7 @@ export function shellsRoot(): string {
   return debianPath(shells, '.');
 }
 
-/**
- * The words that start a shell: its own dynamic loader, because the machine's C library may be older.
- * @throws LabError when it is not there
- */
+/** The words that start a shell. @throws LabError when it is not there */
 export function shellCommand(shell: 'zsh' | 'fish'): [string, ...string[]] {
-  const [loader = ''] = globSync(join(shellsRoot(), 'usr/lib/*-linux-gnu/ld-linux-*'));
-  return [loader, '--library-path', join(loader, '..'), debianPath(shells, `usr/bin/${shell}`)];
+  return debianCommand(shells, `usr/bin/${shell}`);
 }
