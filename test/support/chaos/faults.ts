@@ -14,7 +14,10 @@ export class ChaosRun {
   /** Processes that were not there when somebody came to break them. */
   readonly died: string[] = [];
   #began = Date.now();
+  /** Nobody but who took it away starts it just now. */
   #controllerAway = false;
+  /** It was us who ended it. */
+  #controllerKilled = false;
 
   constructor(scene: ChaosScene) {
     this.#scene = scene;
@@ -53,7 +56,7 @@ export class ChaosRun {
     }
     for (const { name, process } of clients) this.#mustRun(`client ${name}`, process.running, process.tail);
     this.#mustRun('the server that is dialled', server.running, server.tail);
-    this.#mustRun('controller', controller.running, controller.log);
+    this.#mustRun('controller', controller.running || lostItsLease(controller.log), controller.log);
   }
 
   #mustRun(what: string, runs: boolean, log: string): void {
@@ -64,13 +67,20 @@ export class ChaosRun {
   async #asDeployment(): Promise<void> {
     const { controller } = this.#scene;
     if (this.#controllerAway || controller.running) return;
+    if (!this.#controllerKilled && !lostItsLease(controller.log)) this.#mustRun('controller', false, controller.log);
+    await this.#startController();
+  }
+
+  async #startController(): Promise<void> {
+    const { controller } = this.#scene;
     this.#controllerAway = true;
     try {
-      if (!/"leader\.lost"/.test(controller.log)) this.#mustRun('controller', false, controller.log);
       await controller.start();
+      this.#controllerKilled = false;
     } catch {
       // The API server may be away still: the next look tries again.
       await controller.stop('SIGKILL');
+      this.#controllerKilled = true;
     } finally {
       this.#controllerAway = false;
     }
@@ -120,12 +130,9 @@ export class ChaosRun {
         return () => agent.startHolder();
       }
       case 'controller-killed':
-        this.#controllerAway = true;
+        this.#controllerAway = this.#controllerKilled = true;
         await controller.stop('SIGKILL');
-        return () => {
-          this.#controllerAway = false;
-          return this.#asDeployment();
-        };
+        return () => this.#startController();
       case 'api-hangs':
         plane.pauseApiServer();
         return () => plane.resumeApiServer();
@@ -194,3 +201,5 @@ export class ChaosRun {
     return () => node.agent.start();
   }
 }
+
+const lostItsLease = (log: string): boolean => log.includes('"leader.lost"');
