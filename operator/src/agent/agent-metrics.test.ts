@@ -45,6 +45,7 @@ function nodeWith(tunnels: Readonly<Record<string, TunnelFacts>>, change: Partia
     selected: true,
     problem: undefined,
     serverNotAfter: 9_000,
+    crlNotAfter: 8_000,
     agent: {
       desired: { podBlocks: ['10.81.0.0/29', 'fd81::/125'] },
       observedKeys: () => ({ primary: undefined, secondary: undefined }),
@@ -113,6 +114,15 @@ describe('the metrics of a node', () => {
     );
   });
 
+  test('say of a dialled server when our certificate and the CRL for its own expire', async () => {
+    const node = nodeWith({ alice: connected });
+    const entry = node.networks.get('corp')!.book.entries.get('alice');
+    Object.assign(entry!, { session: { kind: 'dial-out', notAfter: 11_000, crlNotAfter: 10_000 } });
+    const series = await scrape(node);
+    expect(series.get(`ovpn_peer_certificate_expiry_timestamp_seconds${alice}`)).toBe(11);
+    expect(series.get(`ovpn_peer_crl_expiry_timestamp_seconds${alice}`)).toBe(10);
+  });
+
   test('have the figures of the network', async () => {
     const series = await scrape(nodeWith({ alice: connected }));
     expect(
@@ -129,6 +139,7 @@ describe('the metrics of a node', () => {
       'ovpn_network_pod_addresses_used{network="corp",family="ipv4"}': 1,
       'ovpn_network_pod_addresses_used{network="corp",family="ipv6"}': 1,
       'ovpn_network_certificate_expiry_timestamp_seconds{network="corp"}': 9,
+      'ovpn_network_crl_expiry_timestamp_seconds{network="corp"}': 8,
       ovpn_peer_series_limited: 0,
       'ovpn_handshakes_total{network="corp",role="client",result="established"}': 2,
       'ovpn_handshakes_total{network="corp",role="client",result="renewed"}': 0,

@@ -14,7 +14,10 @@ import { podAddressesIn } from './pod-addresses.ts';
 import type { NetworkSessions } from './sessions/network-sessions.ts';
 
 /** What of a network on this node metrics are made of. */
-export interface MeasuredNetwork extends Pick<ManagedNetwork, 'book' | 'selected' | 'problem' | 'serverNotAfter'> {
+export interface MeasuredNetwork extends Pick<
+  ManagedNetwork,
+  'book' | 'selected' | 'problem' | 'serverNotAfter' | 'crlNotAfter'
+> {
   readonly agent: Pick<NetworkAgent, 'desired' | 'observedKeys' | 'ready' | 'refusedPeers'>;
   readonly sessions: Pick<NetworkSessions, 'facts' | 'handshakes' | 'dropped'>;
 }
@@ -40,6 +43,7 @@ interface MeasuredPeer {
   readonly lastHandshake?: number | undefined;
   readonly keySince?: number | undefined;
   readonly notAfter?: number | undefined;
+  readonly crlNotAfter?: number | undefined;
 }
 
 /** Says how the node stands, from what is at hand: nothing is asked of the kernel. */
@@ -60,15 +64,18 @@ export function sampleNode(sample: Sample, node: MeasuredNode): void {
 
 /** @returns the peers that are, were or should be connected here */
 function sampleNetwork(sample: Sample, network: string, managed: MeasuredNetwork, node: MeasuredNode): MeasuredPeer[] {
-  const { agent, book, sessions, problem, serverNotAfter } = managed;
+  const { agent, book, sessions, problem, serverNotAfter, crlNotAfter } = managed;
   const entries = [...book.entries.values()];
   const peers = entries.flatMap((entry) => measure(network, entry, managed, node) ?? []);
   sample('ovpn_network_ready', { network }, agent.ready && problem === undefined && agent.refusedPeers === 0 ? 1 : 0);
   const configured = entries.filter(({ inForce, session }) => inForce !== undefined || session !== undefined);
   sample('ovpn_network_peers', { network }, configured.length);
   sample('ovpn_network_peers_connected', { network }, peers.filter(({ connected }) => connected).length);
-  if (serverNotAfter !== undefined && Number.isFinite(serverNotAfter))
-    sample('ovpn_network_certificate_expiry_timestamp_seconds', { network }, serverNotAfter / 1000);
+  for (const [name, at] of [
+    ['ovpn_network_certificate_expiry_timestamp_seconds', serverNotAfter],
+    ['ovpn_network_crl_expiry_timestamp_seconds', crlNotAfter],
+  ] as const)
+    if (at !== undefined && Number.isFinite(at)) sample(name, { network }, at / 1000);
   sampleAttachments(sample, network, agent.desired?.podBlocks ?? [], node);
   sampleHandshakes(sample, network, sessions);
   return peers;
@@ -132,18 +139,19 @@ function measure(
     since: connected ? facts.since : undefined,
     lastHandshake: facts.lastHandshake,
     keySince: connected ? facts.lastHandshake : undefined,
-    notAfter: session?.kind === 'dial-out' ? session.notAfter : undefined,
+    ...(session?.kind === 'dial-out' ? { notAfter: session.notAfter, crlNotAfter: session.crlNotAfter } : {}),
   };
 }
 
 function samplePeer(sample: Sample, peer: MeasuredPeer): void {
-  const { labels, connected, observed, since, lastHandshake, keySince, notAfter } = peer;
+  const { labels, connected, observed, since, lastHandshake, keySince, notAfter, crlNotAfter } = peer;
   sample('ovpn_peer_connected', labels, connected ? 1 : 0);
   for (const [name, at] of [
     ['ovpn_peer_session_start_timestamp_seconds', since],
     ['ovpn_peer_last_handshake_timestamp_seconds', lastHandshake],
     ['ovpn_peer_key_timestamp_seconds', keySince],
     ['ovpn_peer_certificate_expiry_timestamp_seconds', notAfter],
+    ['ovpn_peer_crl_expiry_timestamp_seconds', crlNotAfter],
   ] as const)
     if (at !== undefined && Number.isFinite(at)) sample(name, labels, at / 1000);
   if (observed === undefined) return;

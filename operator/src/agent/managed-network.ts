@@ -20,6 +20,8 @@ export interface ManagedNetwork {
   serverProblem: OvpnError | undefined;
   /** When the certificate expires that clients are shown. Milliseconds since 1970; undefined without a server. */
   serverNotAfter: number | undefined;
+  /** When the CRL expires by which clients are judged. Milliseconds since 1970; undefined without one that ends. */
+  crlNotAfter: number | undefined;
   cancelRetry: (() => void) | undefined;
   /** Calls off the next word about the mesh. */
   cancelMesh: (() => void) | undefined;

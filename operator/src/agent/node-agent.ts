@@ -376,6 +376,7 @@ export class NodeAgent {
       problem: undefined,
       serverProblem: undefined,
       serverNotAfter: undefined,
+      crlNotAfter: undefined,
       neighbours: new Neighbours(),
       cancelRetry: undefined,
       cancelMesh: undefined,
@@ -703,6 +704,7 @@ export class NodeAgent {
       this.#setNeighbours(managed, planMesh(book.network, this.#options.node, server, namespace, lookup));
       managed.serverProblem = undefined;
       managed.serverNotAfter = server?.notAfter;
+      managed.crlNotAfter = server?.crlNotAfter;
       const where = { object: formatRef(refOf(book.network)), field: 'spec.pki' };
       const expired = server === undefined ? undefined : expiryProblem(server.notAfter, clock.now(), where);
       if (expired !== undefined) throw expired;

@@ -59,6 +59,10 @@ export const metricTable = {
     ...{ type: 'gauge', labels: ['network'], of: agent, at: 'scrape' },
     help: "When the certificate expires that this node's server shows to clients.",
   },
+  ovpn_network_crl_expiry_timestamp_seconds: {
+    ...{ type: 'gauge', labels: ['network'], of: agent, at: 'scrape' },
+    help: 'When the CRL expires by which this node judges clients, and with that refuses all; of several the first.',
+  },
 
   ovpn_peer_connected: {
     ...{ type: 'gauge', labels: peer, of: agent, at: 'scrape' },
@@ -79,6 +83,10 @@ export const metricTable = {
   ovpn_peer_certificate_expiry_timestamp_seconds: {
     ...{ type: 'gauge', labels: peer, of: agent, at: 'scrape' },
     help: 'When the certificate expires that we show to a dialled server.',
+  },
+  ovpn_peer_crl_expiry_timestamp_seconds: {
+    ...{ type: 'gauge', labels: peer, of: agent, at: 'scrape' },
+    help: 'When the CRL expires by which we judge a dialled server, and with that refuse it; of several the first.',
   },
   ovpn_peer_vpn_received_bytes_total: {
     ...{ type: 'counter', labels: peer, of: agent, at: 'scrape' },

@@ -10,6 +10,8 @@ import { parseManifests, parseResource } from '../../../operator/src/api/parse.t
 import { validitiesOf } from '../../../operator/src/controller/expiry/validity.ts';
 import { MalformedMessage, parseMessages } from '../../../operator/src/kernel/netlink/message.ts';
 import { parseKey, parsePeer } from '../../../operator/src/kernel/ovpn/codec.ts';
+import { crlTimes } from '../../../operator/src/openvpn/tls/crl.ts';
+import { pemBlocks } from '../../../operator/src/openvpn/tls/pem.ts';
 import { testPki } from '../../../operator/src/openvpn/tls/pki.fixture.ts';
 import { key, network, newStaticKey, peer, secret } from '../../support/manifests.ts';
 import { errors, parsed, require, type Target } from '../target.ts';
@@ -152,6 +154,9 @@ export const kernelAnswer: Target = {
   },
 };
 
+/** Bytes as a CRL in PEM. */
+const crlOf = (der: Buffer): string => `-----BEGIN X509 CRL-----\n${der.toString('base64')}\n-----END X509 CRL-----\n`;
+
 export const materialEnd: Target = {
   name: 'material-end',
   input: 'the PEM file of certificates or CRLs in a Secret, whose ends are told',
@@ -161,11 +166,15 @@ export const materialEnd: Target = {
     for (const { notAfter, what } of validitiesOf({ 'tls.crt': input, 'ca.crt': input, 'ca.crl': input })) {
       require(!Number.isNaN(notAfter), `${what} ends at no time`);
     }
+    // What is inside of the PEM, too.
+    for (const { thisUpdate, nextUpdate } of crlTimes(crlOf(input)))
+      require(Number.isFinite(thisUpdate) && Number.isFinite(nextUpdate), 'a CRL ends at no time');
   },
   seeds: () => {
     const pki = testPki();
     try {
-      return { certificate: Buffer.from(pki.ca), crl: Buffer.from(pki.crl()) };
+      const crl = pki.crl();
+      return { certificate: Buffer.from(pki.ca), crl: Buffer.from(crl), der: pemBlocks(crl, 'X509 CRL')[0]!.der };
     } finally {
       pki.remove();
     }

@@ -41,6 +41,8 @@ export interface DesiredServer {
   readonly credentials: TlsCredentials;
   /** When its certificate expires. Milliseconds since 1970. */
   readonly notAfter: number;
+  /** When the CRL expires by which it judges clients, and with that refuses all; undefined when it has none that ends. */
+  readonly crlNotAfter?: number | undefined;
   readonly wrap: WrapConfig;
   /** For tls-crypt-v2: how old a client's key may be, in days. */
   readonly maxKeyAgeDays?: number | undefined;
@@ -87,6 +89,8 @@ export interface DesiredDialOut {
   readonly credentials: TlsCredentials;
   /** When our certificate expires. Milliseconds since 1970. */
   readonly notAfter: number;
+  /** When the CRL expires by which the server is judged; undefined when there is none that ends. */
+  readonly crlNotAfter?: number | undefined;
   readonly checks: PeerChecks;
   readonly wrap: WrapConfig;
   readonly ciphers: readonly DataCipher[];

@@ -11,6 +11,7 @@ import { OvpnError } from '../../errors.ts';
 import { testPki } from '../../openvpn/tls/pki.fixture.ts';
 import { clientKeyFile, serverKeyFile, tlsAuthKeyFile, tlsCryptKeyFile } from '../../openvpn/wrap/recorded.fixture.ts';
 import type { DesiredDialOut, DesiredServer } from './desired-session.ts';
+import { crlNotAfter } from '../../openvpn/tls/crl.ts';
 import { issuedKeyProblem, isWithin, planDialIn, planDialOut, planServer, secretsOfNetwork } from './plan-sessions.ts';
 
 const pki = testPki();
@@ -90,7 +91,10 @@ describe("a network's server", () => {
   });
 
   test('takes a CRL', () => {
-    expect(server({}, { ...good, 'ca.crl': pki.crl() })?.credentials.crl).toContain('X509 CRL');
+    const planned = server({}, { ...good, 'ca.crl': pki.crl() });
+    expect(planned?.credentials.crl).toContain('X509 CRL');
+    expect(planned?.crlNotAfter).toBeGreaterThan(Date.now());
+    expect(server({}, good)?.crlNotAfter).toBeUndefined();
   });
 
   test('takes the CRL of a Secret of its own, before that of the certificate', () => {
@@ -103,6 +107,7 @@ describe("a network's server", () => {
     const plan = (): DesiredServer | undefined =>
       planServer(network(spec), desired, system, (_, name) => secrets.find(({ metadata }) => metadata.name === name));
     expect(plan()?.credentials.crl).toBe(newer);
+    expect(plan()?.crlNotAfter).toBe(crlNotAfter(newer));
     expect(secretsOfNetwork(network(spec), system).map(({ name }) => name)).toEqual(['server', 'crl']);
     // Without the CRL that was asked for, those whom it refuses would get in.
     secrets.pop();
@@ -414,6 +419,8 @@ describe('a remote that is dialled', () => {
 
   test('says until when our certificate is valid', () => {
     expect(plan({}, { tls: { ...good, 'tls.crt': old.cert, 'tls.key': old.key } }).notAfter).toBe(Date.UTC(2021, 0, 1));
+    const crl = pki.crl();
+    expect(plan({}, { tls: { ...good, 'ca.crl': crl } }).crlNotAfter).toBe(crlNotAfter(crl));
   });
 
   test("a remote's own address inside the network's ranges is not the remote's", () => {

@@ -26,6 +26,7 @@ import {
 import { shared } from '../../api/shared.ts';
 import { isMesh } from '../../api/vpn-network.ts';
 import { OvpnError } from '../../errors.ts';
+import { crlNotAfter } from '../../openvpn/tls/crl.ts';
 import type { TlsVersion } from '../../openvpn/tls/tls-endpoint.ts';
 import { toldOfCluster } from '../access/plan-access.ts';
 import type { DesiredNetwork, PeerRoute } from '../desired.ts';
@@ -81,6 +82,7 @@ export function planServer(
   return {
     credentials,
     notAfter: notAfterOf(credentials),
+    crlNotAfter: crlNotAfter(credentials.crl),
     wrap: wrapConfig(channel, 'server', wrapKey === undefined ? undefined : find(wrapKey.name), object),
     maxKeyAgeDays: spec.controlChannel.maxKeyAgeDays,
     ciphers: spec.dataCiphers,
@@ -265,6 +267,7 @@ export function planDialOut(network: VpnNetwork, peer: DialOutPeer, { key, looku
     })),
     credentials,
     notAfter: notAfterOf(credentials),
+    crlNotAfter: crlNotAfter(credentials.crl),
     checks: {
       // Without it every client of the same CA could play the server (openvpn(8), "--remote-cert-tls").
       remoteCertTls: 'server',

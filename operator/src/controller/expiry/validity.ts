@@ -1,8 +1,6 @@
-// First: the library's containers look for it when they load.
-import 'reflect-metadata';
 import { X509Certificate } from 'node:crypto';
-import { X509Crl } from '@peculiar/x509';
 import { timestampOf } from '../../api/conditions.ts';
+import { crlTimes } from '../../openvpn/tls/crl.ts';
 import { pemBlocks } from '../../openvpn/tls/pem.ts';
 
 /**
@@ -67,7 +65,7 @@ export function judgeExpiry(validities: readonly Validity[], now: number): Judge
 }
 
 function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[] {
-  return blocksOf(entry, 'CERTIFICATE').flatMap((der) => {
+  return pemBlocks(textOf(entry), 'CERTIFICATE').flatMap(({ der }) => {
     try {
       const { validFromDate, validToDate } = new X509Certificate(der);
       const validity = { what, isCrl: false, notBefore: validFromDate.getTime(), notAfter: validToDate.getTime() };
@@ -80,24 +78,10 @@ function certificatesOf(entry: Uint8Array | undefined, what: string): Validity[]
 
 /** The same of one entry with CRLs: of each issuer the one that is good for longest (RFC 5280, 5.1.2.5: nextUpdate). */
 export function crlValidities(data: Readonly<Record<string, Uint8Array>>, entry: string): Validity[] {
-  const byIssuer = new Map<string, Validity[]>();
-  for (const der of blocksOf(data[entry], 'X509 CRL')) {
-    try {
-      const { issuer, thisUpdate, nextUpdate } = new X509Crl(der);
-      if (nextUpdate === undefined) continue;
-      const validity = {
-        what: `the CRL in ${entry}`,
-        isCrl: true,
-        notBefore: thisUpdate.getTime(),
-        notAfter: nextUpdate.getTime(),
-      };
-      if (!hasDates(validity)) continue;
-      byIssuer.set(issuer, [...(byIssuer.get(issuer) ?? []), validity]);
-    } catch {
-      // Not a CRL: the agents say so.
-    }
-  }
-  return [...byIssuer.values()].flatMap((crls) => latest(crls) ?? []);
+  return crlTimes(textOf(data[entry])).map(({ thisUpdate, nextUpdate }) => ({
+    ...{ what: `the CRL in ${entry}`, isCrl: true },
+    ...{ notBefore: thisUpdate, notAfter: nextUpdate },
+  }));
 }
 
 /** A damaged certificate may have a date like the 50th of a month. */
@@ -109,6 +93,6 @@ function latest(validities: readonly Validity[]): Validity | undefined {
   return validities.toSorted((one, other) => other.notAfter - one.notAfter)[0];
 }
 
-function blocksOf(entry: Uint8Array | undefined, type: string): Buffer[] {
-  return entry === undefined ? [] : pemBlocks(Buffer.from(entry).toString('latin1'), type).map(({ der }) => der);
+function textOf(entry: Uint8Array | undefined): string {
+  return entry === undefined ? '' : Buffer.from(entry).toString('latin1');
 }
