@@ -397,7 +397,7 @@ export class DialedPeer implements DialerOwner {
     this.#save(tunnel);
     const endpoint = formatEndpoint(found.peer.remote ?? path.remote);
     this.#facts.connected(this.ref, { endpoint, addresses, cipher, tlsVersion }, { since, lastHandshake });
-    keys.resume(found.keys, session);
+    keys.resume(found.keys, session, this.#services.clock() - lastHandshake);
   }
 
   /**

@@ -752,7 +752,7 @@ export class NetworkServer implements ServerOwner {
       { since, lastHandshake },
     );
     this.#log.debug({ event: 'session.resumed', peer: name, peerId: id }, 'the session of a client goes on');
-    tunnel.keys.resume(found.keys, session);
+    tunnel.keys.resume(found.keys, session, this.#services.clock() - lastHandshake);
   }
 
   /** The kernel knows best where a client is by now. */

@@ -258,7 +258,7 @@ export class SessionPair {
     end.life = 'up';
     end.keys = this.#keysOf(end, end.peer);
     this.#save(end);
-    end.keys.resume(found.keys, state);
+    end.keys.resume(found.keys, state, Infinity);
     end.cancelFirstRekey = this.world.after(firstRekeyMs, () => void session.rekey());
   }
 

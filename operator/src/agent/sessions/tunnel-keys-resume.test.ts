@@ -8,7 +8,13 @@ const key = (keyId: number): SessionKey => ({ keyId, cipher: 'AES-256-GCM', keys
 const id = firstSessionId;
 
 /** A peer as an earlier process left it, by the ids in its slots; the session's newest key is the second. */
-function resumed(primary: number | undefined, secondary: number | undefined, newest: number, unconfirmed = false) {
+function resumed(
+  primary: number | undefined,
+  secondary: number | undefined,
+  newest: number,
+  unconfirmed = false,
+  sinceHandshakeMs = 0,
+) {
   const kernel = new FakeLiveKernel();
   const clock = new FakeScheduler();
   const live = livePeers(() => kernel);
@@ -23,7 +29,7 @@ function resumed(primary: number | undefined, secondary: number | undefined, new
   });
   const found = live.look(7, id);
   expect(found?.peer.id).toBe(id);
-  keys.resume(found!.keys, { keyId: newest, unconfirmed });
+  keys.resume(found!.keys, { keyId: newest, unconfirmed }, sinceHandshakeMs);
   return { kernel, clock, keys, refusals, slots: () => kernel.slots(7, id) };
 }
 
@@ -36,14 +42,21 @@ describe('the keys of a peer that an earlier process made', () => {
     expect(kernel.takeCalls()).toEqual([]);
   });
 
-  test('a key that does not send yet does so after the transition, and the old one goes', () => {
-    const { clock, slots } = resumed(3, 4, 4);
+  test.each([
+    ['just now', 0, 2_000],
+    ['half a second ago', 500, 1_500],
+    ['long ago', 3_600_000, 0],
+    ['in times to come, by a clock that was set', -3_600_000, 2_000],
+  ])('a key that does not send yet, and came %s, does so two seconds after it came', (_when, since, wait) => {
+    const { clock, slots } = resumed(3, 4, 4, false, since);
     expect(slots()).toBe('3/4');
-    clock.advance(29_999);
-    expect(slots()).toBe('3/4');
-    clock.advance(1);
+    if (wait > 0) clock.advance(wait - 1);
+    if (wait > 0) expect(slots()).toBe('3/4');
+    clock.advance(wait > 0 ? 1 : 0);
     expect(slots()).toBe('4/3');
-    clock.advance(60_000);
+    clock.advance(89_999 - wait);
+    expect(slots()).toBe('4/3');
+    clock.advance(1);
     expect(slots()).toBe('4/-');
   });
 

@@ -85,17 +85,24 @@ export class TunnelKeys {
   }
 
   /**
-   * Goes on from the slots of a peer that an earlier process made. How long the keys have been there is not known.
+   * Goes on from the slots of a peer that an earlier process made. A key that waited for its time sends at once, as that
+   * process died, and nobody knows how long this one is there: the other end may throw the old key away meanwhile.
    *
    * @param session its newest key, which the other end may not have: then it is sent with when there is another one at
    *   the earliest, since nothing is said of it any more that could be acknowledged
+   * @param sinceHandshakeMs how long that key has been there, by clocks that may have been set since. Milliseconds
    */
-  resume({ primary, secondary }: KeySlots, { keyId, unconfirmed }: Pick<SessionState, 'keyId' | 'unconfirmed'>): void {
+  resume(
+    { primary, secondary }: KeySlots,
+    { keyId, unconfirmed }: Pick<SessionState, 'keyId' | 'unconfirmed'>,
+    sinceHandshakeMs: number,
+  ): void {
     this.#exhausted = primary === undefined;
     this.#pending = secondary?.keyId === keyId && primary?.keyId !== keyId;
     this.#confirmed = unconfirmed !== true;
     if (this.#pending && this.#exhausted) this.#attempt(() => this.#swap());
-    if (this.#pending) this.#swapAfter(Math.max(shortestTransitionMs, this.#options.transitionMs()));
+    if (this.#pending)
+      this.#swapAfter(Math.max(0, Math.min(shortestTransitionMs, shortestTransitionMs - sinceHandshakeMs)));
     if (secondary !== undefined) this.#retireAfter(Math.max(2 * this.#options.transitionMs(), longestOldKeyMs));
   }
 
