@@ -349,6 +349,16 @@ describe('a client', () => {
       expect([...kernel.observed(7).values()]).toMatchObject([{ vpnIpv4: '10.80.0.12' }]);
     });
 
+    test('has a new peer when it has another certificate now', () => {
+      const { kernel } = open(dialIn('alice'));
+      const first = renewed();
+      const next = anew(first);
+      Object.assign(next, { identity: { ...next.identity, fingerprint: 'another' } });
+      gateway.establish(gateway.authenticate(next));
+      expect(next.offer?.peerId).not.toBe(first.offer?.peerId);
+      expect(kernel.slots(7, next.offer?.peerId ?? 0)).toBe('0/-');
+    });
+
     test('ends what was there when it is another client', () => {
       const { kernel } = open(dialIn('alice'), dialIn('bob'));
       const first = renewed();

@@ -414,6 +414,8 @@ export class NetworkServer implements ServerOwner {
     if (peer === undefined || peer.ifindex !== device() || this.#desired === undefined) return false;
     const settings = ({ ref, vpnIpv4, vpnIpv6, keepalive }: DesiredDialIn) => [ref, vpnIpv4, vpnIpv6, keepalive];
     if (!isDeepStrictEqual(settings(before), settings(dialIn))) return false;
+    // What a certificate brought about that is not the client's any more must not be received.
+    if (former.client.identity.fingerprint !== client.identity.fingerprint) return false;
     if (former.client.listener !== client.listener || former.client.path.local !== client.path.local) return false;
     // A session begins with key id 0; of two keys with one id the kernel would find the one that sends only.
     const sending = live.look(peer.ifindex, peer.id)?.keys.primary?.keyId;
@@ -599,8 +601,12 @@ export class NetworkServer implements ServerOwner {
     tunnel.tlsVersion = established.tlsVersion;
     tunnel.since = tunnel.lastHandshake = this.#services.clock();
     tunnel.keys = this.#keysOf(tunnel, tunnel.peer);
-    if (inherited !== undefined) tunnel.keys.succeed();
     tunnel.usage = new KeyUsage(established.cipher);
+    if (inherited !== undefined) {
+      tunnel.keys.succeed();
+      // The peer's counters go on.
+      tunnel.usage.renew();
+    }
     tunnel.cancelHandOver();
     this.#pending.delete(name);
     this.#byPeer.set(name, tunnel);
