@@ -1,6 +1,10 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { seriesOf } from '../../operator/src/telemetry/metrics.fixture.ts';
 import { openvpn26, openvpn27, openvpn27Userspace } from '../support/openvpn.ts';
 import { connection, peerStatus, untilStatus } from '../support/peer-status.ts';
+import { run } from '../support/run.ts';
 import { netnsOf, nodeVpn, reaches, Scene } from './scene.ts';
 
 /** How clients go: by themselves, killed, sent away, or replaced. */
@@ -82,7 +86,8 @@ describe('a client that is sent away', () => {
   test('when its certificate is revoked; the others stay', async () => {
     const [caught, innocent] = [scene.admit('caught'), scene.admit('innocent')];
     const [thief, citizen] = await Promise.all([scene.connectedClient('caught'), scene.connectedClient('innocent')]);
-    scene.applyNetwork({ crl: scene.pki.revoke('caught'), spec: { keepalive } });
+    const crl = scene.pki.revoke('caught');
+    scene.applyNetwork({ crl, spec: { keepalive } });
     await scene.gone(caught.ipv4);
     await thief.until(/AUTH_FAILED,.*certificate is revoked/);
     expect(scene.kernel.peerAt(caught.ipv4)).toBeUndefined();
@@ -90,6 +95,12 @@ describe('a client that is sent away', () => {
     expect(scene.kernel.peerAt(innocent.ipv4)).toBeDefined();
     await reaches(netnsOf(citizen.host), [nodeVpn.ipv4]);
     expect(citizen.log.match(/Initialization Sequence Completed/g)).toHaveLength(1);
+    // The metric says until when this CRL holds.
+    const file = join(scene.hosts.folder, 'caught.crl');
+    writeFileSync(file, crl);
+    const [, nextUpdate = ''] = (await run('openssl', 'crl', '-in', file, '-noout', '-nextupdate')).split('=');
+    const series = seriesOf(await scene.agent.metrics());
+    expect(series.get('ovpn_network_crl_expiry_timestamp_seconds{network="corp"}')).toBe(Date.parse(nextUpdate) / 1000);
   });
 });
 

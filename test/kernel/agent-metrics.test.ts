@@ -22,7 +22,7 @@ const onNode = (program: string): Promise<string> =>
   office.agent.host.exec(process.execPath, '--input-type=module', '-e', program);
 
 async function scrape(): Promise<ReadonlyMap<string, number>> {
-  return seriesOf(await onNode(`process.stdout.write(await (await fetch('${url}/metrics')).text())`));
+  return seriesOf(await office.agent.metrics());
 }
 
 const peer = '{network="corp",namespace="default",peer="office"}';

@@ -165,6 +165,12 @@ export class AgentProcess {
     return lines.filter((line) => !line.includes('"op":"report"')).join('\n');
   }
 
+  /** The agent's metrics as Prometheus gets them: from its host, as it listens on the loopback only. */
+  metrics(): Promise<string> {
+    const program = `process.stdout.write(await (await fetch('http://127.0.0.1:9908/metrics')).text())`;
+    return this.host.exec(process.execPath, '--input-type=module', '-e', program);
+  }
+
   /** What the agents of this host said of one kind of event. */
   said(event: string): Readonly<Record<string, unknown>>[] {
     return this.log.split('\n').flatMap((line) => {

@@ -52,17 +52,11 @@ export async function usage(scene: ChaosScene): Promise<Map<string, number>> {
   for (const { host, agent } of scene.nodes) {
     descriptors(`agent of ${host.name}`, agent.agentPid);
     descriptors(`holder of ${host.name}`, agent.holderPid);
-    counts.set(`timers of the agent of ${host.name}`, timersIn(await metricsOf(agent)));
+    counts.set(`timers of the agent of ${host.name}`, timersIn(await agent.metrics()));
   }
   descriptors('controller', scene.controller.pid);
   counts.set('timers of the controller', timersIn(await scene.controller.metrics()));
   return counts;
-}
-
-/** The agent listens on its host's loopback only. */
-function metricsOf({ host }: AgentProcess): Promise<string> {
-  const program = `process.stdout.write(await (await fetch('http://127.0.0.1:9908/metrics')).text())`;
-  return host.exec(process.execPath, '--input-type=module', '-e', program);
 }
 
 function timersIn(metrics: string): number {
