@@ -6,7 +6,7 @@ import { needGoPrograms } from '../test/programs/build.ts';
 import { controlPlanePrograms } from '../test/programs/programs.ts';
 import { headline, show } from './tasks.ts';
 
-/** `npm run chaos`: five nodes of a lab, and faults by a seed, for as long as is asked (test/kube-lab/chaos.test.ts). */
+/** `npm run chaos`: five nodes of a lab, and faults by a seed, for as long as is asked (test/long/chaos.test.ts). */
 const usage = `usage: npm run chaos [-- OPTION…]
 
   --seed N      the first round's seed; each further round has the next (default: drawn, and shown)
@@ -57,7 +57,7 @@ async function main(): Promise<number> {
     ...(results === undefined ? [] : ['--results', results]),
     ...['--env', 'NODE_OPTIONS=--experimental-vm-modules --disable-warning=ExperimentalWarning'],
     ...['--env', 'OVPN_PROGRAMS=dist', '--env', `OVPN_CHAOS_SEED=${seed}`, '--env', `OVPN_CHAOS_MINUTES=${minutes}`],
-    ...['--', 'jest', '--selectProjects=kube-lab', '--runInBand', '--verbose', 'test/kube-lab/chaos.test.ts'],
+    ...['--', 'jest', '--selectProjects=long', '--runInBand', '--verbose', 'test/long/chaos.test.ts'],
   ]);
 }
 
