@@ -14,10 +14,6 @@ export class ChaosRun {
   /** Processes that were not there when somebody came to break them. */
   readonly died: string[] = [];
   #began = Date.now();
-  /** Nobody but who took it away starts it just now. */
-  #controllerAway = false;
-  /** It was us who ended it. */
-  #controllerKilled = false;
 
   constructor(scene: ChaosScene) {
     this.#scene = scene;
@@ -26,7 +22,6 @@ export class ChaosRun {
   /** Resolves when everything is healed. */
   async run(steps: readonly Step[]): Promise<void> {
     this.#began = Date.now();
-    const watch = setInterval(() => void this.#asDeployment(), 500);
     // What takes longer than was planned holds up those that come after it on the same target.
     const targets = new Map<string, Promise<void>>();
     for (const step of steps) {
@@ -36,54 +31,26 @@ export class ChaosRun {
         (targets.get(target) ?? Promise.resolve()).then(() => this.#step(step)),
       );
     }
-    try {
-      const ends = await Promise.allSettled(targets.values());
-      const failed = ends.find(({ status }) => status === 'rejected');
-      if (failed?.status === 'rejected') throw failed.reason;
-    } finally {
-      clearInterval(watch);
-    }
-    await this.#asDeployment();
+    const ends = await Promise.allSettled(targets.values());
+    const failed = ends.find(({ status }) => status === 'rejected');
+    if (failed?.status === 'rejected') throw failed.reason;
     this.lookForDead();
   }
 
   /** Notes every process that should run and does not. */
   lookForDead(): void {
-    const { nodes, clients, server, controller } = this.#scene;
+    const { nodes, clients, server, deployment } = this.#scene;
     for (const node of nodes) {
       this.#mustRun(`agent of ${node.host.name}`, node.agent.agentRunning, node.agent.log);
       this.#mustRun(`holder of ${node.host.name}`, node.agent.holderRunning, node.agent.holderLog);
     }
     for (const { name, process } of clients) this.#mustRun(`client ${name}`, process.running, process.tail);
     this.#mustRun('the server that is dialled', server.running, server.tail);
-    this.#mustRun('controller', controller.running || lostItsLease(controller.log), controller.log);
+    this.died.push(...deployment.died.splice(0));
   }
 
   #mustRun(what: string, runs: boolean, log: string): void {
     if (!runs) this.died.push(`${what} ended by itself: ${log.slice(-3_000)}`);
-  }
-
-  /** A controller that cannot renew its lease ends, and is started anew: the only process that may end by itself. */
-  async #asDeployment(): Promise<void> {
-    const { controller } = this.#scene;
-    if (this.#controllerAway || controller.running) return;
-    if (!this.#controllerKilled && !lostItsLease(controller.log)) this.#mustRun('controller', false, controller.log);
-    await this.#startController();
-  }
-
-  async #startController(): Promise<void> {
-    const { controller } = this.#scene;
-    this.#controllerAway = true;
-    try {
-      await controller.start();
-      this.#controllerKilled = false;
-    } catch {
-      // The API server may be away still: the next look tries again.
-      await controller.stop('SIGKILL');
-      this.#controllerKilled = true;
-    } finally {
-      this.#controllerAway = false;
-    }
   }
 
   async #step(step: Step): Promise<void> {
@@ -98,7 +65,7 @@ export class ChaosRun {
 
   /** Breaks something; answers how it is healed. */
   async #begin(fault: Fault): Promise<Heal> {
-    const { plane, hosts, controller, apiHost } = this.#scene;
+    const { plane, hosts, deployment, apiHost } = this.#scene;
     switch (fault.kind) {
       case 'agent-killed':
         return this.#withAgent(fault.node, (node) => node.agent.stopAgent('SIGKILL'));
@@ -130,9 +97,8 @@ export class ChaosRun {
         return () => agent.startHolder();
       }
       case 'controller-killed':
-        this.#controllerAway = this.#controllerKilled = true;
-        await controller.stop('SIGKILL');
-        return () => this.#startController();
+        await deployment.kill();
+        return () => deployment.start();
       case 'api-hangs':
         plane.pauseApiServer();
         return () => plane.resumeApiServer();
@@ -201,5 +167,3 @@ export class ChaosRun {
     return () => node.agent.start();
   }
 }
-
-const lostItsLease = (log: string): boolean => log.includes('"leader.lost"');

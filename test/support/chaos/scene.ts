@@ -8,6 +8,7 @@ import { profileOf, untilMesh } from '../kube/until.ts';
 import { attachPod, type Pod, sandboxWithEth0 } from '../office.ts';
 import { openvpn26, openvpn27, type OpenvpnBuild, OpenvpnProcess } from '../openvpn.ts';
 import { Pki } from '../pki.ts';
+import { Deployment } from './deployment.ts';
 
 /**
  * The cluster that chaos is done to: an API server, the controller, five nodes in a mesh, a pod on each of them with an
@@ -72,6 +73,7 @@ export class ChaosScene {
   readonly plane: ControlPlane;
   readonly apiHost: Host;
   readonly controller: ControllerProcess;
+  readonly deployment: Deployment;
   readonly nodes: readonly ChaosNode[];
   readonly clients: readonly ChaosClient[];
   readonly #startServer: () => OpenvpnProcess;
@@ -82,6 +84,7 @@ export class ChaosScene {
     this.plane = parts.plane;
     this.apiHost = parts.apiHost;
     this.controller = parts.controller;
+    this.deployment = parts.deployment;
     this.nodes = parts.nodes;
     this.clients = parts.clients;
     this.#startServer = startServer;
@@ -134,7 +137,7 @@ export class ChaosScene {
 
 interface Parts extends Pick<
   ChaosScene,
-  'hosts' | 'plane' | 'apiHost' | 'controller' | 'nodes' | 'clients' | 'server'
+  'hosts' | 'plane' | 'apiHost' | 'controller' | 'deployment' | 'nodes' | 'clients' | 'server'
 > {
   readonly startServer: () => OpenvpnProcess;
 }
@@ -152,7 +155,11 @@ async function startAll(hosts: Hosts, logs: (() => string)[]): Promise<Parts> {
   await plane.namespace(namespace);
   const controller = new ControllerProcess('ovpn-controller-0', await plane.controller());
   logs.push(() => controller.log);
-  hosts.onCleanup(() => controller.stop('SIGKILL'));
+  const deployment = new Deployment(controller);
+  hosts.onCleanup(async () => {
+    deployment.stop();
+    await controller.stop('SIGKILL');
+  });
   const pki = new Pki('Office CA');
   hosts.onCleanup(() => {
     pki.remove();
@@ -174,7 +181,7 @@ async function startAll(hosts: Hosts, logs: (() => string)[]): Promise<Parts> {
   await plane.admin.applyYaml(
     JSON.stringify({ apiVersion: 'v1', kind: 'List', items: manifests(places, office, pki) }),
   );
-  await controller.start();
+  await deployment.start();
   // Five programs that start at once on one CPU keep each other from it no longer than one after the other.
   await Promise.all(agents.map((agent) => agent.start()));
   await untilMesh(plane.admin, agents.length);
@@ -191,7 +198,7 @@ async function startAll(hosts: Hosts, logs: (() => string)[]): Promise<Parts> {
     nodes.push({ host, agent, pod: await attachPod(agent, `pod-${host.name}`, { netns }) });
   }
   for (const { process } of clients) await process.connected();
-  return { hosts, plane, apiHost, controller, nodes, clients, startServer, server };
+  return { hosts, plane, apiHost, controller, deployment, nodes, clients, startServer, server };
 }
 
 function manifests(nodes: readonly Host[], office: Host, pki: Pki): object[] {
