@@ -98,3 +98,23 @@ test('what is written is the latest, and once it is, nothing more', async () => 
   expect(writes()).toBe(settled);
   await quiet.stop();
 });
+
+test('counters that two nodes have told of in part alike go as a whole with the one that has the peer', async () => {
+  const path = apiPath('VpnPeer', { namespace, name: 'client-0' });
+  const tell = (manager: string, traffic?: object): Promise<unknown> =>
+    plane.admin.apply(
+      `${path}/status`,
+      {
+        apiVersion: 'ovpn-operator.io/v1alpha1',
+        kind: 'VpnPeer',
+        metadata: { namespace, name: 'client-0' },
+        status: { node: manager, ...(traffic === undefined ? {} : { traffic }) },
+      },
+      { manager },
+    );
+  await tell('node-b', { rxBytes: 5, txBytes: 0, rxPackets: 1, txPackets: 0 });
+  await tell('node-c', { rxBytes: 7, txBytes: 0, rxPackets: 2, txPackets: 0 });
+  // With an owner for each number, those that were alike would stay by themselves, and be no counters any more.
+  await tell('node-c');
+  expect((await plane.admin.get<VpnPeer & Record<string, unknown>>(path)).status?.traffic).toBeUndefined();
+});

@@ -33,7 +33,7 @@ describe.each(definitions.map((definition) => [definition.kind, definition] as c
     const [version] = crd.spec.versions;
     const all = [...schemasIn(version.schema.openAPIV3Schema)];
     const allowed =
-      /^(type|description|default|enum|format|properties|required|items|additionalProperties|minimum|maximum|minLength|maxLength|minItems|maxItems|maxProperties|pattern|x-kubernetes-(validations|list-type|list-map-keys))$/;
+      /^(type|description|default|enum|format|properties|required|items|additionalProperties|minimum|maximum|minLength|maxLength|minItems|maxItems|maxProperties|pattern|x-kubernetes-(validations|list-type|list-map-keys|map-type))$/;
 
     test.each(all)('%s is structural', (path, schema) => {
       expect(Object.keys(schema).filter((keyword) => !allowed.test(keyword))).toEqual([]);

@@ -300,7 +300,11 @@ export const vpnPeerStatus = Type.Object(
           rxPackets: counter('Packets received inside the VPN.'),
           txPackets: counter('Packets sent inside the VPN.'),
         },
-        { description: 'What the kernel counted since the peer was programmed.' },
+        {
+          description: 'What the kernel counted since the peer was programmed.',
+          // Nodes that told of a peer one after the other would each own the numbers that are alike, and leave them alone.
+          'x-kubernetes-map-type': 'atomic',
+        },
       ),
     ),
     lastError: Type.Optional(Type.String({ description: 'The last thing that went wrong.', maxLength: 4096 })),
