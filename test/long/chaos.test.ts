@@ -46,7 +46,7 @@ let scene: ChaosScene;
 let close = (): Promise<void> => Promise.resolve();
 let filters: World['filters'];
 let before: Map<string, number>;
-let captures: readonly Capture[];
+let captures: readonly Capture[] = [];
 
 beforeAll(async () => {
   scene = await ChaosScene.open('chaos');
@@ -61,7 +61,10 @@ beforeAll(async () => {
   ]);
 }, 600_000);
 // A scene that could not be opened has taken itself away.
-afterAll(() => close(), 120_000);
+afterAll(async () => {
+  await Promise.all(captures.map((capture) => capture.stop()));
+  await close();
+}, 120_000);
 
 /** Waits until nothing is wrong and everybody reaches everybody. @returns how long it took. Milliseconds */
 async function settled(): Promise<number> {
