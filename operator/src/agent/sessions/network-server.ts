@@ -394,11 +394,12 @@ export class NetworkServer implements ServerOwner {
    */
   #takeVacated(client: ServedClient, dialIn: DesiredDialIn | undefined): Tunnel | undefined {
     const former = this.#vacated;
+    if (former === undefined || dialIn === undefined || !this.#goesOn(former, client, dialIn)) {
+      this.#giveUpVacated();
+      return undefined;
+    }
     this.#vacated = undefined;
-    if (former === undefined || (dialIn !== undefined && this.#goesOn(former, client, dialIn))) return former;
-    this.#vacated = former;
-    this.#giveUpVacated();
-    return undefined;
+    return former;
   }
 
   #giveUpVacated(): void {
