@@ -12,7 +12,7 @@ import { MalformedMessage, parseMessages } from '../../../operator/src/kernel/ne
 import { parseKey, parsePeer } from '../../../operator/src/kernel/ovpn/codec.ts';
 import { crlTimes } from '../../../operator/src/openvpn/tls/crl.ts';
 import { pemBlocks } from '../../../operator/src/openvpn/tls/pem.ts';
-import { testPki } from '../../../operator/src/openvpn/tls/pki.fixture.ts';
+import { crlPem, testPki } from '../../../operator/src/openvpn/tls/pki.fixture.ts';
 import { key, network, newStaticKey, peer, secret } from '../../support/manifests.ts';
 import { errors, parsed, require, type Target } from '../target.ts';
 
@@ -154,9 +154,6 @@ export const kernelAnswer: Target = {
   },
 };
 
-/** Bytes as a CRL in PEM. */
-const crlOf = (der: Buffer): string => `-----BEGIN X509 CRL-----\n${der.toString('base64')}\n-----END X509 CRL-----\n`;
-
 export const materialEnd: Target = {
   name: 'material-end',
   input: 'the PEM file of certificates or CRLs in a Secret, whose ends are told',
@@ -167,7 +164,7 @@ export const materialEnd: Target = {
       require(!Number.isNaN(notAfter), `${what} ends at no time`);
     }
     // What is inside of the PEM, too.
-    for (const { thisUpdate, nextUpdate } of crlTimes(crlOf(input)))
+    for (const { thisUpdate, nextUpdate } of crlTimes(crlPem(input)))
       require(Number.isFinite(thisUpdate) && Number.isFinite(nextUpdate), 'a CRL ends at no time');
   },
   seeds: () => {

@@ -30,9 +30,12 @@ export async function readWorld(scene: ChaosScene, filters: World['filters']): P
   const records = nodes.flatMap(({ host, agent }) =>
     attachmentsOf(agent).map(({ containerId, addresses }) => [`${host.name}/${containerId}`, addresses] as const),
   );
-  const remotes = new Map([['office', serverAddresses]]);
-  const [written, clientAddresses] = [new Map(records), new Map(connected)];
-  return { network, peers, kernels, reports, pods, filters, records: written, clients: clientAddresses, remotes };
+  return {
+    ...{ network, peers, kernels, reports, pods, filters },
+    records: new Map(records),
+    clients: new Map(connected),
+    remotes: new Map([['office', serverAddresses]]),
+  };
 }
 
 /** What an agent has written down of the pods of its node. */

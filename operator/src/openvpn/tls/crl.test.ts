@@ -6,7 +6,7 @@ import { X509Crl } from '@peculiar/x509';
 import fc from 'fast-check';
 import { crlNotAfter, crlTimes } from './crl.ts';
 import { pemBlocks } from './pem.ts';
-import { type TestPki, testPki } from './pki.fixture.ts';
+import { crlPem, type TestPki, testPki } from './pki.fixture.ts';
 
 let pki: TestPki;
 let other: TestPki;
@@ -19,8 +19,6 @@ afterAll(() => {
   other.remove();
 });
 
-const pemOf = (der: Uint8Array): string =>
-  `-----BEGIN X509 CRL-----\n${Buffer.from(der).toString('base64')}\n-----END X509 CRL-----\n`;
 const derOf = (pem: string): Buffer => pemBlocks(pem, 'X509 CRL')[0]!.der;
 
 describe('the times of CRLs', () => {
@@ -53,7 +51,7 @@ describe('the times of CRLs', () => {
     const end = Buffer.from(head + text, 'latin1');
     const tbs = wrap(0x30, Buffer.from([2, 1, 1]), wrap(0x30), wrap(0x30), begin, end);
     const nextUpdate = time === undefined ? undefined : Date.parse(time);
-    expect(crlNotAfter(pemOf(wrap(0x30, tbs)))).toBe(nextUpdate);
+    expect(crlNotAfter(crlPem(wrap(0x30, tbs)))).toBe(nextUpdate);
   });
 
   test('are those of the newest of each issuer, and the first end counts', () => {
@@ -63,9 +61,9 @@ describe('the times of CRLs', () => {
     old.write('200101000000Z', end + 2, 'latin1');
     const expired = Date.parse('2020-01-01T00:00:00Z');
     const now = pki.crl();
-    expect(crlNotAfter(pemOf(old))).toBe(expired);
-    for (const pem of [pemOf(old) + now, now + pemOf(old)]) expect(crlTimes(pem)).toEqual(crlTimes(now));
-    expect(crlNotAfter([other.crl(), pemOf(old)])).toBe(expired);
+    expect(crlNotAfter(crlPem(old))).toBe(expired);
+    for (const pem of [crlPem(old) + now, now + crlPem(old)]) expect(crlTimes(pem)).toEqual(crlTimes(now));
+    expect(crlNotAfter([other.crl(), crlPem(old)])).toBe(expired);
     expect(crlNotAfter(other.crl() + now)).toBe(Math.min(crlNotAfter(other.crl())!, crlNotAfter(now)!));
   });
 
@@ -76,10 +74,10 @@ describe('the times of CRLs', () => {
     const der = derOf(pki.crl());
     fc.assert(
       fc.property(fc.nat(der.length - 1), fc.nat(255), (at, byte) => {
-        expect(crlTimes(pemOf(der.subarray(0, at)))).toEqual([]);
+        expect(crlTimes(crlPem(der.subarray(0, at)))).toEqual([]);
         const damaged = Buffer.from(der);
         damaged[at] = byte;
-        for (const { nextUpdate } of crlTimes(pemOf(damaged))) expect(nextUpdate).not.toBeNaN();
+        for (const { nextUpdate } of crlTimes(crlPem(damaged))) expect(nextUpdate).not.toBeNaN();
       }),
     );
   });

@@ -126,3 +126,8 @@ export function testPki(commonName = 'Test CA'): TestPki {
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
+
+/** Bytes as a CRL in PEM. */
+export function crlPem(der: Uint8Array): string {
+  return `-----BEGIN X509 CRL-----\n${Buffer.from(der).toString('base64')}\n-----END X509 CRL-----\n`;
+}
